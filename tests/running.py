@@ -1,0 +1,102 @@
+"""A pipeline running in a thread, with a publisher that only remembers."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tests.waiting import wait_until
+from watchman.journal import Journal
+from watchman.model import ACCEPTED, Broker, Config, Message, Outcome, Route, Watch
+from watchman.notify import Pipeline
+
+IGNORE = (".in.*.", ".dst*", "*.part")
+
+
+class Remembering:
+    """A publisher that accepts everything, or answers what ``answer`` says."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+        self.answer: Outcome = ACCEPTED
+
+    def publish(self, batch: Sequence[Message]) -> list[Outcome]:
+        answer = self.answer
+        if answer is ACCEPTED:
+            self.messages.extend(batch)
+        return [answer] * len(batch)
+
+    def tend(self) -> None:
+        """Nothing to keep alive."""
+
+    def check(self) -> str | None:
+        """It can always be used."""
+        return None
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+    @property
+    def paths(self) -> list[str]:
+        """The paths sent so far, in order."""
+        return [message.path for message in self.messages]
+
+
+def config_for(root: Path, state: Path, **changes: Any) -> Config:
+    """A configuration with one watch on ``root`` and a task for everything below it."""
+    watch = Watch(str(root), rec=True, auto_add=True, **changes.pop("watch", {}))
+    config = Config(
+        path="test",
+        watches=(watch,),
+        brokers={"b": Broker("b", ("memory://",))},
+        patterns=((f"{root}/*", Route("b", "task")),),
+        moves=(),
+        ignore=IGNORE,
+        dry_run=(),
+        state_dir=str(state),
+        pid_file="",
+        log_dir="",
+        logging={},
+        celery={},
+    )
+    return replace(config, **changes)
+
+
+@contextlib.contextmanager
+def running(
+    config: Config, publisher: Remembering | None = None, **options: Any
+) -> Iterator[tuple[Pipeline, Remembering]]:
+    """Run a pipeline until the block ends; it watches when the block begins."""
+    Path(config.state_dir).mkdir(parents=True, exist_ok=True)
+    publisher = publisher or Remembering()
+    ready = threading.Event()
+    previous = signal.signal(signal.SIGIO, signal.SIG_IGN)
+    journal = Journal(config.state_dir)
+    pipeline = Pipeline(config, journal, lambda _: publisher, ready=ready.set, **options)
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            pipeline.run()
+        except BaseException as error:
+            failures.append(error)
+            ready.set()
+            raise
+
+    thread = threading.Thread(target=run, name="pipeline")
+    thread.start()
+    try:
+        wait_until(ready.is_set, 20, "the pipeline watches")
+        yield pipeline, publisher
+    finally:
+        pipeline.stop()
+        thread.join(30)
+        journal.close()
+        signal.signal(signal.SIGIO, previous)
+    assert not failures
+    assert not thread.is_alive()

@@ -1,0 +1,3 @@
+"""watchman: every completed upload becomes one named Celery task on the right broker."""
+
+__version__ = "1.0.0"

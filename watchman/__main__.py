@@ -1,0 +1,5 @@
+"""``python -m watchman`` is ``notify``."""
+
+from watchman.cli import main
+
+main(prog_name="notify")

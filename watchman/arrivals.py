@@ -1,0 +1,127 @@
+"""Is a file complete? Pure: what was seen and what time it is are passed in.
+
+Two races decide the rules, both read in the kernel's source (fs/file_table.c ``__fput``,
+fs/namei.c ``open_last_lookups``):
+
+- ``IN_CLOSE_WRITE`` is queued before the closing writer gives up its claim on the file, so the
+  lease test right after the event may still see a writer, and no other event will follow. A busy
+  file is therefore looked at again, soon at first and then less and less often, until it is free.
+- ``IN_CREATE`` is queued before the creating ``open`` claims the file for writing, so the lease
+  test may find a file that is about to be written free, and empty. An empty file is therefore
+  believed only after an event that says that it was closed or moved here, or when it is old enough.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Hashable
+from typing import Generic, NamedTuple, TypeVar
+
+from watchman.filesystem import Look, Seen
+
+FIRST_DELAY = 0.001
+"""Seconds until a busy file is looked at again; doubled each time."""
+LONGEST_DELAY = 30.0
+EMPTY_AGE = 2.0
+"""Seconds after which an empty file that nobody closed counts as complete."""
+UNTESTED_SETTLE = 10.0
+"""Seconds of the settle rule where the lease test cannot be made and the watch sets none."""
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+class _Waiting(NamedTuple):
+    due: float
+    since: float
+    """When the file was first seen as it is now."""
+    size: int
+    mtime_ns: int
+    delay: float
+    closed: bool
+
+
+class Arrivals(Generic[Key]):
+    """Files that are not complete yet, and when to look at each again.
+
+    Times are seconds of a monotonic clock, except where a name ends in ``_ns``.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: dict[Key, _Waiting] = {}
+        self._heap: list[tuple[float, int, Key]] = []
+        self._ties = itertools.count()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def complete(
+        self, key: Key, look: Look, now: float, now_ns: int, *, closed: bool, settle: float | None
+    ) -> bool:
+        """Say whether the file is complete; if it is not yet, remember to look again.
+
+        ``closed``: the hint says that somebody closed the file after writing, or moved it here.
+        ``settle``: seconds for which size and mtime must stay as they are.
+        """
+        if look.seen is Seen.COMPLETE:
+            assert look.version is not None
+            if self._waiting and not closed:
+                waiting = self._waiting.get(key)
+                closed = waiting is not None and waiting.closed
+            if not settle and (closed or look.version.size):
+                if self._waiting:
+                    self._waiting.pop(key, None)
+                return True
+            if not look.version.size and not closed:
+                age = (now_ns - look.changed_ns) / 1e9
+                settle = max(settle or 0.0, min(EMPTY_AGE, EMPTY_AGE - age))
+            return self._settled(key, look, now, settle or 0.0)
+        if look.seen is Seen.UNTESTED:
+            return self._settled(key, look, now, UNTESTED_SETTLE if settle is None else settle)
+        if look.seen is Seen.BUSY:
+            self._wait_for_writer(key, now, closed=closed)
+        else:
+            self.forget(key)
+        return False
+
+    def forget(self, key: Key) -> None:
+        """Stop waiting for a file."""
+        self._waiting.pop(key, None)
+
+    def due(self, now: float) -> list[Key]:
+        """Return the files to look at again now, without forgetting them."""
+        keys = []
+        while self._heap and self._heap[0][0] <= now:
+            due, _, key = heapq.heappop(self._heap)
+            waiting = self._waiting.get(key)
+            if waiting is not None and waiting.due == due:
+                keys.append(key)
+        return keys
+
+    def next_due(self) -> float | None:
+        """Return when :meth:`due` has something to say again."""
+        return self._heap[0][0] if self._heap else None
+
+    def _settled(self, key: Key, look: Look, now: float, settle: float) -> bool:
+        assert look.version is not None
+        size, mtime_ns = look.version.size, look.version.mtime_ns
+        waiting = self._waiting.get(key)
+        same = waiting is not None and (waiting.size, waiting.mtime_ns) == (size, mtime_ns)
+        since = waiting.since if waiting is not None and same else now
+        if now - since >= settle:
+            self._waiting.pop(key, None)
+            return True
+        closed = waiting is not None and waiting.closed
+        self._wait(key, _Waiting(since + settle, since, size, mtime_ns, FIRST_DELAY, closed))
+        return False
+
+    def _wait_for_writer(self, key: Key, now: float, *, closed: bool) -> None:
+        waiting = self._waiting.get(key)
+        closed = closed or (waiting is not None and waiting.closed)
+        delay = FIRST_DELAY if waiting is None else min(waiting.delay * 2, LONGEST_DELAY)
+        # Size -1: however the file looks when it is free, it has to settle from then on.
+        self._wait(key, _Waiting(now + delay, now, -1, 0, delay, closed))
+
+    def _wait(self, key: Key, waiting: _Waiting) -> None:
+        self._waiting[key] = waiting
+        heapq.heappush(self._heap, (waiting.due, next(self._ties), key))

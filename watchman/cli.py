@@ -1,0 +1,172 @@
+"""The command ``notify``: one function a command, and the only place where an error becomes an
+exit status: 0 done, 1 it did not work, 2 usage, 78 bad configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import click
+
+from watchman import __version__
+from watchman.errors import WatchmanError
+from watchman.model import Broker, Config
+from watchman.text import printable
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class _Commands(click.Group):
+    """Turns watchman's own errors into a line on stderr and an exit status."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except WatchmanError as error:
+            for line in str(error).splitlines():
+                click.echo(f"notify: {line}", err=True)
+            ctx.exit(error.exit_status)
+        except BrokenPipeError:
+            # Whoever read our output (head, less) has gone: nothing is wrong.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(0)
+
+
+def _remember(ctx: click.Context, parameter: click.Parameter, value: Any) -> Any:
+    """Keep an option that may stand before or after the command's name."""
+    options = ctx.ensure_object(dict)
+    if value or parameter.name not in options:
+        options[parameter.name] = value
+    return value
+
+
+def _common(function: Function) -> Function:
+    """Add the options that every command takes."""
+    return click.option(
+        "--config",
+        metavar="FILE",
+        expose_value=False,
+        callback=_remember,
+        help="The configuration; default: $WATCHMAN_CONFIG, else config.py.",
+    )(function)
+
+
+_dry_run = click.option(
+    "--dry-run",
+    is_flag=True,
+    expose_value=False,
+    callback=_remember,
+    help="Log what would be moved and sent; move and send nothing.",
+)
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.group(
+    cls=_Commands,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@_common
+@_dry_run
+@click.version_option(__version__, prog_name="watchman", message="%(prog)s %(version)s")
+@click.pass_context
+def main(ctx: click.Context) -> None:
+    """Turn every completed upload into one Celery task.
+
+    Without a command: run in the foreground.
+    """
+    if ctx.invoked_subcommand is None:
+        ctx.invoke(run)
+
+
+def _load() -> Config:
+    """Load the configuration that this command was given. Raises ConfigError."""
+    from watchman import brokers, config, processors
+
+    options = click.get_current_context().ensure_object(dict)
+    loaded = config.load(
+        options.get("config"),
+        check_url=brokers.check_url,
+        check_processor=processors.check,
+    )
+    if options.get("dry_run"):
+        loaded = dataclasses.replace(loaded, dry_run=("*",))
+    return loaded
+
+
+@main.command()
+@_common
+@_dry_run
+@click.pass_context
+def run(ctx: click.Context) -> None:
+    """Run in the foreground; SIGTERM ends it, SIGHUP reloads the configuration."""
+    from watchman.service import Service
+
+    Service(_load).run()
+
+
+@main.command()
+@_common
+@_as_json
+@click.pass_context
+def check(ctx: click.Context, as_json: bool) -> None:
+    """Read the configuration and test all that it names; change nothing."""
+    from watchman import checks
+
+    config = _load()
+    for warning in config.warnings:
+        click.echo(f"notify: {warning}", err=True)
+    results = checks.check(config, check_broker=lambda broker: _check_broker(config, broker))
+    if as_json:
+        _print_json([dataclasses.asdict(result) for result in results])
+    else:
+        for result in results:
+            mark = click.style("ok  ", "green") if result.ok else click.style("BAD ", "red")
+            remedy = f"; {result.remedy}" if result.remedy and not result.ok else ""
+            click.echo(f"{mark} {printable(result.subject)}: {printable(result.detail)}{remedy}")
+    if not all(result.ok for result in results):
+        ctx.exit(1)
+
+
+def _check_broker(config: Config, broker: Broker) -> str | None:
+    from watchman import brokers
+
+    publisher = brokers.open_publisher(broker, config.celery, config.state_dir)
+    try:
+        return publisher.check()
+    finally:
+        publisher.close()
+
+
+@main.command()
+@_common
+@_as_json
+@click.argument("paths", nargs=-1, required=True, type=click.Path())
+def match(paths: Sequence[str], as_json: bool) -> None:
+    """Say for each PATH which watch, pattern, task, broker, queue and destination it would get."""
+    from watchman import checks
+
+    config = _load()
+    matches = [checks.match(config, os.path.abspath(path)) for path in paths]
+    if as_json:
+        _print_json([dataclasses.asdict(match) for match in matches])
+        return
+    for found in matches:
+        click.echo(found.text())
+
+
+@main.command()
+@click.option("--once", is_flag=True, help="End after the samples; status 0 if all arrived.")
+def demo(once: bool) -> None:
+    """Show the whole chain in a scratch directory, with a real Celery worker."""
+    from watchman.demo import Demo
+
+    Demo(click.echo).run(once=once)
+
+
+def _print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2, default=str))

@@ -1,0 +1,136 @@
+"""Looking at what uploaders made, without trusting it.
+
+Directories are opened one component at a time with ``O_NOFOLLOW``, so that a directory which was
+swapped for a symlink is an error and never a way out of the watched tree.
+"""
+
+from __future__ import annotations
+
+import enum
+import errno
+import fcntl
+import os
+import stat
+from typing import NamedTuple
+
+from watchman.model import Version
+
+DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+PATH_FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Seen(enum.Enum):
+    """What a look at a path found."""
+
+    COMPLETE = "complete"
+    """A regular file that nobody has open for writing."""
+    BUSY = "busy"
+    """A regular file that somebody has open for writing."""
+    UNTESTED = "untested"
+    """A regular file on which the lease test cannot be made: the settle rule decides."""
+    OTHER = "other"
+    """A symlink, FIFO, socket, device or directory: never an arrival."""
+    GONE = "gone"
+    """Nothing there, or no longer reachable below the watch."""
+
+
+class Look(NamedTuple):
+    """The answer of :func:`look`; ``version`` is set for the first three kinds."""
+
+    seen: Seen
+    version: Version | None = None
+    changed_ns: int = 0
+    """The inode's ctime."""
+
+
+GONE = Look(Seen.GONE)
+OTHER = Look(Seen.OTHER)
+
+# No entry, a component that is no directory (any more), or one that became a symlink.
+_GONE_ERRNOS = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE})
+
+
+def version_of(status: os.stat_result) -> Version:
+    """Return the version that a stat result describes."""
+    return Version(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+def open_directory(root: str, relative: str) -> int:
+    """Open ``root/relative`` and return an ``O_PATH`` descriptor of it.
+
+    ``root`` comes from the configuration and may contain symlinks; in ``relative``, which
+    uploaders control, no component may be one. An empty ``relative`` means the root.
+    Raises OSError: ENOENT, ENOTDIR (also for a symlink), EACCES.
+    """
+    descriptor = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for component in relative.split("/") if relative else ():
+            below = os.open(component, PATH_FLAGS, dir_fd=descriptor)
+            os.close(descriptor)
+            descriptor = below
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def look(name: str, directory: int) -> Look:
+    """Look at the entry ``name`` of the directory descriptor ``directory``.
+
+    A file counts as complete after the lease test: a read lease is only granted while nobody
+    has the file open for writing, through any descriptor or live memory map (fcntl(2)). The
+    lease is given back at once, so a writer that opens meanwhile waits for microseconds. The
+    calling process must ignore SIGIO.
+    """
+    try:
+        descriptor = os.open(name, FILE_FLAGS, dir_fd=directory)
+    except OSError as error:
+        if error.errno == errno.ELOOP or error.errno == errno.ENXIO:
+            return OTHER  # a symlink; a socket, or a FIFO nobody reads
+        if error.errno in _GONE_ERRNOS:
+            return GONE
+        return _look_without_opening(name, directory)
+    try:
+        try:
+            fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        except OSError as error:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                return OTHER
+            seen = Seen.BUSY if error.errno == errno.EAGAIN else Seen.UNTESTED
+            return Look(seen, version_of(status), status.st_ctime_ns)
+        # The version is read while the lease is held: nobody can be writing.
+        status = os.fstat(descriptor)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    finally:
+        os.close(descriptor)
+    if status.st_nlink == 0:
+        return GONE
+    return Look(Seen.COMPLETE, version_of(status), status.st_ctime_ns)
+
+
+def _look_without_opening(name: str, directory: int) -> Look:
+    """What can be said of a file that may not be opened for reading."""
+    try:
+        status = os.lstat(name) if directory < 0 else os.stat(
+            name, dir_fd=directory, follow_symlinks=False
+        )
+    except OSError:
+        return GONE
+    if not stat.S_ISREG(status.st_mode):
+        return OTHER
+    return Look(Seen.UNTESTED, version_of(status), status.st_ctime_ns)
+
+
+def relative_to(root: str, path: str) -> str:
+    """Return ``path`` below ``root`` without a leading slash; empty for the root itself.
+
+    Raises ValueError if ``path`` is not below ``root``.
+    """
+    if path == root:
+        return ""
+    prefix = root.rstrip("/") + "/"
+    if not path.startswith(prefix):
+        raise ValueError(f"{path} is not below {root}")
+    return path[len(prefix) :]

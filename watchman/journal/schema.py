@@ -1,0 +1,82 @@
+"""The journal's tables, and how a connection to them is opened."""
+
+from __future__ import annotations
+
+import sqlite3
+
+SCHEMA_VERSION = 1
+
+# Paths are blobs of the file system's own bytes, so that any name can be stored and compared.
+# ``final`` is null where the file stays at its source. ``known`` has no rowid: its primary key
+# is the table, so that the names of one directory lie side by side and a scan reads them in one go.
+SCHEMA = """
+CREATE TABLE deliveries (
+    seq INTEGER PRIMARY KEY,
+    task_id TEXT NOT NULL,
+    source BLOB NOT NULL,
+    final BLOB,
+    device INTEGER NOT NULL,
+    inode INTEGER NOT NULL,
+    size INTEGER NOT NULL,
+    mtime_ns INTEGER NOT NULL,
+    arrived_ns INTEGER NOT NULL,
+    broker TEXT,
+    route INTEGER REFERENCES routes (id),
+    kind TEXT NOT NULL,
+    state INTEGER NOT NULL,
+    noted_ns INTEGER NOT NULL,
+    reason TEXT
+);
+CREATE INDEX deliveries_moving ON deliveries (seq) WHERE state = 1;
+CREATE INDEX deliveries_ready ON deliveries (broker, seq) WHERE state = 2;
+CREATE INDEX deliveries_failed ON deliveries (seq) WHERE state = 4;
+CREATE TABLE routes (
+    id INTEGER PRIMARY KEY,
+    broker TEXT NOT NULL,
+    task TEXT NOT NULL,
+    arguments TEXT NOT NULL,
+    UNIQUE (broker, task, arguments)
+);
+CREATE TABLE directories (
+    id INTEGER PRIMARY KEY,
+    path BLOB NOT NULL UNIQUE
+);
+CREATE TABLE known (
+    directory INTEGER NOT NULL,
+    name BLOB NOT NULL,
+    device INTEGER NOT NULL,
+    inode INTEGER NOT NULL,
+    size INTEGER NOT NULL,
+    mtime_ns INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    PRIMARY KEY (directory, name)
+) WITHOUT ROWID;
+CREATE TABLE watches (
+    path BLOB PRIMARY KEY,
+    first_run_ns INTEGER NOT NULL
+) WITHOUT ROWID;
+"""
+
+
+def connect(path: str, *, read_only: bool = False) -> sqlite3.Connection:
+    """Open the journal's database; statements commit by themselves unless inside BEGIN.
+
+    WAL with synchronous=FULL: a commit that has returned survives a power loss, and readers
+    are not held up by the writer (https://www.sqlite.org/wal.html).
+    """
+    connection = sqlite3.connect(
+        path, isolation_level=None, check_same_thread=False, timeout=60.0, cached_statements=256
+    )
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA temp_store = FILE")
+    if read_only:
+        connection.execute("PRAGMA query_only = ON")
+    return connection
+
+
+def create(connection: sqlite3.Connection) -> None:
+    """Make the tables in an empty database, in one transaction."""
+    connection.executescript(
+        f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+    )

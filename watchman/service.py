@@ -1,0 +1,135 @@
+"""Run until told to stop: lock, logging, signals, reload."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+from watchman import brokers
+from watchman.errors import AlreadyRunning, WatchmanError
+from watchman.journal import Journal
+from watchman.model import Config, Publisher
+from watchman.notify import Pipeline
+
+log = logging.getLogger("watchman.service")
+
+SWITCH_INTERVAL = 0.0005
+"""Seconds for which a thread may keep the interpreter while others wait: the reader and the
+senders do many short system calls, and each would otherwise wait 5 ms for its turn."""
+
+
+@contextlib.contextmanager
+def locked(state_dir: str) -> Iterator[None]:
+    """Hold the state directory for this process; make it (0700) if it is missing.
+
+    The kernel drops the lock with the process, however it ends. Raises AlreadyRunning with the
+    other process's id, WatchmanError where the directory cannot be used.
+    """
+    try:
+        os.makedirs(state_dir, mode=0o700, exist_ok=True)
+        descriptor = os.open(
+            os.path.join(state_dir, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+        )
+    except OSError as error:
+        raise WatchmanError(
+            f"STATE_DIR: {state_dir} cannot be used: {error.strerror}; correct its permissions "
+            "or name another directory"
+        ) from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(descriptor, 32).decode("ascii", "replace").strip() or "unknown"
+            raise AlreadyRunning(
+                f"already running with process id {holder} on {state_dir}; stop it first, or "
+                "give this one another STATE_DIR"
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, b"%d\n" % os.getpid())
+        yield
+    finally:
+        os.close(descriptor)
+
+
+class Service:
+    """The daemon in the foreground.
+
+    ``load`` reads the configuration; it is called again for each reload, and a mistake found
+    then is logged and changes nothing. ``ready`` is called once, when everything is watched.
+    """
+
+    def __init__(self, load: Callable[[], Config], ready: Callable[[], None] = lambda: None) -> None:
+        self._load = load
+        self._ready = ready
+        self._pipeline: Pipeline | None = None
+        self._reload = False
+        self._stopping = False
+
+    def run(self) -> None:
+        """Watch until SIGTERM or SIGINT. Raises WatchmanError for whatever ends it otherwise."""
+        config = self._load()
+        with locked(config.state_dir):
+            self._set_up_process()
+            journal = Journal(config.state_dir)
+            try:
+                self._watch(config, journal)
+            finally:
+                journal.close()
+        log.info("Watching has been stopped")
+
+    def _watch(self, config: Config, journal: Journal) -> None:
+        resumed = False
+        while not self._stopping:
+            for warning in config.warnings:
+                log.warning("%s", warning)
+            self._reload = False
+            pipeline = self._pipeline = Pipeline(
+                config, journal, self._opener(config), resumed=resumed, ready=self._ready
+            )
+            pipeline.run()
+            resumed = True
+            if self._reload and not self._stopping:
+                config = self._reloaded(config)
+
+    def _opener(self, config: Config) -> Callable[[str], Publisher]:
+        return lambda name: brokers.open_publisher(
+            config.brokers[name], config.celery, config.state_dir
+        )
+
+    def _reloaded(self, config: Config) -> Config:
+        try:
+            fresh = self._load()
+        except WatchmanError as error:
+            for line in str(error).splitlines():
+                log.error("Not reloaded: %s", line)
+            return config
+        if fresh.state_dir != config.state_dir:
+            log.error("Not reloaded: STATE_DIR changed; restart to use %s", fresh.state_dir)
+            return config
+        log.info("Reloaded %s", fresh.path)
+        return fresh
+
+    def _set_up_process(self) -> None:
+        # A lease that is broken while we hold it (for microseconds) raises SIGIO, whose default
+        # is to end the process.
+        signal.signal(signal.SIGIO, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, self._on_stop)
+        signal.signal(signal.SIGINT, self._on_stop)
+        signal.signal(signal.SIGHUP, self._on_reload)
+        sys.setswitchinterval(SWITCH_INTERVAL)
+
+    def _on_stop(self, number: int, frame: FrameType | None) -> None:
+        self._stopping = True
+        if self._pipeline is not None:
+            self._pipeline.stop()
+
+    def _on_reload(self, number: int, frame: FrameType | None) -> None:
+        self._reload = True
+        if self._pipeline is not None:
+            self._pipeline.stop()

@@ -41,7 +41,7 @@ def test_a_closed_file_is_sent_once(root: Path, state: Path) -> None:
     with running(config_for(root, state)) as (pipeline, sent):
         (root / "a.csv").write_text("1")
         arrive(sent, root / "a.csv")
-        version = pipeline.journal.known(pipeline.journal.directory_id(str(root)), ["a.csv"])
+        version = pipeline.journal.known.lookup(str(root), ["a.csv"])
         assert sent.messages[0].size == 1
         assert version["a.csv"].seq == 1
 
@@ -374,11 +374,8 @@ def test_no_pattern_no_task(root: Path, state: Path) -> None:
         (root / "other.txt").write_text("x")
         (root / "a.csv").write_text("x")
         arrive(sent, root / "a.csv")
-        number = pipeline.journal.directory_id(str(root))
-        assert set(pipeline.journal.known(number, ["other.txt", "a.csv"])) == {
-            "other.txt",
-            "a.csv",
-        }
+        known = pipeline.journal.known.lookup(str(root), ["other.txt", "a.csv"])
+        assert set(known) == {"other.txt", "a.csv"}
 
 
 def test_many_writers_at_once(root: Path, state: Path) -> None:

@@ -95,6 +95,8 @@ class Arrivals(Generic[Key]):
             due, _, key = heapq.heappop(self._heap)
             waiting = self._waiting.get(key)
             if waiting is not None and waiting.due == due:
+                # Another entry is made when the file is asked about again, and not before.
+                self._waiting[key] = waiting._replace(due=-1.0)
                 keys.append(key)
         return keys
 
@@ -123,5 +125,8 @@ class Arrivals(Generic[Key]):
         self._wait(key, _Waiting(now + delay, now, -1, 0, delay, closed))
 
     def _wait(self, key: Key, waiting: _Waiting) -> None:
+        before = self._waiting.get(key)
         self._waiting[key] = waiting
+        if before is not None and before.due == waiting.due:
+            return
         heapq.heappush(self._heap, (waiting.due, next(self._ties), key))

@@ -8,6 +8,7 @@ through hints for files that turned out to have changed.
 from __future__ import annotations
 
 import collections
+import contextlib
 import hashlib
 import logging
 import os
@@ -18,8 +19,9 @@ from typing import NamedTuple
 from watchman.arrivals import Arrivals
 from watchman.errors import WatchmanError
 from watchman.filesystem import GONE, Look, Seen, look, version_of
-from watchman.journal import Journal, NewDelivery
+from watchman.journal import Journal, NewDelivery, Scan
 from watchman.model import Config, Delivery, Publisher, Version, Watch
+from watchman.logs import info_all
 from watchman.mover import Mover
 from watchman.router import Router
 from watchman.sender import Sender
@@ -61,7 +63,6 @@ class _Found(NamedTuple):
     node: Node
     name: str
     path: str
-    directory: int
     version: Version
 
 
@@ -70,32 +71,29 @@ class _Directories:
 
     LIMIT = 200
 
-    def __init__(self, journal: Journal) -> None:
-        self._journal = journal
-        self._open: dict[Node, tuple[int, int, str]] = {}
+    def __init__(self) -> None:
+        self._open: dict[Node, tuple[int, str]] = {}
 
     def __enter__(self) -> _Directories:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for descriptor, _, _ in self._open.values():
+        for descriptor, _path in self._open.values():
             if descriptor >= 0:
                 os.close(descriptor)
         self._open.clear()
 
-    def get(self, node: Node) -> tuple[int, int, str]:
-        """Return (descriptor or -1 if it is gone, number in the journal, path with a slash)."""
+    def get(self, node: Node) -> tuple[int, str]:
+        """Return (descriptor or -1 if it is gone, path with a slash behind it)."""
         found = self._open.get(node)
         if found is None:
             if len(self._open) >= self.LIMIT:
                 self.__exit__()
-            path = node.path
             try:
                 descriptor = node.open()
             except OSError:
                 descriptor = -1
-            number = self._journal.directory_id(path)
-            found = self._open[node] = (descriptor, number, path.rstrip("/") + "/")
+            found = self._open[node] = (descriptor, node.path.rstrip("/") + "/")
         return found
 
 
@@ -129,7 +127,7 @@ class Pipeline:
         self._ready = ready
         self._stopping = False
         self._next_root_check = 0.0
-        self._matched = 0
+        self._scanned: Scan | None = None
         self.watching = False
         """Whether the first scan is over: every directory is watched."""
         self.troubles: dict[str, str] = {}
@@ -204,7 +202,8 @@ class Pipeline:
             if now >= due > 0:
                 self.source.rescan(root)
                 self._schedule_scan(root)
-        for part in (self.mover, *self.senders.values()):
+        parts: list[Mover | Sender] = [self.mover, *self.senders.values()]
+        for part in parts:
             if part.error is not None:
                 raise WatchmanError(f"a part of the daemon died: {part.error!r}") from part.error
 
@@ -282,7 +281,7 @@ class Pipeline:
         """Handle hints in slices; attribute changes after all that happened before they are seen."""
         self._forget_vanished()
         while hints:
-            refreshed: dict[tuple[Node, str], tuple[int, str, Version]] = {}
+            refreshed: dict[tuple[Node, str], tuple[str, Version]] = {}
             items = list(hints.items())
             for start in range(0, len(items), SLICE):
                 self._handle_slice(items[start : start + SLICE], refreshed)
@@ -291,45 +290,46 @@ class Pipeline:
             # change with a write behind it is an arrival, one without is none.
             fresh = [value for key, value in refreshed.items() if not hints.get(key, 0) & CONTENT]
             if fresh:
-                self.journal.refresh(fresh)
+                self.journal.known.refresh(fresh)
 
     def _forget_vanished(self) -> None:
         """Forget what was in directories that left, before their names are used again."""
         for path in self.source.vanished():
-            self.journal.forget_below(path)
+            self.journal.known.forget_below(path)
 
     def _handle_slice(
         self,
         items: Sequence[tuple[tuple[Node, str], int]],
-        refreshed: dict[tuple[Node, str], tuple[int, str, Version]],
+        refreshed: dict[tuple[Node, str], tuple[str, Version]],
     ) -> None:
         ignored = self.router.ignored
         found: list[_Found] = []
-        gone: list[tuple[int, str]] = []
+        gone: list[str] = []
         touched: list[_Found] = []
-        with _Directories(self.journal) as directories:
+        with _Directories() as directories:
             for key, mask in items:
                 node, name = key
-                descriptor, number, prefix = directories.get(node)
+                descriptor, prefix = directories.get(node)
                 path = prefix + name
                 if ignored(name, path) or not self._wanted(node.root.watch, mask):
                     continue
                 seen = look(name, descriptor) if descriptor >= 0 else GONE
                 if seen.seen is Seen.GONE:
                     self._arrivals.forget(key)
-                    gone.append((number, name))
+                    gone.append(path)
                 elif mask & ATTRIB and not mask & CONTENT:
-                    if seen.version is not None:
-                        touched.append(_Found(node, name, path, number, seen.version))
+                    # While somebody writes, or may be writing, the write's own hint will follow.
+                    if seen.seen is Seen.COMPLETE and seen.version is not None:
+                        touched.append(_Found(node, name, path, seen.version))
                 elif self._complete(key, seen, mask):
                     assert seen.version is not None
-                    found.append(_Found(node, name, path, number, seen.version))
+                    found.append(_Found(node, name, path, seen.version))
         if touched:
             self._touched(touched, found, refreshed)
         if found:
             self._arrived(found)
         if gone:
-            self.journal.forget(gone)
+            self.journal.known.forget(gone)
 
     @staticmethod
     def _wanted(watch: Watch, mask: int) -> bool:
@@ -353,27 +353,27 @@ class Pipeline:
         self,
         touched: Sequence[_Found],
         found: list[_Found],
-        refreshed: dict[tuple[Node, str], tuple[int, str, Version]],
+        refreshed: dict[tuple[Node, str], tuple[str, Version]],
     ) -> None:
         """Sort attribute changes: nothing new, other times, or another content."""
         known = self._known(touched)
         for item in touched:
-            before = known.get((item.directory, item.name))
+            before = known.get(item.path)
             if before is None or before.same_content(item.version):
                 continue
             if (before.inode, before.size) == (item.version.inode, item.version.size):
-                refreshed[item.node, item.name] = (item.directory, item.name, item.version)
+                refreshed[item.node, item.name] = (item.path, item.version)
             else:
                 found.append(item)
 
-    def _known(self, items: Iterable[_Found]) -> dict[tuple[int, str], Version]:
+    def _known(self, items: Iterable[_Found]) -> dict[str, Version]:
         names = collections.defaultdict(list)
         for item in items:
-            names[item.directory].append(item.name)
+            names[item.path.rpartition("/")[0]].append(item.name)
         return {
-            (directory, name): known.version
+            f"{directory}/{name}": known.version
             for directory, wanted in names.items()
-            for name, known in self.journal.known(directory, wanted).items()
+            for name, known in self.journal.known.lookup(directory, wanted).items()
         }
 
     # Arrivals
@@ -384,28 +384,29 @@ class Pipeline:
         route, destination = self.router.route, self.router.destination
         is_dry_run = self.router.is_dry_run
         now_ns = time.time_ns()
-        new: list[tuple[NewDelivery, int, str]] = []
-        noted: list[tuple[int, str, Version]] = []
+        new: list[NewDelivery] = []
+        noted: list[tuple[str, Version]] = []
         brokers = set()
         moving = False
-        for item in found:
-            before = known.get((item.directory, item.name))
-            if before is not None and before.same_content(item.version):
-                continue
+        unknown = [
+            item
+            for item in found
+            if (before := known.get(item.path)) is None
+            or not before.same_content(item.version)
+        ]
+        info_all(log, "Notified of %s", [printable(item.path) for item in unknown])
+        for item in unknown:
             path = item.path
-            log.info("Notified of %s", printable(path))
             chosen = route(path)
             final = destination(path)
             if is_dry_run(path):
                 self._say_what_would_happen(path, final, chosen and chosen.task)
-                noted.append((item.directory, item.name, item.version))
+                noted.append((path, item.version))
             elif chosen is None and final is None:
-                noted.append((item.directory, item.name, item.version))
+                noted.append((path, item.version))
             else:
-                delivery = NewDelivery(
-                    task_id(path, item.version), path, final, item.version, now_ns, chosen
-                )
-                new.append((delivery, item.directory, item.name))
+                identity = task_id(path, item.version)
+                new.append(NewDelivery(identity, path, final, item.version, now_ns, chosen))
                 if final is not None:
                     moving = True
                 elif chosen is not None:
@@ -441,30 +442,25 @@ class Pipeline:
         if listing.reason is Reason.NEW:
             self._handle({(node, entry.name): 0 for entry in listing.entries})
             return
-        path = node.path
-        number = self.journal.directory_id(path)
-        names = [entry.name for entry in listing.entries]
-        known = self.journal.known(number, names) if names else {}
-        self._matched += len(known)
-        fresh: list[tuple[Node, str, Version]] = []
+        if self._scanned is None:
+            self._scanned = self.journal.known.scan(node.path.rstrip("/"))
+        found: dict[str, os.stat_result] = {}
         for entry in listing.entries:
-            try:
-                status = entry.stat(follow_symlinks=False)
-            except OSError:
-                continue  # gone since; its event follows
-            before = known.get(entry.name)
-            if before is not None and before.version.same_content(version_of(status)):
-                continue
+            # What is gone since has an event of its own.
+            with contextlib.suppress(OSError):
+                found[entry.name] = entry.stat(follow_symlinks=False)
+        old = []
+        for name in self._scanned.changed(found):
+            status = found[name]
             if self._predates(listing, status.st_ctime_ns):
-                fresh.append((node, entry.name, version_of(status)))
+                old.append(name)
             else:
-                self._backlog.append((status.st_mtime_ns, node, entry.name))
-        if fresh:
-            self._note_existing(listing.descriptor, number, fresh)
+                self._backlog.append((status.st_mtime_ns, node, name))
+        if old:
+            self._note_existing(listing, old)
         if listing.last:
-            if self.journal.known_count(number) > self._matched:
-                self._forget_missing(listing.descriptor, number)
-            self._matched = 0
+            self._forget_missing(listing, self._scanned)
+            self._scanned = None
 
     def _predates(self, listing: Listing, changed_ns: int) -> bool:
         """Whether what is there is only to be noted: it was there before the run that notes."""
@@ -474,27 +470,27 @@ class Pipeline:
         first = watch.existing == "none" or watch.path in self._first_runs
         return first and changed_ns < self._started_ns
 
-    def _note_existing(
-        self, descriptor: int, number: int, entries: Sequence[tuple[Node, str, Version]]
-    ) -> None:
+    def _note_existing(self, listing: Listing, names: Sequence[str]) -> None:
         """Make known what was there before the first run, unless somebody is writing it."""
         noted = []
-        for node, name, _ in entries:
-            seen = look(name, descriptor)
+        path = listing.node.path.rstrip("/")
+        for name in names:
+            seen = look(name, listing.descriptor)
             if seen.seen is Seen.BUSY:
-                self._complete((node, name), seen, 0)
+                self._complete((listing.node, name), seen, 0)
             elif seen.version is not None:
-                noted.append((number, name, seen.version))
+                noted.append((f"{path}/{name}", seen.version))
         self.journal.record((), noted)
 
-    def _forget_missing(self, descriptor: int, number: int) -> None:
+    def _forget_missing(self, listing: Listing, scanned: Scan) -> None:
         """Forget the known names that a directory no longer has."""
         missing = [
-            (number, name)
-            for name in self.journal.known_names(number)
-            if look(name, descriptor).seen is Seen.GONE
+            f"{scanned.directory}/{name}"
+            for name in scanned.maybe_missing()
+            if look(name, listing.descriptor).seen is Seen.GONE
         ]
-        self.journal.forget(missing)
+        if missing:
+            self.journal.known.forget(missing)
 
     def _drain_backlog(self) -> None:
         """Handle a slice of what scans found, oldest first, once a scan is over or much is held."""

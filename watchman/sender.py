@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from watchman.filesystem import Seen, look, open_directory, relative_to
+from watchman.logs import info_all
 from watchman.model import Answer, Delivery, Message, Outcome, Publisher, State
 from watchman.text import printable
 
@@ -178,11 +179,11 @@ class Sender:
     def _publish(self, good: list[Delivery]) -> list[Outcome]:
         if self._publisher is None:
             self._publisher = self._open_publisher()
+        fresh = [d.route.task for d in good if d.seq > self._logged and d.route is not None]
+        info_all(log, "Sending task %s", fresh)
         messages = []
         for delivery in good:
             assert delivery.route is not None
-            if delivery.seq > self._logged:
-                log.info("Sending task %s", delivery.route.task)
             version = delivery.version
             messages.append(
                 Message(

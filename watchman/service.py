@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-from watchman import brokers
+from watchman import brokers, config as configuration
 from watchman.errors import AlreadyRunning, WatchmanError
 from watchman.journal import Journal
 from watchman.model import Config, Publisher
@@ -76,6 +76,7 @@ class Service:
         config = self._load()
         with locked(config.state_dir):
             self._set_up_process()
+            configuration.apply_logging(config)
             journal = Journal(config.state_dir)
             try:
                 self._watch(config, journal)
@@ -111,6 +112,11 @@ class Service:
             return config
         if fresh.state_dir != config.state_dir:
             log.error("Not reloaded: STATE_DIR changed; restart to use %s", fresh.state_dir)
+            return config
+        try:
+            configuration.apply_logging(fresh)
+        except WatchmanError as error:
+            log.error("Not reloaded: %s", error)
             return config
         log.info("Reloaded %s", fresh.path)
         return fresh

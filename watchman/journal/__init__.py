@@ -1,5 +1,6 @@
 """The journal: watchman's memory of deliveries and of known versions."""
 
-from watchman.journal.store import Journal, Known, NewDelivery
+from watchman.journal.known import Known, KnownVersions, Scan
+from watchman.journal.store import Journal, NewDelivery
 
-__all__ = ["Journal", "Known", "NewDelivery"]
+__all__ = ["Journal", "Known", "KnownVersions", "NewDelivery", "Scan"]

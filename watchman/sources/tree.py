@@ -209,7 +209,7 @@ class Tree:
                     if len(entries) == LISTING:
                         yield Listing(node, descriptor, entries, reason, last=False)
                         entries = []
-        if node.root.watch.rec:
+        if node.root.watch.rec and (directories or node.children):
             self._reconcile(node, path, descriptor, directories)
             subdirectories.extend((node.children or {}).values())
         yield Listing(node, descriptor, entries, reason, last=True)

@@ -1,0 +1,189 @@
+"""Known versions: what has been dealt with, so that a scan does not report it again."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from watchman.journal.database import Database
+from watchman.model import Version
+
+WHOLE = 20_000
+"""A directory with up to so many known names is read in one go when it is scanned."""
+_CACHED = 4096
+_LENGTHS = (1, 10, 100, 500)
+"""Names in one query: a few lengths, so that SQLite finds its prepared statement again."""
+
+_REMEMBER = "INSERT OR REPLACE INTO known VALUES (?,?,?,?,?,?,?)"
+_ALL = "SELECT name, inode, size, mtime_ns FROM known WHERE directory = ?"
+
+
+class Known(NamedTuple):
+    """What is remembered of a name in a directory."""
+
+    version: Version
+    seq: int
+    """The delivery that announced this version; 0 where it was only noted."""
+
+
+class KnownVersions:
+    """The tables ``directories`` and ``known``."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._ids: dict[str, int] = {}
+
+    def remember(
+        self, connection: sqlite3.Connection, items: Iterable[tuple[str, Version, int]]
+    ) -> None:
+        """Make versions known, (path, version, seq) each, within a transaction."""
+        rows = []
+        for path, version, seq in items:
+            directory, _, name = path.rpartition("/")
+            number = self._ids.get(directory) or self._make_id(connection, directory)
+            rows.append((number, os.fsencode(name), *version, seq))
+        connection.executemany(_REMEMBER, rows)
+
+    def _make_id(self, connection: sqlite3.Connection, directory: str) -> int:
+        blob = os.fsencode(directory)
+        connection.execute("INSERT OR IGNORE INTO directories (path) VALUES (?)", (blob,))
+        return self._cache(directory, connection)
+
+    def _id(self, directory: str) -> int:
+        """Return the number of a directory; 0 if nothing was ever known there."""
+        return self._ids.get(directory) or self._cache(directory, self._database.reader)
+
+    def _cache(self, directory: str, connection: sqlite3.Connection) -> int:
+        query = "SELECT id FROM directories WHERE path = ?"
+        row = connection.execute(query, (os.fsencode(directory),)).fetchone()
+        if row is None:
+            return 0
+        if len(self._ids) >= _CACHED:
+            self._ids.clear()
+        number = self._ids[directory] = int(row[0])
+        return number
+
+    def lookup(self, directory: str, names: Sequence[str]) -> dict[str, Known]:
+        """Return what is remembered of ``names`` in a directory."""
+        found: dict[str, Known] = {}
+        number = self._id(directory)
+        if not number:
+            return found
+        for start in range(0, len(names), _LENGTHS[-1]):
+            part = list(map(os.fsencode, names[start : start + _LENGTHS[-1]]))
+            length = next(length for length in _LENGTHS if length >= len(part))
+            part += part[:1] * (length - len(part))
+            marks = ",".join("?" * length)
+            rows = self._database.reader.execute(
+                "SELECT name, device, inode, size, mtime_ns, seq FROM known "
+                f"WHERE directory = ? AND name IN ({marks})",  # noqa: S608 — only question marks
+                (number, *part),
+            )
+            for name, device, inode, size, mtime_ns, seq in rows:
+                found[os.fsdecode(name)] = Known(Version(device, inode, size, mtime_ns), seq)
+        return found
+
+    def scan(self, directory: str) -> Scan:
+        """Begin to hold what is remembered of a directory against what is there."""
+        return Scan(self, directory, self._database.reader, self._id(directory))
+
+    def forget(self, paths: Iterable[str]) -> None:
+        """Forget paths: the next look at one is an arrival."""
+        keys = []
+        for path in paths:
+            directory, _, name = path.rpartition("/")
+            number = self._id(directory)
+            if number:
+                keys.append((number, os.fsencode(name)))
+        if keys:
+            with self._database.transaction() as connection:
+                connection.executemany("DELETE FROM known WHERE directory = ? AND name = ?", keys)
+
+    def forget_below(self, path: str) -> None:
+        """Forget all names in a directory that is gone, and in those below it."""
+        blob = os.fsencode(path)
+        # All paths that begin with "path/": "0" is the character behind "/".
+        below = (blob, blob.rstrip(b"/") + b"/", blob.rstrip(b"/") + b"0")
+        where = "path = ? OR (path >= ? AND path < ?)"
+        query = f"SELECT id FROM directories WHERE {where}"  # noqa: S608 — no outside text
+        numbers = self._database.reader.execute(query, below).fetchall()
+        if numbers:
+            with self._database.transaction() as connection:
+                connection.executemany("DELETE FROM known WHERE directory = ?", numbers)
+                connection.executemany("DELETE FROM directories WHERE id = ?", numbers)
+            self._ids.clear()
+
+    def refresh(self, items: Iterable[tuple[str, Version]]) -> None:
+        """Note that a known file's times changed and its content did not.
+
+        A delivery that is still on its way takes the new version over; its task id stays.
+        """
+        with self._database.transaction() as connection:
+            for path, version in items:
+                directory, _, name = path.rpartition("/")
+                key = (self._id(directory), os.fsencode(name))
+                connection.execute(
+                    "UPDATE deliveries SET device = ?, inode = ?, size = ?, mtime_ns = ? "
+                    "WHERE state IN (1, 2) AND seq = "
+                    "(SELECT seq FROM known WHERE directory = ? AND name = ?)",
+                    (*version, *key),
+                )
+                connection.execute(
+                    "UPDATE known SET device = ?, inode = ?, size = ?, mtime_ns = ? "
+                    "WHERE directory = ? AND name = ?",
+                    (*version, *key),
+                )
+
+
+class Scan:
+    """One directory's known names, while a scan of it is under way."""
+
+    def __init__(
+        self, versions: KnownVersions, directory: str, reader: sqlite3.Connection, number: int
+    ) -> None:
+        self.directory = directory
+        self._versions = versions
+        self._reader = reader
+        self._number = number
+        self._matched = 0
+        self._whole: dict[str, tuple[int, int, int]] | None = {}
+        if number:
+            rows = reader.execute(f"{_ALL} LIMIT ?", (number, WHOLE + 1)).fetchall()
+            decode = os.fsdecode
+            self._whole = (
+                {decode(name): (inode, size, time) for name, inode, size, time in rows}
+                if len(rows) <= WHOLE
+                else None
+            )
+
+    def changed(self, found: Mapping[str, os.stat_result]) -> list[str]:
+        """Return the names whose version is not the known one, in the order given."""
+        if self._whole is not None:
+            if not self._whole:
+                return list(found)
+            pop = self._whole.pop
+            return [
+                name
+                for name, status in found.items()
+                if pop(name, None) != (status.st_ino, status.st_size, status.st_mtime_ns)
+            ]
+        known = self._versions.lookup(self.directory, list(found))
+        self._matched += len(known)
+        return [
+            name
+            for name, status in found.items()
+            if (before := known.get(name)) is None
+            or before.version[1:] != (status.st_ino, status.st_size, status.st_mtime_ns)
+        ]
+
+    def maybe_missing(self) -> Iterator[str]:
+        """Yield names that are known and may be gone; to be asked after the last name was found."""
+        if self._whole is not None:
+            yield from self._whole
+            return
+        count = "SELECT count(*) FROM known WHERE directory = ?"
+        if self._reader.execute(count, (self._number,)).fetchone()[0] > self._matched:
+            for row in self._reader.execute(_ALL, (self._number,)):
+                yield os.fsdecode(row[0])

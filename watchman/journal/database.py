@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from watchman.errors import JournalError
 from watchman.journal import schema
@@ -21,6 +21,8 @@ class Database:
         self.path = path
         self._lock = threading.Lock()
         self._local = threading.local()
+        self.on_rollback: list[Callable[[], None]] = []
+        """Called when a transaction failed: what was learnt in it is not true."""
         self._connections: list[sqlite3.Connection] = []
         try:
             self._writer = self._connect()
@@ -65,6 +67,8 @@ class Database:
             except BaseException:
                 if self._writer.in_transaction:
                     self._writer.execute("ROLLBACK")
+                for forget in self.on_rollback:
+                    forget()
                 raise
 
     def close(self) -> None:

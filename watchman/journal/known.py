@@ -34,6 +34,7 @@ class KnownVersions:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._ids: dict[str, int] = {}
+        database.on_rollback.append(self._ids.clear)
 
     def remember(
         self, connection: sqlite3.Connection, items: Iterable[tuple[str, Version, int]]

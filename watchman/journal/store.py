@@ -50,6 +50,7 @@ class Journal:
         self.known = KnownVersions(self._database)
         self._routes: dict[int, Route] = {}
         self._route_ids: dict[int, tuple[Route, int]] = {}
+        self._database.on_rollback.append(self._route_ids.clear)
         last = self._database.reader.execute("SELECT max(seq) FROM deliveries").fetchone()[0]
         self._next_seq = (last or 0) + 1
 

@@ -1,0 +1,239 @@
+"""The journal: what is recorded is there after a crash, in order, and only once."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from watchman.errors import JournalError
+from watchman.journal import Journal, NewDelivery, arguments, known
+from watchman.model import Route, State, Version
+
+ROUTE = Route("b", "task", (1,), {"k": "v"}, {"queue": "q"})
+VERSION = Version(1, 2, 3, 4)
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    journal = Journal(str(tmp_path))
+    yield journal
+    journal.close()
+
+
+def new(
+    path: str, final: str | None = None, route: Route | None = ROUTE, version: Version = VERSION
+) -> NewDelivery:
+    return NewDelivery(f"id of {path!a}", path, final, version, 99, route)
+
+
+def test_a_recorded_delivery_comes_back_whole(journal: Journal, tmp_path: Path) -> None:
+    strange = os.fsdecode(b"/up/\xff\n'\"")
+    journal.record([new(strange)])
+    journal.close()
+    again = Journal(str(tmp_path))
+    (delivery,) = again.page_ready("b", 0, 10)
+    assert delivery.source == delivery.final == strange
+    assert delivery.task_id == f"id of {strange!a}"
+    assert delivery.version == VERSION
+    assert delivery.arrived_ns == 99
+    assert delivery.route == ROUTE
+    assert delivery.state is State.READY
+    again.record([new("/up/next")])
+    assert [d.seq for d in again.page_ready("b", 0, 10)] == [1, 2]
+    again.close()
+
+
+def test_what_was_learnt_in_a_failed_commit_is_not_believed(journal: Journal) -> None:
+    with pytest.raises(UnicodeEncodeError):
+        journal.record([new("/up/a"), new("/up/b")._replace(task_id="\udcff")])
+    journal.record([new("/up/c")])
+    (delivery,) = journal.page_ready("b", 0, 10)
+    assert (delivery.source, delivery.route) == ("/up/c", ROUTE)
+    assert journal.known.lookup("/up", ["a", "c"]) == {"c": known.Known(VERSION, 1)}
+
+
+def test_pages_are_in_order_and_by_broker(journal: Journal) -> None:
+    other = Route("other", "task")
+    journal.record([new(f"/up/{n}", route=other if n % 2 else ROUTE) for n in range(10)])
+    assert [d.source for d in journal.page_ready("b", 0, 3)] == ["/up/0", "/up/2", "/up/4"]
+    assert [d.source for d in journal.page_ready("b", 5, 9)] == ["/up/6", "/up/8"]
+    assert [d.source for d in journal.page_ready("other", 0, 1)] == ["/up/1"]
+
+
+def test_the_states_of_a_moved_file(journal: Journal) -> None:
+    journal.record([new("/up/a", "/store/a")])
+    assert journal.page_ready("b", 0, 10) == []
+    (moving,) = journal.page_moving(0, 10)
+    assert (moving.source, moving.final) == ("/up/a", "/store/a")
+    journal.redirect(moving.seq, "/store/a@1")
+    journal.note([(moving.seq, State.READY, "")])
+    (ready,) = journal.page_ready("b", 0, 10)
+    assert (ready.source, ready.final) == ("/up/a", "/store/a@1")
+    journal.note([(ready.seq, State.SENT, "")])
+    assert journal.page_ready("b", 0, 10) == journal.page_moving(0, 10) == []
+    assert journal.counts() == {("b", State.SENT): (1, 99)}
+
+
+def test_failed_deliveries_keep_their_reason(journal: Journal) -> None:
+    journal.record([new("/up/a")])
+    journal.note([(1, State.FAILED, "refused")])
+    assert [d.seq for d in journal.page_failed(0, 10)] == [1]
+    with sqlite3.connect(journal.path) as connection:
+        assert connection.execute("SELECT reason FROM deliveries").fetchone() == ("refused",)
+    connection.close()
+
+
+def test_a_task_id_survives_new_times(journal: Journal) -> None:
+    journal.record([new("/up/a")])
+    later = VERSION._replace(mtime_ns=5)
+    journal.known.refresh([("/up/a", later)])
+    (delivery,) = journal.page_ready("b", 0, 10)
+    assert (delivery.task_id, delivery.version) == ("id of '/up/a'", later)
+    assert journal.known.lookup("/up", ["a"])["a"].version == later
+
+
+def test_sent_deliveries_keep_the_version_that_was_sent(journal: Journal) -> None:
+    journal.record([new("/up/a")])
+    journal.note([(1, State.SENT, "")])
+    journal.known.refresh([("/up/a", VERSION._replace(mtime_ns=5))])
+    journal.note([(1, State.READY, "")])
+    assert journal.page_ready("b", 0, 10)[0].version == VERSION
+
+
+def test_announced_later(journal: Journal) -> None:
+    journal.record([new("/up/a"), new("/up/b")])
+    first, second = journal.page_ready("b", 0, 10)
+    journal.record([new("/up/a", version=VERSION._replace(size=9))])
+    assert journal.announced_later(first)
+    assert not journal.announced_later(second)
+
+
+def test_known_and_forgotten(journal: Journal) -> None:
+    journal.record([new("/up/d/a")], [("/up/d/e/noted", VERSION), ("/up/dd/other", VERSION)])
+    assert journal.known.lookup("/up/d", ["a", "x"]) == {"a": known.Known(VERSION, 1)}
+    assert journal.known.lookup("/nowhere", ["a"]) == {}
+    journal.known.forget(["/up/d/a", "/nowhere/b"])
+    assert journal.known.lookup("/up/d", ["a"]) == {}
+    journal.known.forget_below("/up/d")
+    assert journal.known.lookup("/up/d/e", ["noted"]) == {}
+    assert list(journal.known.lookup("/up/dd", ["other"])) == ["other"]
+
+
+@pytest.mark.parametrize("count", [1, 9, 10, 11, 499, 500, 501, 1234])
+def test_lookups_of_any_length(journal: Journal, count: int) -> None:
+    names = [f"f{n}" for n in range(count)]
+    journal.record((), [(f"/up/{name}", VERSION) for name in names])
+    assert set(journal.known.lookup("/up", names)) == set(names)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_scan_tells_what_changed_and_what_is_missing(
+    journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: bool
+) -> None:
+    monkeypatch.setattr(known, "WHOLE", 1000 if whole else 1)
+    found = {}
+    for name in ("same", "changed", "new", "gone"):
+        (tmp_path / name).write_text("x")
+        status = (tmp_path / name).stat()
+        version = Version(0, status.st_ino, status.st_size, status.st_mtime_ns)
+        if name == "changed":
+            version = version._replace(size=7)
+        if name != "new":
+            journal.record((), [(f"{tmp_path}/{name}", version)])
+        if name != "gone":
+            found[name] = status
+    scan = journal.known.scan(str(tmp_path))
+    assert scan.changed(found) == ["changed", "new"]
+    missing = set(scan.maybe_missing())
+    assert "gone" in missing
+    assert not whole or missing == {"gone"}
+
+
+def test_first_runs(journal: Journal) -> None:
+    assert journal.first_runs(["/a", "/b"]) == {"/a", "/b"}
+    journal.note_first_run(["/a"])
+    assert journal.first_runs(["/a", "/b"]) == {"/b"}
+
+
+def test_pruning_keeps_what_is_unfinished_and_the_last_number(journal: Journal) -> None:
+    journal.record([new(f"/up/{n}") for n in range(5)])
+    journal.note([(seq, State.SENT, "") for seq in (1, 2, 5)] + [(3, State.FAILED, "x")])
+    assert journal.prune(2**62, limit=1) == 1
+    assert journal.prune(2**62) == 1
+    assert journal.counts() == {
+        ("b", State.SENT): (1, 99),
+        ("b", State.FAILED): (1, 99),
+        ("b", State.READY): (1, 99),
+    }
+
+
+def test_a_killed_process_loses_nothing_that_was_recorded(tmp_path: Path) -> None:
+    script = (
+        "import sys\n"
+        "from watchman.journal import Journal, NewDelivery\n"
+        "from watchman.model import Route, Version\n"
+        "journal = Journal(sys.argv[1])\n"
+        "for n in range(10**6):\n"
+        "    journal.record([NewDelivery(str(n), f'/up/{n}', None, Version(1, n, 1, 1), 1,\n"
+        "                                Route('b', 't'))])\n"
+        "    print(n, flush=True)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    last = -1
+    for line in process.stdout:
+        last = int(line)
+        if last == 200:
+            process.send_signal(signal.SIGKILL)
+    process.stdout.close()
+    process.wait()
+    journal = Journal(str(tmp_path))
+    recorded = [delivery.source for delivery in journal.page_ready("b", 0, 10**6)]
+    assert recorded[: last + 1] == [f"/up/{n}" for n in range(last + 1)]
+    assert len(recorded) <= last + 2
+    journal.close()
+
+
+def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
+    Journal(str(tmp_path)).close()
+    with sqlite3.connect(tmp_path / "journal.db") as connection:
+        connection.execute("PRAGMA user_version = 999")
+    connection.close()
+    with pytest.raises(JournalError, match="has schema 999"):
+        Journal(str(tmp_path))
+
+
+def test_a_journal_that_cannot_be_opened_says_where(tmp_path: Path) -> None:
+    with pytest.raises(JournalError, match=str(tmp_path / "missing" / "journal.db")):
+        Journal(str(tmp_path / "missing"))
+
+
+_json = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(st.lists(_json, max_size=3), st.dictionaries(st.text(), _json, max_size=3))
+def test_routes_survive_as_text(args: list[object], options: dict[str, object]) -> None:
+    route = Route("b", "t", tuple(args), {}, options)
+    assert arguments.decode("b", "t", arguments.encode(route)) == route
+
+
+def test_times_survive_as_text() -> None:
+    when = datetime.datetime(2026, 1, 2, 3, 4, tzinfo=datetime.timezone.utc)
+    route = Route("b", "t", options={"eta": when, "expires": datetime.timedelta(seconds=5)})
+    assert arguments.decode("b", "t", arguments.encode(route)) == route

@@ -32,11 +32,11 @@ class JournalError(WatchmanError):
     """The journal cannot be opened or written."""
 
 
-class AlreadyRunning(WatchmanError):
+class AlreadyRunning(WatchmanError):  # noqa: N818 — a state, not a mistake
     """Another daemon holds the state directory."""
 
 
-class NotRunning(WatchmanError):
+class NotRunning(WatchmanError):  # noqa: N818 — a state, not a mistake
     """There is no daemon to talk to."""
 
 

@@ -53,7 +53,12 @@ _GONE_ERRNOS = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE
 
 def version_of(status: os.stat_result) -> Version:
     """Return the version that a stat result describes."""
-    return Version(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+    return Version(status.st_dev, _signed(status.st_ino), status.st_size, status.st_mtime_ns)
+
+
+def _signed(number: int) -> int:
+    """Return an inode number as SQLite can store it: 64 bits with a sign."""
+    return number if number < 1 << 63 else number - (1 << 64)
 
 
 def open_directory(root: str, relative: str) -> int:
@@ -86,8 +91,8 @@ def look(name: str, directory: int) -> Look:
     try:
         descriptor = os.open(name, FILE_FLAGS, dir_fd=directory)
     except OSError as error:
-        if error.errno == errno.ELOOP or error.errno == errno.ENXIO:
-            return OTHER  # a symlink; a socket, or a FIFO nobody reads
+        if error.errno in (errno.ELOOP, errno.ENXIO):
+            return OTHER  # a symlink, or a socket
         if error.errno in _GONE_ERRNOS:
             return GONE
         return _look_without_opening(name, directory)
@@ -113,9 +118,7 @@ def look(name: str, directory: int) -> Look:
 def _look_without_opening(name: str, directory: int) -> Look:
     """What can be said of a file that may not be opened for reading."""
     try:
-        status = os.lstat(name) if directory < 0 else os.stat(
-            name, dir_fd=directory, follow_symlinks=False
-        )
+        status = os.stat(name, dir_fd=directory, follow_symlinks=False)
     except OSError:
         return GONE
     if not stat.S_ISREG(status.st_mode):

@@ -40,7 +40,7 @@ def info_all(logger: logging.Logger, message: str, arguments: Sequence[str]) -> 
             try:
                 handler.stream.write("\n".join(lines) + handler.terminator)
                 handler.flush()
-            except Exception:
+            except Exception:  # noqa: BLE001 — as logging.Handler.emit does
                 handler.handleError(record)
 
 

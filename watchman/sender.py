@@ -217,9 +217,7 @@ class Sender:
             self.trouble = ""
             self._delay = 0.0
 
-    def _examine(
-        self, page: list[Delivery]
-    ) -> tuple[list[Delivery], list[tuple[int, State, str]]]:
+    def _examine(self, page: list[Delivery]) -> tuple[list[Delivery], list[tuple[int, State, str]]]:
         """Sort out the deliveries whose file is gone, replaced or being written."""
         good: list[Delivery] = []
         changes: list[tuple[int, State, str]] = []

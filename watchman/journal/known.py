@@ -17,6 +17,7 @@ _LENGTHS = (1, 10, 100, 500)
 """Names in one query: a few lengths, so that SQLite finds its prepared statement again."""
 
 _REMEMBER = "INSERT OR REPLACE INTO known VALUES (?,?,?,?,?,?,?)"
+_SOME = "SELECT name, device, inode, size, mtime_ns, seq FROM known WHERE directory = ? AND name IN"
 _ALL = "SELECT name, inode, size, mtime_ns FROM known WHERE directory = ?"
 
 
@@ -78,8 +79,7 @@ class KnownVersions:
             part += part[:1] * (length - len(part))
             marks = ",".join("?" * length)
             rows = self._database.reader.execute(
-                "SELECT name, device, inode, size, mtime_ns, seq FROM known "
-                f"WHERE directory = ? AND name IN ({marks})",  # noqa: S608 — only question marks
+                f"{_SOME} ({marks})",
                 (number, *part),
             )
             for name, device, inode, size, mtime_ns, seq in rows:

@@ -164,12 +164,12 @@ class Source:
         nodes, hints, fsdecode = self._nodes, self._hints, os.fsdecode
         offset, end = 0, len(chunk)
         while offset < end:
-            wd, mask, cookie, length = unpack(chunk, offset)
+            wd, mask, _cookie, length = unpack(chunk, offset)
             offset += 16
             name = fsdecode(chunk[offset : offset + length].rstrip(b"\0"))
             offset += length
             if mask & _SPECIAL:
-                self._special(wd, mask, cookie, name)
+                self._special(wd, mask, name)
                 continue
             node = nodes.get(wd)
             if node is None:
@@ -180,7 +180,7 @@ class Source:
                 continue
             hints[key] = mask
 
-    def _special(self, wd: int, mask: int, cookie: int, name: str) -> None:
+    def _special(self, wd: int, mask: int, name: str) -> None:
         if mask & pyinotify.IN_Q_OVERFLOW:
             self.overflows += 1
             for root in self.roots:

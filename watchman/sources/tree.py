@@ -214,9 +214,7 @@ class Tree:
             subdirectories.extend((node.children or {}).values())
         yield Listing(node, descriptor, entries, reason, last=True)
 
-    def _reconcile(
-        self, node: Node, path: str, descriptor: int, directories: list[str]
-    ) -> None:
+    def _reconcile(self, node: Node, path: str, descriptor: int, directories: list[str]) -> None:
         """Make the node's children those directories that are really there."""
         # An event may have added a child since the list was read: a child is only dropped when
         # a second look says that it is gone.

@@ -1,0 +1,97 @@
+"""An example configuration: copy it to config.py and adapt it.
+
+It is Python: constants, functions and imports of your own are welcome. `notify check` tests
+what it says, `notify match PATH` tells what would become of a file.
+"""
+
+from collections import OrderedDict
+
+# True if ProFTPD makes the directories: it creates some under a temporary name (.dst…) and
+# renames them. Both settings work; it is kept so that older configurations load.
+ProFTPD = True
+
+# Where tasks are sent: a name of your choice, and a URL; a list of URLs for failover; or a dict
+# with 'url' and transport options. A broker that is down holds up only its own tasks.
+BROKERS = {
+    "import": "amqp://guest:guest@localhost:5672//",
+    "forecast": {"url": "redis://localhost:6379/0", "socket_timeout": 5},
+}
+
+# The directories to watch: the arguments of pyinotify's add_watch, and more:
+#   settle      seconds without a change before a file counts as complete (default: 0 where the
+#               kernel tells whether a file is still open for writing, else 10)
+#   existing    what to do at the first run with files that are there already:
+#               'new' (only note them), 'all' (send them), 'none' (never catch up)
+#   method      'auto', 'inotify', or 'poll' (network file systems), every `interval` seconds
+#   kind        'files', or 'directories': one task for each finished directory
+#   unfinished  names of directories that are still being filled, for kind='directories'
+#   marker      the name of a file that must be in a directory before it is finished
+WATCHES = [
+    {"path": "/srv/ftp", "rec": True, "auto_add": True},
+]
+
+# Which file becomes which task. Patterns are compared with the whole path, before it is moved;
+# * also stands for slashes; upper and lower case differ. The first that matches wins.
+# The task gets the final path as its argument, then `args` and `kwargs`; `options` are those of
+# Celery's apply_async.
+PATTERNS = OrderedDict(
+    [
+        ("/srv/ftp/*/events/*.csv", {"broker": "import", "task": "import_events"}),
+        ("/srv/ftp/*.csv", {"broker": "import", "task": "import_timeseries"}),
+        (
+            "/srv/ftp/*.nc",
+            {
+                "broker": "forecast",
+                "task": "run_forecast",
+                "kwargs": {"model": "rain"},
+                "options": {"queue": "slow", "expires": 6 * 3600},
+            },
+        ),
+    ]
+)
+
+# Files below a key are moved before their task is sent, whether or not a pattern matches:
+# /srv/ftp/alice/data.csv to /mnt/storage/incoming/alice/data.csv. The destination itself must
+# exist, so that an unmounted share is never filled. Nothing is ever overwritten.
+MOVES = {
+    # "/srv/ftp": "/mnt/storage/incoming",
+}
+
+# Names that are never looked at: what servers and clients call a file while it is uploaded. This
+# is the default (ProFTPD, Pure-FTPd, rsync, WinSCP); a list of your own replaces it.
+IGNORE = [
+    ".in.*.",
+    ".dst*",
+    ".pureftpd-upload.*",
+    ".~tmp~",
+    ".*.[A-Za-z0-9][A-Za-z0-9][A-Za-z0-9][A-Za-z0-9][A-Za-z0-9][A-Za-z0-9]",
+    "*.part",
+    "*.filepart",
+]
+
+# Paths that are logged, but neither moved nor sent.
+DRY_RUN = [
+    # "/srv/ftp/test/*",
+]
+
+# A dictConfig dict; without it, the same goes to stderr.
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {
+        "simple": {"format": "%(asctime)s [%(levelname)s] %(name)s: %(message)s"},
+    },
+    "handlers": {
+        "console": {"class": "logging.StreamHandler", "formatter": "simple"},
+    },
+    "root": {"level": "INFO", "handlers": ["console"]},
+}
+
+# Where watchman keeps its journal, its process id and its output as a daemon; relative to this
+# file. Not below a watched directory.
+STATE_DIR = "var"
+PID_FILE = "var/watchman.pid"
+LOG_DIR = "var/log"
+
+# How long `notify history` remembers.
+HISTORY_DAYS = 30

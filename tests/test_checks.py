@@ -1,0 +1,324 @@
+"""notify check and notify match: plain records about real directories."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.config.conftest import Site, open_to_all, unprivileged
+from watchman import checks, config
+from watchman.checks import trees
+from watchman.checks.matching import queue
+from watchman.checks.trees import walk, watch_limit
+from watchman.model import Broker, Config, Route, Watch
+from watchman.mounts import filesystem_type
+
+BASE = """
+BROKERS = {'good': 'amqp://u:sesame@host//', 'bad': 'redis://host/0'}
+WATCHES = [{'path': '$D/ftp', 'rec': True, 'auto_add': True}]
+PATTERNS = [('$D/ftp/*.csv', {'broker': 'good', 'task': 'import_csv'})]
+MOVES = {'$D/ftp': '$D/store'}
+DRY_RUN = ['$D/ftp/test/*']
+"""
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path)
+
+
+@pytest.fixture
+def open_site() -> Iterator[Site]:
+    with open_to_all() as site:
+        yield site
+
+
+def check(loaded: Config, limit: int | None = 1000) -> dict[str, checks.Check]:
+    found = checks.check(
+        loaded,
+        check_broker=lambda broker: "connection refused" if broker.name == "bad" else None,
+        limit=lambda: limit,
+    )
+    bad = {one.subject: one for one in found if not one.ok}
+    return {one.subject: one for one in found} | bad
+
+
+def snapshot(root: Path) -> list[tuple[str, int, int, int]]:
+    return sorted(
+        (str(p), s.st_mode, s.st_mtime_ns, s.st_ctime_ns)
+        for p in [root, *root.rglob("*")]
+        for s in [p.lstat()]
+    )
+
+
+def test_everything_is_told_and_nothing_changed(site: Site) -> None:
+    (site.ftp / "a/b").mkdir(parents=True)
+    (site.ftp / "a/data.csv").write_text("1")
+    loaded = site.load(BASE)
+    before = snapshot(site.root)
+    found = check(loaded)
+    assert snapshot(site.root) == before
+    kind = filesystem_type(str(site.ftp))
+    assert found == {
+        one.subject: one
+        for one in (
+            checks.Check(f"watch {site.ftp}", True, f"3 directories on {kind}, inotify"),
+            checks.Check(
+                f"completeness in {site.ftp}", True,
+                "lease test: nothing that is open for writing is taken",
+            ),
+            checks.Check("inotify", True, "3 needed, 1000 allowed (fs.inotify.max_user_watches)"),
+            checks.Check(
+                f"move {site.ftp} to {site.store}", True, "same file system: files are renamed"
+            ),
+            checks.Check(f"STATE_DIR {site.root}/var", True, "will be created"),
+            checks.Check(f"LOG_DIR {site.root}/var/log", True, "will be created"),
+            checks.Check(f"PID_FILE {site.root}/var", True, "will be created"),
+            checks.Check("broker good", True, "reachable"),
+            checks.Check(
+                "broker bad", False, "connection refused", "start it, or correct its URL in BROKERS"
+            ),
+        )
+    }  # fmt: skip
+
+
+def test_a_limit_that_is_too_low(site: Site) -> None:
+    (site.ftp / "a/b/c").mkdir(parents=True)
+    found = check(site.load(BASE), limit=3)["inotify"]
+    assert found == checks.Check(
+        "inotify",
+        False,
+        "4 needed, 3 allowed (fs.inotify.max_user_watches)",
+        "sysctl fs.inotify.max_user_watches=8",
+    )
+    assert check(site.load(BASE), limit=None)["inotify"].ok
+
+
+def test_the_kernel_s_own_limit(tmp_path: Path) -> None:
+    limit = watch_limit()
+    assert limit is not None
+    assert limit > 0
+    assert watch_limit(str(tmp_path / "none")) is None
+
+
+def test_a_polled_watch_needs_no_inotify(site: Site) -> None:
+    found = check(site.load("WATCHES = [{'path': '$D/ftp', 'method': 'poll'}]"))
+    assert "inotify" not in found
+    assert found[f"watch {site.ftp}"].detail.endswith("polled")
+
+
+def test_a_directory_that_vanished_since(site: Site) -> None:
+    loaded = site.load(BASE)
+    site.ftp.rmdir()
+    site.store.rmdir()
+    found = check(loaded)
+    assert not found[f"watch {site.ftp}"].ok
+    assert found[f"move {site.ftp} to {site.store}"].remedy == "create or mount it"
+
+
+def test_without_permissions(open_site: Site) -> None:
+    closed = open_site.ftp / "closed"
+    closed.mkdir(mode=0)
+    (open_site.root / "var").mkdir(mode=0o555)
+    loaded = open_site.load(BASE)
+    for directory in (open_site.ftp, open_site.store):
+        directory.chmod(0o555)
+    with unprivileged() as user:
+        found = check(loaded)
+    for directory in (open_site.ftp, open_site.store, closed):
+        directory.chmod(0o755)
+    assert found[f"watch {open_site.ftp}"] == checks.Check(
+        f"watch {open_site.ftp}",
+        False,
+        f"1 cannot be read by user {user}, such as {closed}",
+        "give this user read and search permission there",
+    )
+    for subject in (
+        f"STATE_DIR {open_site.root}/var",
+        f"move {open_site.ftp} to {open_site.store}",
+    ):
+        assert not found[subject].ok
+        assert f"cannot be written by user {user}" in found[subject].detail
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs files of another user")
+def test_files_of_another_user_cannot_be_leased(open_site: Site) -> None:
+    (open_site.ftp / "data.csv").touch()
+    loaded = open_site.load(BASE)
+    with unprivileged():
+        found = check(loaded)[f"completeness in {open_site.ftp}"]
+    assert found.ok
+    assert "when it has not changed for 10 s" in found.detail
+    assert "CAP_LEASE" in found.remedy
+
+
+def test_the_lease_test_leaves_no_trace(site: Site) -> None:
+    sample = site.ftp / "data.csv"
+    sample.touch()
+    before = signal.getsignal(signal.SIGIO)
+    assert trees.lease_test(str(sample))
+    assert signal.getsignal(signal.SIGIO) == before
+    with sample.open("r+b") as file:
+        assert fcntl.fcntl(file, fcntl.F_GETLEASE) == fcntl.F_UNLCK
+        assert trees.lease_test(str(sample)), "a file that is being written can be tested, too"
+
+
+def test_walking_is_bounded_and_follows_no_symlink(tmp_path: Path) -> None:
+    for number in range(20):
+        (tmp_path / f"d{number}").mkdir()
+    (tmp_path / "loop").symlink_to(tmp_path)
+    assert walk(Watch(str(tmp_path), rec=True)).directories == 21
+    assert walk(Watch(str(tmp_path))).directories == 1
+    excluded = Watch(str(tmp_path), rec=True, exclude=lambda path: path.endswith("d7"))
+    assert walk(excluded).directories == 20
+    few = walk(Watch(str(tmp_path), rec=True), limit=5)
+    assert not few.whole
+    moments = iter(range(0, 1000, 9))
+    slow = walk(Watch(str(tmp_path), rec=True), clock=lambda: float(next(moments)))
+    assert not slow.whole
+
+
+def test_the_file_system_s_type(tmp_path: Path) -> None:
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(
+        "1 0 8:1 / / rw - ext4 /dev/sda1 rw\n"
+        "2 1 0:5 / /srv\\040x rw shared:1 - nfs4 host:/x rw\n"
+        "3 1 0:6 / /srv rw - xfs /dev/sdb rw\n"
+        "4 1 0:7 / /srv rw - btrfs /dev/sdc rw\n"
+    )
+    for path, expected in {
+        "/": "ext4", "/srv x/ftp": "nfs4", "/srv x2": "ext4", "/srv/ftp": "btrfs", "/srv": "btrfs",
+    }.items():  # fmt: skip
+        assert filesystem_type(path, str(mounts)) == expected, path
+    assert filesystem_type("/", str(tmp_path / "none")) == ""
+    assert filesystem_type("/proc") == "proc"
+
+
+@pytest.fixture
+def nfs_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("watchman.checks.report.filesystem_type", lambda path: "nfs4")
+
+
+@pytest.mark.usefixtures("nfs_everywhere")
+def test_network_file_systems(site: Site) -> None:
+    found = check(site.load("WATCHES = [{'path': '$D/ftp', 'method': 'inotify'}]"))
+    assert not found[f"watch {site.ftp}"].ok
+    assert "'poll'" in found[f"watch {site.ftp}"].remedy
+    assert not found[f"STATE_DIR {site.root}/var"].ok
+    found = check(site.load(BASE))
+    assert found[f"watch {site.ftp}"].detail == "1 directory on nfs4, polled"
+
+
+def match(site: Site, text: str, path: str) -> checks.Match:
+    return checks.match(site.load(text), path.replace("$D", str(site.root)))
+
+
+def test_match_tells_everything(site: Site) -> None:
+    path = f"{site.ftp}/user/data.csv"
+    found = match(site, BASE, path)
+    assert found == checks.Match(
+        path,
+        watch=str(site.ftp),
+        pattern=f"{site.ftp}/*.csv",
+        task="import_csv",
+        broker="good",
+        queue="celery",
+        destination=f"{site.store}/user/data.csv",
+    )
+    assert found.text() == (
+        f"{path}\n"
+        f"  watch:    {site.ftp}\n"
+        f"  pattern:  {site.ftp}/*.csv\n"
+        "  task:     import_csv\n"
+        "  broker:   good\n"
+        "  queue:    celery\n"
+        f"  moved to: {site.store}/user/data.csv"
+    )
+
+
+DIRECTORIES = "WATCHES = [{'path': '$D/ftp', 'kind': 'directories'}]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "reason"),
+    [
+        (BASE, "/elsewhere/a.csv", "it lies in no watched directory"),
+        (BASE, "$D/ftp", "it lies in no watched directory"),
+        (BASE, "$D/ftp/a.CSV", "no pattern matches"),
+        (BASE, "$D/ftp/a/.in.x.csv.", "IGNORE matches $D/ftp/a/.in.x.csv."),
+        (BASE, "$D/ftp/.dst0/a.csv", "IGNORE matches $D/ftp/.dst0"),
+        (
+            BASE,
+            "$D/ftp/test/a.csv",
+            "DRY_RUN matches: it is logged, but neither moved nor sent",
+        ),
+        (
+            "WATCHES = [{'path': '$D/ftp'}]",
+            "$D/ftp/a/b.csv",
+            "$D/ftp is watched without what is below it ('rec')",
+        ),
+        (
+            "WATCHES = [{'path': '$D/ftp', 'rec': True, 'exclude_filter': ['.*/old$']}]",
+            "$D/ftp/old/a/b.csv",
+            "'exclude_filter' leaves it out of $D/ftp",
+        ),
+        (DIRECTORIES, "$D/ftp/a/b", "$D/ftp watches for whole directories"),
+        (DIRECTORIES, "$D/ftp/a.tmp1", "its name says that it is unfinished ('unfinished')"),
+        (DIRECTORIES, "$D/ftp/a", "no pattern matches"),
+        (
+            "WATCHES = [('$D/ftp', 4095, 'os.getcwd')]",
+            "$D/ftp/a",
+            "$D/ftp is left to the processor os.getcwd",
+        ),
+    ],
+)
+def test_match_says_why_there_is_no_task(site: Site, text: str, path: str, reason: str) -> None:
+    found = match(site, text, path)
+    assert found.reason == reason.replace("$D", str(site.root))
+    assert found.text().endswith(f"no task:  {found.reason}")
+    assert found.ignored == ("IGNORE" in reason)
+    assert found.dry_run == ("DRY_RUN" in reason)
+
+
+def test_match_shows_odd_names_safely(site: Site) -> None:
+    assert "\n  x" not in match(site, BASE, "$D/ftp/a\n  x\udcff.csv").text()
+
+
+ROUTES = {"exact": {"queue": "q1"}, "im*": "q2", "other": {"priority": 1}}
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "celery", "expected"),
+    [
+        ("t", {}, {}, "celery"),
+        ("t", {}, {"task_default_queue": "d"}, "d"),
+        ("t", {}, {"CELERY_DEFAULT_QUEUE": "d"}, "d"),
+        ("exact", {}, {"task_routes": ROUTES}, "q1"),
+        ("import", {}, {"CELERY_ROUTES": ROUTES}, "q2"),
+        ("import", {}, {"task_routes": [{"x": "y"}, list(ROUTES.items())]}, "q2"),
+        ("other", {}, {"task_routes": ROUTES}, "celery"),
+        ("exact", {"queue": "own"}, {"task_routes": ROUTES}, "own"),
+        ("t", {}, {"task_routes": len}, "(decided by task_routes)"),
+    ],
+)
+def test_the_queue(
+    task: str, options: dict[str, object], celery: dict[str, object], expected: str
+) -> None:
+    assert queue(Route("b", task, options=options), celery) == expected
+
+
+def test_the_broker_check_gets_each_broker(site: Site) -> None:
+    asked: list[Broker] = []
+
+    def check_broker(broker: Broker) -> str | None:
+        asked.append(broker)
+        return None
+
+    loaded = config.load(str(site.write(BASE)), environ={})
+    checks.check(loaded, check_broker=check_broker)
+    assert asked == list(loaded.brokers.values())

@@ -1,0 +1,183 @@
+"""``notify check``: try what the configuration names, and change nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from watchman.checks.trees import lease_test, walk, watch_limit
+from watchman.model import Broker, Config, Watch
+from watchman.mounts import REMOTE, filesystem_type
+
+LIMIT_SETTING = "fs.inotify.max_user_watches"
+
+
+@dataclass(frozen=True)
+class Check:
+    """What one thing was found to be."""
+
+    subject: str
+    ok: bool
+    detail: str
+    remedy: str = ""
+    """What to do about it; empty where nothing needs to be done."""
+
+
+def check(
+    config: Config,
+    check_broker: Callable[[Broker], str | None],
+    limit: Callable[[], int | None] = watch_limit,
+) -> list[Check]:
+    """Test directories, limits, destinations, our own places and the brokers, in this order.
+
+    ``check_broker`` connects to a broker once and returns why it cannot be used, or None;
+    ``limit`` returns the kernel's limit on watches.
+    """
+    found: list[Check] = []
+    needed, whole = 0, True
+    for watch in config.watches:
+        checks, directories, complete = _check_watch(watch)
+        found += checks
+        if not _is_polled(watch):
+            needed += directories
+            whole = whole and complete
+    if needed:
+        found.append(_check_limit(needed, whole, limit()))
+    for source, root in config.moves:
+        found += _check_move(source, root)
+    found.append(_check_state(config.state_dir))
+    found.append(_check_place("LOG_DIR", config.log_dir))
+    found.append(_check_place("PID_FILE", os.path.dirname(config.pid_file)))
+    for broker in config.brokers.values():
+        reason = check_broker(broker)
+        remedy = "start it, or correct its URL in BROKERS" if reason else ""
+        found.append(Check(f"broker {broker.name}", not reason, reason or "reachable", remedy))
+    return found
+
+
+def _is_polled(watch: Watch) -> bool:
+    return watch.method == "poll" or (
+        watch.method == "auto" and filesystem_type(watch.path) in REMOTE
+    )
+
+
+def _check_watch(watch: Watch) -> tuple[list[Check], int, bool]:
+    """Return the checks, how many directories there are, and whether all were counted."""
+    subject = f"watch {watch.path}"
+    if not os.path.isdir(watch.path):
+        gone = Check(subject, False, "does not exist", "create it, or correct WATCHES")
+        return [gone], 0, True
+    tree = walk(watch)
+    more = "" if tree.whole else "more than "
+    count = f"{more}{tree.directories} director{'y' if tree.directories == 1 else 'ies'}"
+    kind = filesystem_type(watch.path)
+    how = "polled" if _is_polled(watch) else "inotify"
+    checks = [Check(subject, True, f"{count} on {kind or 'an unknown file system'}, {how}")]
+    if tree.unreadable:
+        first, several = tree.unreadable[0], len(tree.unreadable)
+        checks.append(
+            Check(
+                subject,
+                False,
+                f"{several} cannot be read by user {os.geteuid()}, such as {first}",
+                "give this user read and search permission there",
+            )
+        )
+    if watch.method == "inotify" and kind in REMOTE:
+        checks.append(
+            Check(
+                subject,
+                False,
+                f"{kind}: what other hosts write gives no event here",
+                "write 'method': 'auto' or 'poll'",
+            )
+        )
+    if watch.kind == "files" and watch.processor is None:
+        checks.append(_check_lease(watch, tree.sample))
+    return checks, tree.directories, tree.whole
+
+
+def _check_lease(watch: Watch, sample: str | None) -> Check:
+    """Say how completeness will be found out; without leases it takes longer, but works."""
+    subject = f"completeness in {watch.path}"
+    if sample is None:
+        return Check(subject, True, "no file there yet on which to try the lease test")
+    if lease_test(sample):
+        return Check(subject, True, "lease test: nothing that is open for writing is taken")
+    settle = 10.0 if watch.settle is None else watch.settle
+    return Check(
+        subject,
+        True,
+        f"no lease test (not the owner of {sample}, or not on this file system): a file is taken "
+        f"when it has not changed for {settle:g} s",
+        "run as the files' owner or with CAP_LEASE, or choose 'settle'",
+    )
+
+
+def _check_limit(needed: int, whole: bool, limit: int | None) -> Check:
+    about = f"{'' if whole else 'more than '}{needed} needed"
+    if limit is None:
+        return Check("inotify", True, f"{about}; the kernel tells no limit")
+    detail = f"{about}, {limit} allowed ({LIMIT_SETTING})"
+    if needed >= limit or not whole:
+        return Check("inotify", False, detail, f"sysctl {LIMIT_SETTING}={max(needed, limit) * 2}")
+    return Check("inotify", True, detail)
+
+
+def _check_move(source: str, root: str) -> list[Check]:
+    subject = f"move {source} to {root}"
+    if not os.path.isdir(root):
+        return [Check(subject, False, "the destination does not exist", "create or mount it")]
+    found = []
+    for directory, remedy in (
+        (root, "give this user write permission on the destination"),
+        (source, "give this user write permission: moving a file takes it out of its directory"),
+    ):
+        if os.path.isdir(directory) and not os.access(
+            directory, os.W_OK | os.X_OK, effective_ids=True
+        ):
+            detail = f"{directory} cannot be written by user {os.geteuid()}"
+            found.append(Check(subject, False, detail, remedy))
+    if found:
+        return found
+    if not os.path.isdir(source):
+        return [Check(subject, True, f"{source} does not exist yet")]
+    if os.stat(source).st_dev == os.stat(root).st_dev:
+        return [Check(subject, True, "same file system: files are renamed")]
+    return [Check(subject, True, "different file systems: files are copied, then removed")]
+
+
+def _check_state(path: str) -> Check:
+    found = _check_place("STATE_DIR", path)
+    kind = filesystem_type(path)
+    if found.ok and kind in REMOTE:
+        return Check(
+            found.subject,
+            False,
+            f"on {kind}: the journal needs locks and fsync that can be relied on",
+            "choose a local directory for STATE_DIR",
+        )
+    return found
+
+
+def _check_place(setting: str, directory: str) -> Check:
+    """Test whether the directory can be written, or made."""
+    subject = f"{setting} {directory}"
+    existing = directory
+    while not os.path.lexists(existing):
+        existing = os.path.dirname(existing)
+    if not os.path.isdir(existing):
+        return Check(subject, False, f"{existing} is no directory", f"correct {setting}")
+    if not _is_writable(existing):
+        return Check(
+            subject,
+            False,
+            f"{existing} cannot be written by user {os.geteuid()}",
+            f"give this user write permission, or choose another {setting}",
+        )
+    return Check(subject, True, "writable" if existing == directory else "will be created")
+
+
+def _is_writable(directory: str) -> bool:
+    return os.access(directory, os.W_OK | os.X_OK, effective_ids=True)

@@ -1,0 +1,11 @@
+"""The configuration: a Python file, read whole or not at all.
+
+:func:`load` returns a :class:`watchman.model.Config` or raises a ConfigError that names every
+problem, one line each.
+"""
+
+from watchman.config.loading import load
+from watchman.config.logs import DEFAULT_LOGGING, apply_logging
+from watchman.config.places import DEFAULT_IGNORE
+
+__all__ = ["DEFAULT_IGNORE", "DEFAULT_LOGGING", "apply_logging", "load"]

@@ -1,0 +1,116 @@
+"""celeryconfig.py: Celery's own settings, by their old or their new names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from watchman.config.problems import Problems
+from watchman.config.source import Source
+
+FILE = "celeryconfig.py"
+
+_BROKER = re.compile(
+    r"(celery_)?broker_((read_|write_)?url|host|port|user|password|vhost|transport)", re.IGNORECASE
+)
+_ENVIRONMENT = ("CELERY_BROKER_URL", "CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL")
+_OLD = re.compile(r"(CELERY|CELERYD|CELERYBEAT|BROKER)_[A-Z0-9_]+")
+_NEW = re.compile(r"(task|worker|broker|result|beat|event|control|security)_[a-z0-9_]+")
+_NEW_WORDS = frozenset({"accept_content", "enable_utc", "imports", "include", "timezone"})
+
+# Old names of which Celery's new one is not made by the rules of `new_name`.
+_IRREGULAR = {
+    "CELERYD_WORKER_LOST_WAIT": "worker_lost_wait",
+    "CELERY_EAGER_PROPAGATES_EXCEPTIONS": "task_eager_propagates",
+    "CELERY_MAX_CACHED_RESULTS": "result_cache_max",
+    "CELERY_MESSAGE_COMPRESSION": "task_compression",
+    "CELERY_RESULT_DBURI": "database_url",
+    "CELERY_RESULT_DB_SHORT_LIVED_SESSIONS": "database_short_lived_sessions",
+    "CELERY_RESULT_DB_TABLENAMES": "database_table_names",
+    "CELERY_RESULT_ENGINE_OPTIONS": "database_engine_options",
+    "CELERY_SEND_EVENTS": "worker_send_task_events",
+    "CELERY_SEND_TASK_SENT_EVENT": "task_send_sent_event",
+    "CELERY_TASK_RESULT_EXPIRES": "result_expires",
+}
+_WORKER = frozenset(
+    {"DISABLE_RATE_LIMITS", "ENABLE_REMOTE_CONTROL", "REDIRECT_STDOUTS", "REDIRECT_STDOUTS_LEVEL"}
+)
+_BARE = re.compile(
+    r"(ACCEPT_CONTENT|IMPORTS|INCLUDE|TIMEZONE)$"
+    r"|(RESULT|EVENT|SECURITY|WORKER|TASK|REDIS|MONGODB|CACHE|COUCHBASE|ARANGODB|ELASTICSEARCH)_"
+)
+# CELERY_TASK_ROUTES, as one would write it with a name space: Celery knows no such name.
+_IGNORED = re.compile(
+    r"CELERY_((TASK_(?!SERIALIZER$|PROTOCOL$|PUBLISH_RETRY|RESULT_EXPIRES$)"
+    r"|WORKER_(?!DIRECT$)|BEAT_|BROKER_)[A-Z0-9_]+|ENABLE_UTC)"
+)
+
+
+def new_name(old: str) -> str:
+    """Return the name since Celery 4 of a setting's old upper-case name."""
+    if old in _IRREGULAR:
+        return _IRREGULAR[old]
+    prefix, _, rest = old.partition("_")
+    if prefix == "CELERYBEAT":
+        return f"beat_{rest.lower()}"
+    if prefix == "CELERYD":
+        return rest.lower() if re.match(r"TASK_(SOFT_)?TIME_", rest) else f"worker_{rest.lower()}"
+    if prefix == "CELERY":
+        if rest in _WORKER:
+            return f"worker_{rest.lower()}"
+        return rest.lower() if _BARE.match(rest) else f"task_{rest.lower()}"
+    return old.lower()
+
+
+def settings(
+    source: Source | None, environ: Mapping[str, str], problems: Problems
+) -> dict[str, Any]:
+    """Return what celeryconfig.py sets, without anything that names a broker.
+
+    Watchman sends to the brokers of its own BROKERS; one URL for all of them, from this file
+    or the environment, would redirect every task.
+    """
+    for name in _ENVIRONMENT:
+        if environ.get(name):
+            problems.warn(
+                "environment", f"{name} is ignored", "the brokers are those of BROKERS in config.py"
+            )
+    if source is None:
+        return {}
+    kept = {}
+    for name, value in source.values.items():
+        if _BROKER.fullmatch(name):
+            if name not in source.read:
+                problems.warn(
+                    FILE, f"{name} is ignored", "the brokers are those of BROKERS in config.py"
+                )
+        else:
+            kept[name] = value
+        ignored = _IGNORED.fullmatch(name)
+        if ignored and not _BROKER.fullmatch(name):
+            problems.warn(
+                FILE, f"Celery does not know {name}", f"write {ignored[1].lower()} instead"
+            )
+    _check_mixture(kept, source.read, problems)
+    return kept
+
+
+def _check_mixture(have: Iterable[str], read: frozenset[str], problems: Problems) -> None:
+    """Refuse what Celery refuses: old and new names together, unless they say the same twice.
+
+    See ``celery.app.utils.detect_settings``. The names that the file itself reads are helpers.
+    """
+    have = set(have)
+    old = {n: new_name(n) for n in have if _OLD.fullmatch(n) and not _IGNORED.fullmatch(n)}
+    new = {n for n in have - read if _NEW.fullmatch(n) or n in _NEW_WORDS}
+    left = sorted(name for name, renamed in old.items() if renamed not in new)
+    if not new - set(old.values()) or not left:
+        return
+    renames = ", ".join(f"{old[name]} for {name}" for name in left)
+    problems.add(
+        FILE,
+        f"old setting names are mixed with new ones ({', '.join(sorted(new))}), "
+        "which Celery refuses",
+        f"write {renames}",
+    )

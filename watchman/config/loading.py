@@ -1,0 +1,175 @@
+"""Reading config.py and celeryconfig.py: all or nothing, with every problem at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from watchman.config import celerysettings, logs, places, routes, source, watches
+from watchman.config.problems import Problems, closest, is_number, show
+from watchman.errors import ConfigError
+from watchman.model import Config, Watch
+
+SETTINGS = (
+    "LOGGING",
+    "ProFTPD",
+    "BROKERS",
+    "WATCHES",
+    "PATTERNS",
+    "MOVES",
+    "IGNORE",
+    "DRY_RUN",
+    "STATE_DIR",
+    "PID_FILE",
+    "LOG_DIR",
+    "HISTORY_DAYS",
+)
+_OLD_WATCHES = "INOTIFIER_WATCH_PATHS"
+_CLOSE = 0.8
+"""From which likeness on (difflib's ratio) a name is taken for a misspelt setting."""
+_DAY = 86400.0
+
+
+def load(
+    path: str | None = None,
+    *,
+    check_url: routes.CheckURL | None = None,
+    check_processor: watches.CheckProcessor | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> Config:
+    """Read the configuration at ``path``, else at $WATCHMAN_CONFIG, else ``config.py`` here.
+
+    ``check_url`` says why a broker URL cannot be used, or None; ``check_processor`` the same of
+    a processor. Nothing is written, and no broker is spoken to. Raises ConfigError with all
+    problems, each one line: which setting, what is wrong, what to write.
+    """
+    path = os.path.abspath(path or environ.get("WATCHMAN_CONFIG") or "config.py")
+    problems = Problems()
+    if not os.path.exists(path):
+        problems.add(
+            "configuration",
+            f"{path} does not exist",
+            "copy config-example.py there, or name another with --config or WATCHMAN_CONFIG",
+        )
+        raise ConfigError(problems.problems)
+    directory = os.path.dirname(path)
+    source.forget()
+    with source.beside(directory):
+        main = source.run(path, problems)
+        config = None
+        if main is not None:
+            _check_names(main, problems)
+            config = _config(
+                main,
+                problems,
+                check_url or routes.some_url,
+                check_processor or watches.a_callable,
+            )
+        celery_file = os.path.join(directory, celerysettings.FILE)
+        celery = source.run(celery_file, problems) if os.path.exists(celery_file) else None
+    celery_settings = celerysettings.settings(celery, environ, problems)
+    if problems.problems or config is None:
+        raise ConfigError(problems.problems)
+    return Config(**config, celery=celery_settings, warnings=tuple(problems.warnings))
+
+
+def _config(
+    main: source.Source,
+    problems: Problems,
+    check_url: routes.CheckURL,
+    check_processor: watches.CheckProcessor,
+) -> dict[str, Any]:
+    """Return the fields of Config, in the order in which their problems are to be told."""
+    values, base = main.values, os.path.dirname(main.path)
+    logging = logs.logging_dict(values.get("LOGGING", logs.DEFAULT_LOGGING), problems)
+    proftpd = values.get("ProFTPD", False)
+    if proftpd not in (True, False):
+        problems.add("ProFTPD", f"is {show(proftpd)}", "write True or False")
+    brokers = routes.brokers(values.get("BROKERS", {}), check_url, problems)
+    setting = _watches_setting(values, problems)
+    watched: tuple[Watch, ...] = ()
+    if setting:
+        watched = watches.watches(values[setting], setting, base, check_processor, problems)
+    plain = [watch for watch in watched if watch.processor is None]
+    patterns = routes.patterns(values.get("PATTERNS", ()), brokers, plain, problems)
+    moves = places.moves(values.get("MOVES", ()), base, plain, problems)
+    if plain and not patterns and not moves and "PATTERNS" not in values:
+        problems.warn("PATTERNS", "is not set, so no task is sent", routes.PATTERNS_EXAMPLE)
+    return {
+        "path": main.path,
+        "logging": logging,
+        "proftpd": bool(proftpd),
+        "brokers": brokers,
+        "watches": watched,
+        "patterns": patterns,
+        "moves": moves,
+        "ignore": places.texts(
+            values.get("IGNORE", places.DEFAULT_IGNORE), "IGNORE", "['*.part', '.*']", problems
+        ),
+        "dry_run": places.texts(
+            values.get("DRY_RUN", ()), "DRY_RUN", "['/srv/ftp/test/*']", problems
+        ),
+        **_own_places(values, base, watched, problems),
+        "retention": _retention(values.get("HISTORY_DAYS", 30), problems),
+    }
+
+
+def _own_places(
+    values: Mapping[str, Any],
+    base: str,
+    watched: tuple[Watch, ...],
+    problems: Problems,
+) -> dict[str, str]:
+    defaults = {"STATE_DIR": "var", "PID_FILE": "var/watchman.pid", "LOG_DIR": "var/log"}
+    return {
+        name.lower(): places.own_place(values.get(name, default), name, base, watched, problems)
+        for name, default in defaults.items()
+    }
+
+
+def _retention(value: Any, problems: Problems) -> float:
+    if is_number(value) and value > 0:
+        return float(value) * _DAY
+    problems.add("HISTORY_DAYS", f"is {show(value)}", "write a number of days above 0")
+    return 0.0
+
+
+def _watches_setting(values: Mapping[str, Any], problems: Problems) -> str | None:
+    """Return the name under which the watches are set."""
+    if "WATCHES" in values:
+        return "WATCHES"
+    if _OLD_WATCHES in values:
+        problems.warn(_OLD_WATCHES, "is the old name of WATCHES", "write WATCHES")
+        return _OLD_WATCHES
+    problems.add("WATCHES", "is not set, so nothing would be watched", f"write {watches.EXAMPLE}")
+    return None
+
+
+def _check_names(main: source.Source, problems: Problems) -> None:
+    """Note names that look like misspelt settings, and settings that belong elsewhere.
+
+    A name that the file itself reads is a helper of its author's, and so is one that came with
+    an import next to the setting that it looks like.
+    """
+    for name in main.values:
+        if name in SETTINGS or name in main.read:
+            continue
+        if name.upper().startswith("INOTIFIER_") and name != _OLD_WATCHES:
+            problems.warn(name, "is ignored", "output and errors go to files in LOG_DIR")
+        elif name.upper().startswith(("BROKER_URL", "BROKER_READ_URL", "BROKER_WRITE_URL")):
+            problems.warn(name, "is ignored", "write the brokers' URLs in BROKERS")
+        elif name.startswith(("CELERY_", "CELERYD_", "CELERYBEAT_")):
+            problems.warn(name, "is ignored here", "Celery's settings belong in celeryconfig.py")
+        else:
+            _check_spelling(name, main, problems)
+
+
+def _check_spelling(name: str, main: source.Source, problems: Problems) -> None:
+    folded = {setting.casefold(): setting for setting in SETTINGS}
+    close = folded.get(name.casefold())
+    if close is None and name.isupper():
+        close = closest(name, SETTINGS, _CLOSE)
+    if close is None or (close in main.values and name not in main.assigned):
+        return
+    problems.add(name, "unknown setting", f"write {close}, or give it a name less like it")

@@ -1,0 +1,60 @@
+"""Watches that cover the same directory, or one that watchman itself writes to."""
+
+from __future__ import annotations
+
+import os
+
+from watchman.config.problems import Problems
+from watchman.model import Watch
+
+
+def covers(watch: Watch, directory: str) -> bool:
+    """Say whether what is made in ``directory`` can be an arrival of that watch."""
+    inner, outer = os.path.realpath(directory), os.path.realpath(watch.path)
+    if inner == outer:
+        return True
+    if not inner.startswith(outer.rstrip("/") + "/"):
+        return False
+    if watch.kind == "directories" and os.path.dirname(inner) == outer:
+        return True
+    if not (watch.rec or watch.auto_add):
+        return False
+    return not _excluded(watch, inner[len(outer.rstrip("/")) + 1 :])
+
+
+def _excluded(watch: Watch, below: str) -> bool:
+    """Say whether the watch leaves out the directory ``below`` it, or one on the way to it."""
+    path = watch.path
+    for component in below.split("/"):
+        path = os.path.join(path, component)
+        try:
+            if watch.exclude is not None and watch.exclude(path):
+                return True
+        except Exception:  # noqa: BLE001 — the user's own function; the source tells it later
+            return False
+    return False
+
+
+def check_overlap(found: list[tuple[str, Watch]], problems: Problems) -> None:
+    """Note what would be announced twice. Processors of the user's own may watch what they like."""
+    plain = [(label, watch) for label, watch in found if not watch.processor_name]
+    for number, (label, watch) in enumerate(plain):
+        for other_label, other in plain[:number]:
+            if os.path.realpath(watch.path) == os.path.realpath(other.path):
+                problems.add(
+                    label,
+                    f"the directory {watch.path} is already watched by {other_label}",
+                    "remove one of the two",
+                )
+                continue
+            for inner_label, inner, outer_label, outer in (
+                (label, watch, other_label, other),
+                (other_label, other, label, watch),
+            ):
+                if outer.rec and outer.kind == "files" and covers(outer, inner.path):
+                    problems.add(
+                        inner_label,
+                        f"the directory {inner.path} lies in {outer.path}, "
+                        f"which {outer_label} watches with all below it",
+                        "remove one of the two",
+                    )

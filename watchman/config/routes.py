@@ -1,0 +1,260 @@
+"""BROKERS and PATTERNS: which task is sent where."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from watchman.config.problems import NOT_A_PAIR, Problems, is_number, kind, names, pairs, show
+from watchman.model import Broker, Route, Watch
+
+CheckURL = Callable[[str], "str | None"]
+"""Says why something is no broker URL; None if it is. Must not repeat the URL's password."""
+
+BROKERS_EXAMPLE = "BROKERS = {'name': 'amqp://user:password@host:5672//'}"
+PATTERNS_EXAMPLE = "PATTERNS = [('/srv/ftp/*.csv', {'broker': 'name', 'task': 'my_task'})]"
+
+_CREDENTIALS = re.compile(r"://[^/@\s]*@")
+_SHORTEST_SECRET = 3
+"""Shorter ones are left alone: to blot them out would only show where they are."""
+_NESTED_OPTIONS = "transport_options"
+
+_Test = Callable[[Any], bool]
+_TEXT: tuple[_Test, str] = (lambda value: isinstance(value, str) and value != "", "a string")
+_FLAG: tuple[_Test, str] = (lambda value: isinstance(value, bool), "True or False")
+_SECONDS: tuple[_Test, str] = (
+    lambda value: (is_number(value) and value >= 0) or isinstance(value, datetime.timedelta),
+    "a number of seconds",
+)
+_MAPPING: tuple[_Test, str] = (
+    lambda value: isinstance(value, Mapping) and all(isinstance(key, str) for key in value),
+    "a dict with strings as keys",
+)
+# https://docs.celeryq.dev/en/stable/reference/celery.app.task.html#celery.app.task.Task.apply_async
+_APPLY_ASYNC: dict[str, tuple[_Test, str]] = {
+    "queue": _TEXT,
+    "exchange": _TEXT,
+    "exchange_type": _TEXT,
+    "routing_key": _TEXT,
+    "priority": (lambda value: type(value) is int and 0 <= value <= 255, "0 to 255"),
+    "expires": (
+        lambda value: _SECONDS[0](value) or isinstance(value, datetime.datetime),
+        "a number of seconds or a datetime",
+    ),
+    "countdown": _SECONDS,
+    "eta": (lambda value: isinstance(value, datetime.datetime), "a datetime, or use 'countdown'"),
+    "headers": _MAPPING,
+    "serializer": _TEXT,
+    "compression": _TEXT,
+    "time_limit": _SECONDS,
+    "soft_time_limit": _SECONDS,
+    "delivery_mode": (lambda value: value in (1, 2, "transient", "persistent"), "1 or 2"),
+    "ignore_result": _FLAG,
+    "reply_to": _TEXT,
+    "shadow": _TEXT,
+    "mandatory": _FLAG,
+    "retry": _FLAG,
+    "retry_policy": _MAPPING,
+    "user_id": _TEXT,
+    "app_id": _TEXT,
+}
+
+
+def some_url(url: str) -> str | None:
+    """Accept anything that looks like a URL: the test where nobody who knows brokers is asked."""
+    return None if re.match(r"[A-Za-z][\w+.-]*://", url) else "it has no scheme such as amqp://"
+
+
+def brokers(value: Any, check_url: CheckURL, problems: Problems) -> dict[str, Broker]:
+    """Return the brokers by name. No value of this setting is ever shown: passwords."""
+    if not isinstance(value, Mapping):
+        problems.add("BROKERS", f"is {kind(value)}, not a dict", f"write {BROKERS_EXAMPLE}")
+        return {}
+    found = {}
+    for name, given in value.items():
+        label = f"BROKERS[{show(name)}]"
+        if not isinstance(name, str) or not name:
+            problems.add(label, "the name is no string", "write the name in quotes")
+            continue
+        found[name] = _broker(name, given, label, check_url, problems)
+    return found
+
+
+def _broker(name: str, given: Any, label: str, check_url: CheckURL, problems: Problems) -> Broker:
+    options: dict[str, Any] = {}
+    urls = given
+    if isinstance(given, Mapping):
+        if "url" not in given:
+            problems.add(label, "has no 'url'", "write {'url': 'amqp://…', …}")
+            return Broker(name, ())
+        urls = given["url"]
+        options = {key: item for key, item in given.items() if key != "url"}
+        if isinstance(options.get(_NESTED_OPTIONS), Mapping):
+            options |= options.pop(_NESTED_OPTIONS)
+        if not all(isinstance(key, str) for key in options):
+            problems.add(label, "an option's name is no string", "write the names in quotes")
+    several = list(urls) if isinstance(urls, (list, tuple)) else [urls]
+    if not several or not all(isinstance(url, str) and url for url in several):
+        wrong = "the list of URLs is empty" if not several else f"a URL is {_odd(several)}"
+        problems.add(label, wrong, "write a URL, a list of URLs, or {'url': …, …}")
+        return Broker(name, ())
+    # Celery's own notation for failover: 'amqp://one;amqp://two'.
+    several = [part for url in several for part in url.split(";") if part]
+    for url in several:
+        reason = check_url(url)
+        if reason:
+            remedy = "" if "; " in reason else "write transport://user@host/…"
+            problems.add(label, _without_secret(reason, url), remedy)
+    return Broker(name, tuple(several), options)
+
+
+def _odd(values: Sequence[Any]) -> str:
+    return next(
+        "empty" if value == "" else kind(value)
+        for value in values
+        if not isinstance(value, str) or not value
+    )
+
+
+def _without_secret(reason: str, url: str) -> str:
+    """Return the reason without the URL's user and password, should it repeat them."""
+    credentials = (url.partition("://")[2] or url).rpartition("@")[0]
+    for part in (credentials, credentials.partition(":")[2]):
+        if len(part) >= _SHORTEST_SECRET:
+            reason = reason.replace(part, "***")
+    return _CREDENTIALS.sub("://***@", reason)
+
+
+def patterns(
+    value: Any,
+    known: Mapping[str, Broker],
+    watched: Sequence[Watch],
+    problems: Problems,
+) -> tuple[tuple[str, Route], ...]:
+    """Return the patterns and their routes, in the order written."""
+    entries = pairs(value)
+    if entries is None:
+        problems.add(
+            "PATTERNS", f"{show(value)} is no list of pairs or dict", f"write {PATTERNS_EXAMPLE}"
+        )
+        return ()
+    found: list[tuple[str, Route]] = []
+    seen: set[str] = set()
+    for number, (pattern, options) in enumerate(entries):
+        if options is NOT_A_PAIR or not isinstance(pattern, str) or not pattern:
+            problems.add(
+                f"PATTERNS[{number}]",
+                f"{show(pattern)} is no pair of a pattern and a dict",
+                "write ('/srv/ftp/*.csv', {'broker': …, 'task': …})",
+            )
+            continue
+        label = f"PATTERNS[{show(pattern)}]"
+        route = _route(options, label, known, problems)
+        if pattern in seen:
+            problems.warn(
+                label, "is never reached: the same pattern stands above it", "remove one of the two"
+            )
+        seen.add(pattern)
+        _check_reach(pattern, label, watched, problems)
+        found.append((pattern, route))
+    return tuple(found)
+
+
+def _check_reach(pattern: str, label: str, watched: Sequence[Watch], problems: Problems) -> None:
+    literal = re.split(r"[*?[]", pattern, maxsplit=1)[0]
+    prefixes = [watch.prefix for watch in watched]
+    if any(literal.startswith(prefix) or prefix.startswith(literal) for prefix in prefixes):
+        return
+    if literal.startswith("/"):
+        remedy = f"the directories watched are {names(watch.path for watch in watched)}"
+    else:
+        remedy = "it is compared with the whole path: begin it with / or *"
+    if watched:
+        problems.warn(label, "matches no path in any watched directory", remedy)
+
+
+def _route(given: Any, label: str, known: Mapping[str, Broker], problems: Problems) -> Route:
+    if not isinstance(given, Mapping):
+        problems.add(label, f"{show(given)} is no dict", "write {'broker': …, 'task': …}")
+        return Route("", "")
+    allowed = ("broker", "task", "args", "kwargs", "options")
+    for key in given:
+        if key not in allowed:
+            known_key = isinstance(key, str) and key in _APPLY_ASYNC
+            if known_key:
+                problems.add(
+                    label,
+                    f"'{key}' is an option of the message",
+                    f"write 'options': {{'{key}': …}}",
+                )
+            else:
+                problems.unknown(label, "key", key, allowed)
+    _check_broker_name(given.get("broker"), label, known, problems)
+    task = given.get("task")
+    if not isinstance(task, str) or not task:
+        wrong = "has no 'task'" if task is None else f"'task' is {show(task)}"
+        problems.add(label, wrong, "write the name of a Celery task, 'task': 'package.tasks.name'")
+    args = given.get("args", ())
+    if not isinstance(args, (list, tuple)) or not _is_json(args):
+        problems.add(label, f"'args' is {show(args)}", "write a list of values that JSON can hold")
+        args = ()
+    kwargs = given.get("kwargs", {})
+    if not _MAPPING[0](kwargs) or not _is_json(kwargs):
+        problems.add(
+            label, f"'kwargs' is {show(kwargs)}", "write a dict of names and values for JSON"
+        )
+        kwargs = {}
+    options = _options(given.get("options", {}), label, problems)
+    return Route(str(given.get("broker")), str(task), tuple(args), dict(kwargs), options)
+
+
+def _check_broker_name(
+    name: Any, label: str, known: Mapping[str, Broker], problems: Problems
+) -> None:
+    if name is None:
+        remedy = f"write 'broker': one of {names(known)}" if known else f"write {BROKERS_EXAMPLE}"
+        problems.add(label, "has no 'broker'", remedy)
+    elif not isinstance(name, str):
+        problems.add(label, f"'broker' is {kind(name)}", "write the name of one of the BROKERS")
+    elif name not in known:
+        if known:
+            problems.unknown(label, "broker", name, known)
+        else:
+            problems.add(
+                label, f"there is no broker '{name}'", f"write BROKERS = {{'{name}': 'amqp://…'}}"
+            )
+
+
+def _options(given: Any, label: str, problems: Problems) -> dict[str, Any]:
+    if not isinstance(given, Mapping):
+        problems.add(label, f"'options' is {show(given)}", "write a dict such as {'queue': 'fast'}")
+        return {}
+    options = {}
+    for key, value in given.items():
+        if key == "task_id":
+            problems.add(label, "'task_id' cannot be set", "remove it: it tells versions apart")
+        elif not isinstance(key, str) or key not in _APPLY_ASYNC:
+            problems.unknown(label, "option", key, _APPLY_ASYNC)
+        elif not _APPLY_ASYNC[key][0](value) or not _is_json(value, also=datetime.timedelta):
+            problems.add(label, f"option '{key}' is {show(value)}", f"write {_APPLY_ASYNC[key][1]}")
+        else:
+            options[key] = value.total_seconds() if isinstance(value, datetime.timedelta) else value
+    return options
+
+
+def _is_json(value: Any, also: type = datetime.datetime) -> bool:
+    """Say whether JSON can hold the value; a datetime is written as text by Celery and us."""
+
+    def encode(item: Any) -> str:
+        if isinstance(item, (datetime.datetime, also)):
+            return ""
+        raise TypeError
+
+    try:
+        json.dumps(value, default=encode)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True

@@ -1,0 +1,254 @@
+"""WATCHES: the directories to watch."""
+
+from __future__ import annotations
+
+import glob
+import importlib
+import os
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from watchman.config.overlap import check_overlap
+from watchman.config.problems import Problems, as_path, is_number, show
+from watchman.model import Watch
+
+CheckProcessor = Callable[[object], "str | None"]
+"""Says why something cannot process events; None if it can."""
+
+FINISHED_DIRECTORIES = "watchman.processors.FinishedDirectories"
+"""The processor that stands for ``kind='directories'``."""
+
+EXAMPLE = "WATCHES = [{'path': '/srv/ftp', 'rec': True, 'auto_add': True}]"
+
+
+def a_callable(processor: object) -> str | None:
+    """Accept anything that can be called: the least that a processor must be."""
+    return None if callable(processor) else "cannot be called"
+
+
+def watches(
+    value: Any, setting: str, base: str, check_processor: CheckProcessor, problems: Problems
+) -> tuple[Watch, ...]:
+    """Return a Watch for each directory; ``base`` is what relative paths are relative to."""
+    if not isinstance(value, (list, tuple)):
+        problems.add(setting, f"{show(value)} is no list", f"write {EXAMPLE}")
+        return ()
+    if not value:
+        problems.add(setting, "is empty, so nothing would be watched", f"write {EXAMPLE}")
+    reader = _Reader(base, check_processor, problems)
+    found: list[tuple[str, Watch]] = []
+    for number, entry in enumerate(value):
+        label = f"{setting}[{number}]"
+        found += [(label, watch) for watch in reader.entry(entry, label)]
+    check_overlap(found, problems)
+    return tuple(watch for _, watch in found)
+
+
+class _Reader:
+    """Reads the entries, and notes what is wrong with them."""
+
+    def __init__(self, base: str, check_processor: CheckProcessor, problems: Problems) -> None:
+        self.base = base
+        self.check_processor = check_processor
+        self.problems = problems
+
+    def entry(self, entry: Any, label: str) -> list[Watch]:
+        if isinstance(entry, Mapping):
+            return self._from_mapping(entry, label)
+        if isinstance(entry, (list, tuple)) and len(entry) == 3:
+            path, mask, processor = entry
+            return self._from_mapping({"path": path, "mask": mask, "proc_fun": processor}, label)
+        self.problems.add(
+            label,
+            f"{show(entry)} is neither a dict nor a tuple (path, mask, processor)",
+            "write {'path': …, 'rec': True, 'auto_add': True}",
+        )
+        return []
+
+    def _from_mapping(self, entry: Mapping[Any, Any], label: str) -> list[Watch]:
+        before = len(self.problems.problems)
+        values: dict[str, Any] = {}
+        for key, value in entry.items():
+            if key not in _KEYS:
+                self.problems.unknown(label, "key", key, _KEYS)
+            elif key in _CHECKS:
+                accept, wanted = _CHECKS[key]
+                if accept(value):
+                    values[key] = value
+                else:
+                    self.problems.add(label, f"'{key}' is {show(value)}", f"write {wanted}")
+        fields = {key: _CONVERT.get(key, _same)(value) for key, value in values.items()}
+        fields.pop("do_glob", None)
+        fields["exclude"] = self._exclude(entry.get("exclude_filter"), label)
+        fields |= self._processor(entry.get("proc_fun"), label)
+        paths = self._paths(entry, label)
+        if len(self.problems.problems) > before:
+            return []
+        return [Watch(path=path, **fields) for path in paths]
+
+    def _paths(self, entry: Mapping[Any, Any], label: str) -> list[str]:
+        if "path" not in entry:
+            self.problems.add(label, "has no 'path'", "write 'path': '/the/directory'")
+            return []
+        value = entry["path"]
+        several = value if isinstance(value, (list, tuple)) else [value]
+        paths = []
+        for item in several:
+            path = as_path(item, self.base)
+            if path is None:
+                self.problems.add(
+                    label, f"'path' is {show(item)}", "write 'path': '/the/directory'"
+                )
+            elif entry.get("do_glob"):
+                paths += self._glob(path, label)
+            elif self._usable(path, label):
+                paths.append(path)
+        if not several:
+            self.problems.add(label, "'path' is empty", "write 'path': '/the/directory'")
+        return paths
+
+    def _glob(self, pattern: str, label: str) -> list[str]:
+        paths = sorted(path for path in glob.glob(pattern) if os.path.isdir(path))
+        if not paths:
+            self.problems.add(
+                label, f"no directory matches {pattern}", "create one, or correct 'path'"
+            )
+        return [path for path in paths if self._usable(path, label)]
+
+    def _usable(self, path: str, label: str) -> bool:
+        """Say whether the directory can be watched; note why not."""
+        remedy = ""
+        try:
+            os.stat(path)
+            if not os.path.isdir(path):
+                wrong, remedy = "is no directory", "correct 'path'"
+            elif not os.access(path, os.R_OK | os.X_OK, effective_ids=True):
+                wrong = f"cannot be read by user {os.geteuid()}"
+                remedy = f"give this user read and search permission (chmod u+rx {path})"
+        except (FileNotFoundError, NotADirectoryError):
+            wrong, remedy = "does not exist", "create it, or correct 'path'"
+        except OSError as error:
+            wrong = f"cannot be reached ({error.strerror})"
+            remedy = "give this user search permission on the directories above it"
+        if remedy:
+            subject = path if remedy == "correct 'path'" else f"the directory {path}"
+            self.problems.add(label, f"{subject} {wrong}", remedy)
+        return not remedy
+
+    def _exclude(self, value: Any, label: str) -> Callable[[str], bool] | None:
+        if value is None:
+            return None
+        if callable(value):
+            return lambda path: bool(value(path))
+        if not isinstance(value, (list, tuple)) or not all(isinstance(x, str) for x in value):
+            self.problems.add(
+                label,
+                f"'exclude_filter' is {show(value)}",
+                "write a list of regular expressions, or a function of the path",
+            )
+            return None
+        try:
+            compiled = [re.compile(expression) for expression in value]
+        except re.error as error:
+            self.problems.add(
+                label,
+                f"'exclude_filter': {show(error.pattern)} is no regular expression ({error})",
+                "correct it",
+            )
+            return None
+        return lambda path: any(regex.match(path) for regex in compiled)
+
+    def _processor(self, value: Any, label: str) -> dict[str, Any]:
+        """Return the fields that a processor sets."""
+        if value is None:
+            return {}
+        if value == FINISHED_DIRECTORIES or _dotted(value) == FINISHED_DIRECTORIES:
+            return {"kind": "directories", "processor_name": FINISHED_DIRECTORIES}
+        processor = value
+        if isinstance(value, str):
+            processor = self._import(value, label)
+            if processor is None:
+                return {}
+        name = value if isinstance(value, str) else _dotted(processor)
+        wrong = self.check_processor(processor)
+        if wrong:
+            self.problems.add(
+                label, f"the processor {name} {wrong}", "name a subclass of pyinotify.ProcessEvent"
+            )
+        return {"processor": processor, "processor_name": name}
+
+    def _import(self, name: str, label: str) -> object | None:
+        module, _, attribute = name.rpartition(".")
+        wrong = ""
+        if not module:
+            wrong = "no module is named"
+        try:
+            found: object | None = getattr(importlib.import_module(module), attribute, None)
+            if found is None:
+                wrong = f"module {module} has no '{attribute}'"
+        except Exception as error:  # noqa: BLE001 — importing runs the user's own code
+            found = None
+            wrong = wrong or f"{type(error).__name__}: {error}"
+        if wrong:
+            self.problems.add(
+                label,
+                f"the processor {show(name)} cannot be imported ({wrong})",
+                "write 'package.module.Class', importable from beside the configuration",
+            )
+        return found
+
+
+def _dotted(processor: object) -> str:
+    cls = processor if isinstance(processor, type) else type(processor)
+    if callable(processor) and hasattr(processor, "__qualname__"):
+        return f"{processor.__module__}.{processor.__qualname__}"
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _is_switch(value: object) -> bool:
+    return isinstance(value, (bool, int)) and value in (0, 1)
+
+
+def _is_names(value: object) -> bool:
+    several = [value] if isinstance(value, str) else value
+    return isinstance(several, (list, tuple)) and all(isinstance(x, str) and x for x in several)
+
+
+def _at_least_0(value: Any) -> bool:
+    return is_number(value) and value >= 0
+
+
+_SWITCHES = ("rec", "auto_add", "do_glob", "quiet")
+_CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    **dict.fromkeys(_SWITCHES, (_is_switch, "True or False")),
+    "mask": (
+        lambda value: value is None or (type(value) is int and value > 0),
+        "event codes such as pyinotify.IN_CLOSE_WRITE | pyinotify.IN_MOVED_TO",
+    ),
+    "settle": (lambda value: value is None or _at_least_0(value), "a number of seconds"),
+    "interval": (lambda value: is_number(value) and value > 0, "a number of seconds above 0"),
+    "rescan": (_at_least_0, "a number of seconds, or 0 for never"),
+    "existing": (lambda value: value in ("new", "all", "none"), "'new', 'all' or 'none'"),
+    "method": (lambda value: value in ("auto", "inotify", "poll"), "'auto', 'inotify' or 'poll'"),
+    "kind": (lambda value: value in ("files", "directories"), "'files' or 'directories'"),
+    "unfinished": (_is_names, "a list of patterns such as ['*.tmp*']"),
+    "marker": (
+        lambda value: (
+            value is None or (isinstance(value, str) and value != "" and "/" not in value)
+        ),
+        "a file name such as 'READY'",
+    ),
+}
+_CONVERT: dict[str, Callable[[Any], Any]] = {
+    **dict.fromkeys(_SWITCHES, bool),
+    "settle": lambda value: None if value is None else float(value),
+    "interval": float,
+    "rescan": float,
+    "unfinished": lambda value: (value,) if isinstance(value, str) else tuple(value),
+}
+_KEYS = ("path", *_CHECKS, "exclude_filter", "proc_fun")

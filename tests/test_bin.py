@@ -1,0 +1,245 @@
+"""The scripts in bin/: from a fresh checkout to a running command, whatever comes between."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import watchman
+from tests.checkout import clone
+from tests.servers import free_port
+from tests.waiting import wait_until
+
+# Making a virtual environment takes seconds, or a minute where packages come from far away.
+pytestmark = pytest.mark.timeout(600)
+
+OFFLINE = {
+    "PIP_INDEX_URL": "http://127.0.0.1:9/simple",
+    "PIP_CONFIG_FILE": os.devnull,
+    "PIP_FIND_LINKS": "",
+    "PIP_NO_CACHE_DIR": "1",
+    "PIP_RETRIES": "0",
+}
+VERSION = f"watchman {watchman.__version__}\n"
+PREPARING = "watchman: preparing .venv (once)…\n"
+WAITING = "watchman: waiting for .venv, which another command is preparing…\n"
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """Return what a login shell has: nothing that names the virtual environment of the tests."""
+    kept = {k: v for k, v in os.environ.items() if k not in {"PYTHON", "VIRTUAL_ENV", "PYTHONPATH"}}
+    return kept | changes
+
+
+def run(
+    command: str | Path, *arguments: str, cwd: str | Path = "/", **changes: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(command), *arguments],
+        cwd=cwd,
+        env=environment(**changes),
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+
+
+def assert_version(done: subprocess.CompletedProcess[str], stderr: str = "") -> None:
+    assert (done.returncode, done.stdout, done.stderr) == (0, VERSION, stderr)
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh checkout in which one command has been run, from another directory."""
+    fresh = clone(tmp_path_factory.mktemp("checkout"))
+    assert_version(run(fresh / "bin" / "notify", "--version"), PREPARING)
+    return fresh
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Path:
+    """A checkout in which nothing has been run."""
+    return clone(tmp_path / "fresh")
+
+
+def test_later_runs_are_quiet_and_add_no_noticeable_delay(checkout: Path) -> None:
+    def fastest(command: Path) -> float:
+        durations = []
+        for _ in range(8):
+            start = time.perf_counter()
+            assert_version(run(command, "--version"))
+            durations.append(time.perf_counter() - start)
+        return min(durations)
+
+    direct = fastest(checkout / ".venv" / "bin" / "notify")
+    assert fastest(checkout / "bin" / "notify") - direct < 0.05
+
+
+def test_works_through_symlinks_from_anywhere(checkout: Path, tmp_path: Path) -> None:
+    (tmp_path / "absolute").symlink_to(checkout / "bin" / "notify")
+    (tmp_path / "relative").symlink_to("absolute")
+    (tmp_path / "bin").symlink_to(checkout / "bin")
+    assert_version(run("./relative", "--version", cwd=tmp_path))
+    assert_version(run("bin/notify", "--version", cwd=tmp_path))
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    assert_version(run("relative", "--version", PATH=path))
+    assert_version(run("sh", "notify", "--version", cwd=checkout / "bin"))
+
+
+def test_changes_in_the_checkout_count(checkout: Path) -> None:
+    module = checkout / "watchman" / "__init__.py"
+    before = module.read_text()
+    module.write_text(before.replace(watchman.__version__, "9.9.9"))
+    try:
+        assert run(checkout / "bin" / "notify", "--version").stdout == "watchman 9.9.9\n"
+    finally:
+        module.write_text(before)
+
+
+def test_arguments_and_exit_status_pass_unchanged(checkout: Path, tmp_path: Path) -> None:
+    name = "no such $HOME *.py"
+    done = run(checkout / "bin" / "notify", "--config", name, "check", cwd=tmp_path)
+    assert done.returncode == 78
+    assert name in done.stderr + done.stdout
+
+
+def test_other_requirements_update_in_place_or_leave_what_works(checkout: Path) -> None:
+    notify, settings = checkout / "bin" / "notify", checkout / "pyproject.toml"
+    witness = checkout / ".venv" / "witness"
+    witness.touch()
+    before = settings.read_text()
+    settings.write_text(before + "# changed\n")
+    done = run(notify, "--version", **OFFLINE)
+    assert done.returncode == 1
+    assert "pip failed: " in done.stderr
+    settings.write_text(before)
+    assert_version(run(notify, "--version", **OFFLINE))
+
+    settings.write_text(before + "# changed again\n")
+    assert_version(run(notify, "--version"), PREPARING)
+    assert_version(run(notify, "--version"))
+    assert witness.exists()
+
+
+def test_an_interrupted_or_failed_install_is_done_again(fresh: Path) -> None:
+    notify = fresh / "bin" / "notify"
+
+    done = run(notify, "--version", **OFFLINE)
+    assert done.returncode == 1
+    preparing, message = done.stderr.splitlines(keepends=True)
+    assert preparing == PREPARING
+    assert re.search(r"pip failed: No matching distribution .* — check the network, or ", message)
+    assert str(fresh / ".venv.log") in message
+
+    # In a session of its own: the kill reaches all that it started, as a power cut would.
+    killed = subprocess.Popen(
+        [str(notify), "--version"],
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    pip = fresh / ".venv" / "bin" / "pip3"
+    wait_until(pip.exists, 60.0, "the new virtual environment to have pip")
+    os.killpg(killed.pid, signal.SIGKILL)
+    assert killed.wait(10) == -signal.SIGKILL
+    assert not (fresh / ".venv" / "stamp").exists()
+
+    # Two at once: one prepares, the other waits for it, and both work.
+    both = [
+        subprocess.Popen(
+            [str(notify), "--version"],
+            cwd="/",
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    results = [process.communicate(timeout=500) for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert [out for out, _ in results] == [VERSION, VERSION]
+    assert sorted(err for _, err in results) == [PREPARING, WAITING]
+
+
+def test_without_a_python_it_says_so_and_leaves_nothing(fresh: Path) -> None:
+    done = run(fresh / "bin" / "notify", PYTHON="/no/python")
+    assert done.returncode == 1
+    assert done.stderr == (
+        "watchman: PYTHON=/no/python is not a Python 3.10 or newer: unset it, or name another one\n"
+    )
+    assert not (fresh / ".venv").exists()
+
+
+def test_without_ensurepip_it_names_the_package(fresh: Path, tmp_path: Path) -> None:
+    python = tmp_path / "python3"
+    python.write_text('#!/bin/sh\ncase "$*" in *ensurepip*) exit 1 ;; esac\n')
+    python.chmod(0o755)
+    done = run(fresh / "bin" / "notify", PYTHON=str(python))
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"watchman: {python} cannot make a virtual environment (no ensurepip):"
+        " apt install python3-venv\n"
+    )
+
+
+@pytest.fixture
+def supervised(checkout: Path, tmp_path: Path) -> Iterator[Path]:
+    """The checkout with a configuration, and supervisord.conf on a port of its own."""
+    uploads = tmp_path / "uploads"
+    uploads.mkdir()
+    broker = f"redis://127.0.0.1:{free_port()}/0"
+    (checkout / "config.py").write_text(
+        f"BROKERS = {json.dumps({'test': broker})}\n"
+        f"WATCHES = [{{'path': {str(uploads)!r}}}]\n"
+        f"PATTERNS = [({str(uploads / '*')!r}, {{'broker': 'test', 'task': 'test'}})]\n"
+    )
+    settings = checkout / "supervisord.conf"
+    before = settings.read_text()
+    assert "127.0.0.1:9001" in before
+    settings.write_text(before.replace("127.0.0.1:9001", f"127.0.0.1:{free_port()}"))
+    yield checkout
+    run(checkout / "bin" / "supervisorctl", "shutdown")
+    socket = checkout / "var" / "supervisor.sock"
+    wait_until(lambda: not socket.exists(), 40.0, "supervisord to end")
+    settings.write_text(before)
+
+
+def test_supervisord_keeps_notify_running(supervised: Path, tmp_path: Path) -> None:
+    done = run(supervised / "bin" / "supervisord", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    log = supervised / "var" / "log" / "notify.log"
+
+    def status() -> str:
+        shown = run(supervised / "bin" / "supervisorctl", "status").stdout
+        assert "FATAL" not in shown, log.read_text()
+        return shown
+
+    def running_as(other_than: int = 0) -> int:
+        found = re.search(r"notify +RUNNING +pid (\d+)", status())
+        pid = int(found[1]) if found else 0
+        return pid if pid != other_than else 0
+
+    first = wait_until(running_as, 20.0, "notify to run", interval=0.2)
+    # Not a shell between the two: supervisord's signals reach notify itself.
+    assert b"python" in Path(f"/proc/{first}/cmdline").read_bytes()
+    os.kill(first, signal.SIGKILL)
+    wait_until(lambda: running_as(first), 20.0, "notify to run again", interval=0.2)
+
+    stopped = run(supervised / "bin" / "supervisorctl", "stop", "notify")
+    assert stopped.stdout == "notify: stopped\n"
+    assert "STOPPED" in status()
+    ends = re.findall(
+        r"stopped: notify \(([^)]*)\)", (supervised / "var/log/supervisord.log").read_text()
+    )
+    assert ends == ["exit status 0"]

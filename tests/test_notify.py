@@ -312,10 +312,10 @@ def test_an_overflow_is_caught_up(root: Path, state: Path) -> None:
 def test_a_root_that_is_made_again_is_watched_again(root: Path, state: Path) -> None:
     with running(config_for(root, state)) as (pipeline, sent):
         root.rename(root.with_name("away"))
-        wait_until(lambda: str(root) in pipeline.troubles, what="the loss is known")
+        wait_until(lambda: str(root) in pipeline.health.troubles, what="the loss is known")
         root.mkdir()
         (root / "early").write_text("x")
-        wait_until(lambda: not pipeline.troubles, what="it is watched again")
+        wait_until(lambda: not pipeline.health.troubles, what="it is watched again")
         (root / "late").write_text("x")
         arrive(sent, root / "early", root / "late")
 

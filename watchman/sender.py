@@ -81,6 +81,7 @@ class Sender:
         self._logged = 0
         self.trouble = ""
         """Why the broker cannot be used at the moment; empty while it can."""
+        self.trouble_since_ns = 0
         self.last_sent_ns = 0
         self.error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name=f"sender-{broker}", daemon=True)
@@ -204,6 +205,7 @@ class Sender:
         if again:
             self._delay = min(self._delay * 2 or FIRST_RETRY, LONGEST_RETRY)
             if not self.trouble:
+                self.trouble_since_ns = time.time_ns()
                 log.warning(
                     "Broker %s takes no tasks: %s; they wait in the journal and are sent when "
                     "it is back",
@@ -215,6 +217,7 @@ class Sender:
             if self.trouble:
                 log.warning("Broker %s takes tasks again", self.broker)
             self.trouble = ""
+            self.trouble_since_ns = 0
             self._delay = 0.0
 
     def _examine(self, page: list[Delivery]) -> tuple[list[Delivery], list[tuple[int, State, str]]]:

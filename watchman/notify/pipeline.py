@@ -18,14 +18,14 @@ from watchman.errors import WatchmanError
 from watchman.journal import Journal
 from watchman.model import Config, Delivery, Publisher, Watch
 from watchman.mounts import REMOTE, filesystem_type
-from watchman.mover import Mover
+from watchman.mover import OWN, Mover
 from watchman.notify.catchup import CatchUp
+from watchman.notify.health import RETRY_UNWATCHED, Health
 from watchman.notify.intake import Intake
 from watchman.router import Router
 from watchman.sender import Sender
 from watchman.sources.inotify import Hints, Source
 from watchman.sources.tree import Reason, Root
-from watchman.text import printable
 
 log = logging.getLogger("watchman.notify")
 
@@ -57,15 +57,16 @@ class Pipeline:
         self._ready = ready
         self._stopping = False
         self._next_check = 0.0
+        self._next_retry = 0.0
         self._changed: collections.deque[str] = collections.deque()
         self.watching = False
         """Whether the first scan is over: every directory is watched."""
-        self.troubles: dict[str, str] = {}
-        """What is not being watched, and why."""
-        self.router = Router(config.patterns, config.moves, config.ignore, config.dry_run)
+        ignore = [*config.ignore, OWN]
+        self.router = Router(config.patterns, config.moves, ignore, config.dry_run)
         self.source = Source(
             [(watch, _is_polled(watch)) for watch in config.watches], self._ignored, self._trouble
         )
+        self.health = Health(config.state_dir, self.source)
         self._next_scan: dict[Root, float] = {}
         self.intake = Intake(journal, self.router, self.source, self._wake)
         first_runs = journal.first_runs(watch.path for watch in config.watches)
@@ -131,13 +132,25 @@ class Pipeline:
     def _check(self, now: float) -> None:
         self.source.check_roots()
         for root, due in self._next_scan.items():
-            if now >= due > 0:
+            if now >= due > 0 or (self.health.unwatched and now >= self._next_retry):
                 self.source.rescan(root)
                 self._next_scan[root] = _next_scan(root, now)
+        if now >= self._next_retry:
+            self._next_retry = now + RETRY_UNWATCHED
         parts: list[Mover | Sender] = [self.mover, *self.senders.values()]
         for part in parts:
             if part.error is not None:
                 raise WatchmanError(f"a part of the daemon died: {part.error!r}") from part.error
+        if self.health.check(now, self):
+            # An operator may have had failed deliveries retried.
+            self.mover.rescan()
+            for sender in self.senders.values():
+                sender.wake()
+            self._prune()
+
+    def _prune(self) -> None:
+        """Drop a bounded part of the history that is older than it is to be kept."""
+        self.journal.prune(time.time_ns() - int(self.config.retention * 1e9))
 
     def _now_watching(self) -> None:
         self.watching = True
@@ -177,12 +190,7 @@ class Pipeline:
             (self.mover if broker is None else self.senders[broker]).wake()
 
     def _trouble(self, path: str, error: OSError | None) -> None:
-        if error is None:
-            log.warning("Watching %s again", printable(path))
-            self.troubles.pop(path, None)
-        else:
-            log.warning("Not watching %s: %s", printable(path), error.strerror)
-            self.troubles[path] = str(error.strerror)
+        self.health.trouble(path, error)
 
     def _root_of(self, path: str) -> str:
         """Return the watch root that ``path`` is in; the path's directory if there is none."""

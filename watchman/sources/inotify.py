@@ -71,6 +71,9 @@ class Source:
         self._leaving: dict[Node, None] = {}
         self._roots_changed = False
         self.overflows = 0
+        self._heartbeat = -1
+        self.beaten = False
+        """Set when the file of :meth:`listen` was touched."""
         self._reader = Reader(self._descriptor)
 
     def start(self, reason: Reason) -> None:
@@ -85,6 +88,10 @@ class Source:
         if self._walking is not None:
             self._walking.close()
         os.close(self._descriptor)
+
+    def listen(self, path: str) -> None:
+        """Set ``beaten`` whenever the attributes of the file at ``path`` change."""
+        self._heartbeat = _add_watch(self._descriptor, os.fsencode(path), ATTRIB)
 
     def wake(self) -> None:
         """Make :meth:`wait` return at once."""
@@ -173,6 +180,8 @@ class Source:
                 continue
             node = nodes.get(wd)
             if node is None:
+                if wd == self._heartbeat:
+                    self.beaten = True
                 continue
             key = (node, name)
             # A change of attributes says less than the event before it.

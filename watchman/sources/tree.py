@@ -87,6 +87,13 @@ class Root(Node):
         self.identity: tuple[int, int] | None = None
         super().__init__("", None, None)
 
+    def count(self) -> int:
+        """Return how many directories the watch covers, itself included."""
+        pending: list[Node] = [self]
+        for node in pending:
+            pending.extend((node.children or {}).values())
+        return len(pending)
+
 
 class Listing(NamedTuple):
     """Names found in a directory; its descriptor is open while the listing is in hand."""

@@ -1,0 +1,142 @@
+"""Whether a URL can be used, and that its credentials are never shown."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from watchman.brokers import check_options, check_url, public_url
+from watchman.brokers.urls import masked
+
+GOOD = [
+    "amqp://guest:guest@localhost//",
+    "amqps://user:p%40ss@mq.example.com:5671/vhost",
+    "pyamqp://mq",
+    "amqp://a.example.com//;amqp://b.example.com//",
+    "redis://127.0.0.1/0",
+    "redis://:secret@cache:6380/12",
+    "rediss://user:secret@cache/0?ssl_cert_reqs=required",
+    "redis+socket:///run/redis.sock",
+    "redis://[::1]:6379/0",
+    "sentinel://one:26379;sentinel://two:26379",
+    "filesystem://",
+    "memory://",
+    "memory://name",
+]
+
+
+@pytest.mark.parametrize("url", GOOD)
+def test_a_good_url_has_no_reason_against_it(url: str) -> None:
+    assert check_url(url) is None
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("", "no URL"),
+        ("localhost:6379", "no URL"),
+        ("redis:localhost", "no URL"),
+        ("http://example.com", "unknown scheme 'http'"),
+        ("reddis://localhost", "unknown scheme 'reddis'"),
+        ("redis://", "no host"),
+        ("redis:///0", "no host"),
+        ("amqp://user:secret@/vhost", "no host"),
+        ("amqp://host:notaport//", "port"),
+        ("amqp://host:99999//", "out of range"),
+        ("redis://host/zero", "must be a number"),
+        ("amqp://a//;amqp:///x", "no host"),
+    ],
+)
+def test_a_bad_url_is_told_in_one_line(url: str, says: str) -> None:
+    reason = check_url(url)
+    assert reason is not None
+    assert says in reason
+    assert "\n" not in reason
+    assert "secret" not in reason
+
+
+@pytest.mark.parametrize(
+    ("url", "package"),
+    [
+        ("sqs://", "kombu[sqs]"),
+        ("mongodb://host/db", "kombu[mongodb]"),
+        ("sqla+sqlite:///x.db", "sqlalchemy"),
+        ("kafka://host", "kombu[confluentkafka]"),
+        ("azureservicebus://a:b@host", "kombu[azureservicebus]"),
+        ("redis://host/0", "celery[redis]"),
+        ("amqp://host", "celery"),
+    ],
+)
+def test_a_missing_package_is_named_with_what_installs_it(
+    url: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("watchman.brokers.urls.find_spec", lambda _name: None)
+    reason = check_url(url)
+    assert reason is not None
+    assert "pip install" in reason
+    assert package in reason
+
+
+def test_nothing_heavy_is_imported_to_check_a_plain_url() -> None:
+    program = (
+        "import sys, watchman.brokers as b\n"
+        "assert b.check_url('redis://h/0') is None and b.check_url('amqp://h') is None\n"
+        "assert b.check_options({'queue': 'q'}) == []\n"
+        "heavy = {'celery', 'kombu', 'redis', 'amqp', 'vine'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=30)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://h/0", "redis://h/0"),
+        ("amqp://u:p@h:1//", "amqp://**@h:1//"),
+        ("redis://:p@h/0", "redis://**@h/0"),
+        ("amqp://u:p/with/slash@h/v", "amqp://**@h/v"),
+        ("amqp://u:p@with@h/v", "amqp://**@h/v"),
+        ("amqp://u:p?x@h/v", "amqp://**@h/v"),
+        ("amqp://u:p@a//;amqp://u:q@b//", "amqp://**@a//;amqp://**@b//"),
+        ("redis://h/0?password=p&db=1", "redis://h/0?password=**&db=1"),
+        ("redis://h/0?db=1&ssl_keyfile_password=p", "redis://h/0?db=1&ssl_keyfile_password=**"),
+        ("sqs://?aws_secret_access_key=p", "sqs://?aws_secret_access_key=**"),
+        ("redis+socket://:p@/run/r.sock", "redis+socket://**@/run/r.sock"),
+    ],
+)
+def test_credentials_are_replaced(url: str, shown: str) -> None:
+    assert public_url(url) == shown
+
+
+@given(st.text(min_size=8, max_size=20, alphabet=st.characters(categories=["L", "N"])))
+def test_a_password_is_never_shown(password: str) -> None:
+    for url in (
+        f"amqp://user:{password}@host/v",
+        f"redis://:{password}@host/0",
+        f"redis://host/0?password={password}",
+        f"amqp://a:{password}@h;amqp://b:{password}@i",
+    ):
+        assert password not in public_url(url)
+        assert password not in masked(f"cannot reach {url}: timed out", (url,))
+        assert password not in (check_url(url + "/\x00bad:port") or "")
+
+
+def test_a_password_is_masked_wherever_a_library_puts_it() -> None:
+    urls = ("amqp://user:hunter22@host/v",)
+    assert "hunter22" not in masked("login of user with hunter22 failed\nsee the log", urls)
+    assert masked("two\nlines", urls) == "two lines"
+
+
+def test_unknown_options_are_reported_with_the_nearest_name() -> None:
+    assert check_options({"queue": "q", "priority": 1, "expires": 5, "headers": {}}) == []
+    (typo,) = check_options({"prioritty": 1})
+    assert "'prioritty'" in typo
+    assert "'priority'" in typo
+    (ours,) = check_options({"task_id": "x"})
+    assert "task_id" in ours
+    assert check_options({"stamped_headers": ["mark"], "mark": 1}) == []
+    assert check_options(["queue"])

@@ -1,0 +1,226 @@
+"""A program: kills a mover at each step that changes anything, and restarts it.
+
+``python -m tests.mover.crashing SCENARIO INBOX-PARENT ROOT-PARENT`` prints one JSON object:
+``steps``, how many instants were tried, and ``problems``, what was wrong after a restart.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.mover.rig import ROUTE, contents
+from tests.waiting import wait_until
+from watchman.filesystem import version_of
+from watchman.model import Delivery, Route, State, Version
+from watchman.mover import Mover, syscalls
+
+STEPS = (
+    *("mkdir", "link", "unlink", "rename", "rmdir", "symlink"),
+    *("fsync", "fdatasync", "copy_file_range", "sendfile", "utime", "fchmod"),
+)
+
+
+class FileLedger:
+    """A ledger in a file of JSON lines: what was written survives SIGKILL."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def write(self, *record: Any) -> None:
+        with self.path.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def read(self) -> dict[int, Delivery]:
+        rows: dict[int, Delivery] = {}
+        for line in self.path.read_text().splitlines():
+            what, *rest = json.loads(line)
+            if what == "row":
+                seq, task, source, final, version, kind = rest
+                route = Route(*ROUTE[:2])
+                rows[seq] = Delivery(
+                    seq, task, source, final, Version(*version), 0, route, State.MOVING, kind
+                )
+            elif what == "redirect":
+                rows[rest[0]] = rows[rest[0]]._replace(final=rest[1])
+            else:
+                for seq, state, _ in rest[0]:
+                    rows[seq] = rows[seq]._replace(state=State(state))
+        return rows
+
+    def page_moving(self, after: int, limit: int) -> list[Delivery]:
+        rows = [r for r in self.read().values() if r.seq > after and r.state is State.MOVING]
+        return rows[:limit]
+
+    def redirect(self, seq: int, final: str) -> None:
+        self.write("redirect", seq, final)
+
+    def note(self, changes: Sequence[tuple[int, State, str]]) -> None:
+        self.write("note", list(changes))
+
+
+class Failpoints:
+    """Counts an instant before and one after each step; SIGKILL at number ``at``."""
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+        self.count = 0
+
+    def instant(self) -> None:
+        self.count += 1
+        if self.count == self.at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def around(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            self.instant()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self.instant()
+
+        return wrapped
+
+    def install(self, scenario: str, ledger: FileLedger) -> None:
+        for name in STEPS:
+            setattr(os, name, self.around(getattr(os, name)))
+        real_open = os.open
+
+        def opening(path: Any, flags: int, *args: Any, **kwargs: Any) -> int:
+            if flags & os.O_CREAT and str(path).startswith(".watchman"):
+                return int(self.around(real_open)(path, flags, *args, **kwargs))
+            return real_open(path, flags, *args, **kwargs)
+
+        os.open = opening
+        call = syscalls._renameat2()
+        renaming = None if "norename" in scenario else self.around(call) if call else None
+        # By setattr, here and below: to a type checker these are no variables.
+        setattr(syscalls, "_renameat2", lambda: renaming)  # noqa: B010 — see above
+        if "nolink" in scenario:
+            os.link = refuse
+        setattr(ledger, "redirect", self.around(ledger.redirect))  # noqa: B010 — see above
+        setattr(ledger, "note", self.around(ledger.note))  # noqa: B010 — see above
+
+
+def refuse(*_: Any, **__: Any) -> None:
+    raise PermissionError(1, "no hard links here")
+
+
+def record(ledger: FileLedger, inbox: Path, root: Path, name: str, kind: str) -> None:
+    seq = len(ledger.read()) + 1 if ledger.path.exists() else 1
+    version = version_of(os.lstat(inbox / name))
+    ledger.write("row", seq, f"task-{seq}", str(inbox / name), str(root / name), version, kind)
+
+
+def prepare(scenario: str, inbox: Path, root: Path, ledger: FileLedger) -> dict[str, bytes]:
+    """Make files and rows; return what must be at the destination, by the name's beginning."""
+    for top in (inbox, root):
+        shutil.rmtree(top, ignore_errors=True)
+        top.mkdir()
+    ledger.path.unlink(missing_ok=True)
+    if "tree" in scenario:
+        (inbox / "t/sub").mkdir(parents=True)
+        (inbox / "t/one").write_bytes(b"one")
+        (inbox / "t/sub/two").write_bytes(b"two")
+        (inbox / "t/sub/link").symlink_to("../one")
+        names, kind = ["t"], "directories"
+    else:
+        (inbox / "a/b").mkdir(parents=True)
+        (inbox / "a/b/f.csv").write_bytes(b"first")
+        (inbox / "g.csv").write_bytes(b"second")
+        names, kind = ["a/b/f.csv", "g.csv"], "files"
+    for name in names:
+        record(ledger, inbox, root, name, kind)
+    wanted = contents(inbox)
+    if "taken" in scenario:
+        for name in names:
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            # The same size and mtime as the upload: only the records tell them apart.
+            (root / name).write_bytes(b"FIRST" if "f.csv" in name else b"SECOND")
+            shutil.copystat(inbox / name, root / name)
+    return wanted
+
+
+def run(scenario: str, inbox: Path, root: Path, ledger: FileLedger, at: int) -> bool:
+    """Run a mover in a child until all is moved or it is killed; say whether it was killed."""
+    child = os.fork()
+    if child:
+        _, status = os.waitpid(child, 0)
+        if os.WIFSIGNALED(status):
+            assert os.WTERMSIG(status) == signal.SIGKILL, status
+            return True
+        assert os.WEXITSTATUS(status) == 0, f"the mover failed in {scenario} at {at}"
+        return False
+    code = 1
+    try:
+        signal.signal(signal.SIGIO, signal.SIG_IGN)
+        Failpoints(at).install(scenario, ledger)
+        mover = Mover(
+            ledger,
+            [(str(inbox), str(root))],
+            lambda path: str(inbox),
+            lambda rows: None,
+            lambda paths: None,
+            copies=1,
+        )
+        mover.start()
+        wait_until(lambda: mover.error or not ledger.page_moving(0, 9), 20, interval=0.001)
+        mover.stop(5)
+        code = 1 if mover.error else 0
+    finally:
+        os._exit(code)
+
+
+def check(wanted: dict[str, bytes], inbox: Path, root: Path, ledger: FileLedger) -> list[str]:
+    problems = []
+    found = contents(root)
+    rest = dict(found)
+    for row in ledger.read().values():
+        if row.state is not State.READY:
+            problems.append(f"{row.source} is {row.state.name}")
+        name, final = os.path.relpath(row.source, inbox), os.path.relpath(row.final, root)
+        for path, content in wanted.items():
+            if path == name or path.startswith(name + "/"):
+                there = final + path[len(name) :]
+                if rest.pop(there, None) != content:
+                    problems.append(f"{there} is not {content!r}")
+    foreign = {b"FIRST", b"SECOND"}
+    if any(content not in foreign for content in rest.values()):
+        problems.append(f"too much at the destination: {rest}")
+    left = contents(inbox)
+    if left:
+        problems.append(f"left at the source: {left}")
+    hidden = [str(p) for top in (inbox, root) for p in top.rglob(".watchman*")]
+    return problems + hidden
+
+
+def main(scenario: str, inbox: Path, root: Path) -> None:
+    ledger = FileLedger(root.parent / "ledger")
+    problems: list[str] = []
+    at, killed = 0, True
+    while killed and len(problems) < 20:
+        at += 1
+        wanted = prepare(scenario, inbox, root, ledger)
+        foreign = contents(root)
+        killed = run(scenario, inbox, root, ledger, at)
+        again = 0
+        if killed and at % 3 == 0:
+            again = 1 + at * 7 % 13
+            run(scenario, inbox, root, ledger, again)
+        run(scenario, inbox, root, ledger, 0)
+        found = contents(root)
+        faults = check(wanted, inbox, root, ledger)
+        if any(found.get(name) != content for name, content in foreign.items()):
+            faults.append("an existing file was overwritten")
+        problems += [f"killed at {at}, {again}: {fault}" for fault in faults]
+    print(json.dumps({"steps": at - 1, "problems": problems}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]) / "in", Path(sys.argv[3]) / "out")

@@ -1,0 +1,183 @@
+"""A mover with a ledger in memory, and the files around it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.waiting import wait_until
+from watchman.filesystem import version_of
+from watchman.model import Delivery, Route, State, Version
+from watchman.mover import Mover, MoveStatus
+
+ROUTE = Route("broker", "tasks.handle")
+
+
+class MemoryLedger:
+    """Rows in a dict; what the journal's table would hold."""
+
+    def __init__(self) -> None:
+        self.rows: dict[int, Delivery] = {}
+        self.reasons: dict[int, str] = {}
+        self.redirects: list[tuple[int, str]] = []
+        self.pages: list[int] = []
+        self.most_returned = 0
+        self._lock = threading.Lock()
+
+    def add(self, row: Delivery) -> None:
+        with self._lock:
+            self.rows[row.seq] = row
+
+    def page_moving(self, after: int, limit: int) -> list[Delivery]:
+        with self._lock:
+            self.pages.append(after)
+            rows = []
+            for seq, row in self.rows.items():  # added in the order of seq
+                if seq > after and row.state is State.MOVING:
+                    rows.append(row)
+                    if len(rows) == limit:
+                        break
+            return rows
+
+    def redirect(self, seq: int, final: str) -> None:
+        with self._lock:
+            self.redirects.append((seq, final))
+            self.rows[seq] = self.rows[seq]._replace(final=final)
+
+    def note(self, changes: Sequence[tuple[int, State, str]]) -> None:
+        with self._lock:
+            for seq, state, reason in changes:
+                assert self.rows[seq].state is State.MOVING, "noted twice"
+                self.rows[seq] = self.rows[seq]._replace(state=state)
+                self.reasons[seq] = reason
+
+
+class Rig:
+    """``inbox`` is the watch and the MOVES source, ``root`` the destination root."""
+
+    def __init__(self, inbox: Path, root: Path) -> None:
+        signal.signal(signal.SIGIO, signal.SIG_IGN)
+        self.inbox = inbox
+        self.root = root
+        self.ledger = MemoryLedger()
+        self.moved: list[Delivery] = []
+        self.changed: list[str] = []
+        self.mover = self.new_mover()
+
+    def new_mover(
+        self,
+        roots: Sequence[tuple[str, str]] | None = None,
+        watch_root_of: Callable[[str], str] | None = None,
+        copies: int = 4,
+    ) -> Mover:
+        self.mover = Mover(
+            self.ledger,
+            roots or [(str(self.inbox), str(self.root))],
+            watch_root_of or (lambda path: str(self.inbox)),
+            self.moved.extend,
+            self.changed.extend,
+            copies=copies,
+        )
+        return self.mover
+
+    def upload(self, name: str, content: bytes = b"content") -> Path:
+        path = self.inbox / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        return path
+
+    def record(
+        self,
+        name: str,
+        route: Route | None = ROUTE,
+        kind: str = "files",
+        *,
+        final: str | None = None,
+        root: Path | None = None,
+    ) -> int:
+        """Record what is at ``name`` now, as the pipeline would; return its seq."""
+        version = version_of(os.lstat(self.inbox / name))
+        return self.record_version(name, version, route, kind, final=final, root=root)
+
+    def record_version(
+        self,
+        name: str,
+        version: Version,
+        route: Route | None = ROUTE,
+        kind: str = "files",
+        *,
+        final: str | None = None,
+        root: Path | None = None,
+    ) -> int:
+        source = self.inbox / name
+        seq = len(self.ledger.rows) + 1
+        self.ledger.add(
+            Delivery(
+                seq,
+                str(uuid.uuid4()),
+                str(source),
+                final or str((root or self.root) / name),
+                version,
+                0,
+                route,
+                State.MOVING,
+                kind,
+            )
+        )
+        return seq
+
+    def put(self, name: str, content: bytes = b"content", route: Route | None = ROUTE) -> int:
+        self.upload(name, content)
+        return self.record(name, route)
+
+    def row(self, seq: int) -> Delivery:
+        return self.ledger.rows[seq]
+
+    def state(self, seq: int) -> State:
+        return self.ledger.rows[seq].state
+
+    def status(self) -> MoveStatus:
+        return self.mover.status()[0]
+
+    def wait(self, seq: int, state: State, timeout: float = 10.0) -> Delivery:
+        def reached() -> bool:
+            assert self.mover.error is None, self.mover.error
+            return self.state(seq) is state
+
+        wait_until(reached, timeout, what=f"delivery {seq} to be {state.name}")
+        return self.row(seq)
+
+    def wait_end(self, seq: int) -> None:
+        wait_until(lambda: self.state(seq) is not State.MOVING, what=f"delivery {seq} to end")
+
+    def files(self) -> dict[str, bytes]:
+        """Everything below the destination root, hidden files too."""
+        return contents(self.root)
+
+    def left(self) -> dict[str, bytes]:
+        return contents(self.inbox)
+
+    @contextmanager
+    def running(self) -> Iterator[Mover]:
+        self.mover.start()
+        try:
+            yield self.mover
+        finally:
+            self.mover.stop(10.0)
+            assert self.mover.error is None, self.mover.error
+
+
+def contents(top: Path) -> dict[str, bytes]:
+    found = {}
+    for directory, _, names in os.walk(top):
+        for name in names:
+            path = Path(directory) / name
+            found[str(path.relative_to(top))] = (
+                path.read_bytes() if path.is_file() and not path.is_symlink() else b""
+            )
+    return found

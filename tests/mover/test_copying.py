@@ -1,0 +1,210 @@
+"""Moves to another file system: attributes, long copies, stopping, directories."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.mover.rig import Rig, contents
+from tests.waiting import wait_until
+from watchman.model import State
+from watchman.mover import copiers, copy
+
+
+def hidden(rig: Rig) -> list[str]:
+    return [name for name in (*rig.files(), *rig.left()) if ".watchman" in name]
+
+
+def holding(monkeypatch: pytest.MonkeyPatch, size: int) -> tuple[threading.Event, threading.Event]:
+    """Hold the copies of files of at least ``size`` bytes; return (begun, go on)."""
+    begun, go_on = threading.Event(), threading.Event()
+    real = copy._by_range
+
+    def slow(source: int, target: int, offset: int, count: int) -> int:
+        if os.fstat(source).st_size >= size:
+            begun.set()
+            go_on.wait(20)
+        return real(source, target, offset, min(count, 1 << 20))
+
+    monkeypatch.setattr(copy, "_by_range", slow)
+    return begun, go_on
+
+
+def test_a_large_copy_holds_up_nobody(far: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(copiers, "LARGE", 1 << 20)
+    begun, go_on = holding(monkeypatch, 1 << 20)
+    large = [far.put(f"large{number}", bytes(2 << 20)) for number in range(6)]
+    with far.running():
+        assert begun.wait(10)
+        small = [far.put(f"small{number}") for number in range(20)]
+        far.mover.wake()
+        for seq in small:
+            far.wait(seq, State.READY)
+        status = far.status()
+        assert len(status.copies) == 3  # one thread of four is kept for small files
+        assert {(each.done, each.total) for each in status.copies} == {(0, 2 << 20)}
+        assert all(far.state(seq) is State.MOVING for seq in large)
+        go_on.set()
+        for seq in large:
+            far.wait(seq, State.READY)
+    assert len(far.files()) == 26
+
+
+def test_a_stop_gives_up_a_copy_and_leaves_nothing_behind(
+    far: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on = holding(monkeypatch, 1 << 20)
+    seq = far.put("large", bytes(64 << 20))
+    far.mover.start()
+    assert begun.wait(10)
+    go_on.set()
+    far.mover.stop(10)
+    assert far.state(seq) is State.MOVING
+    assert far.files() == {}
+    assert set(far.left()) == {"large"}
+    far.new_mover()
+    with far.running():
+        far.wait(seq, State.READY)
+    assert far.files() == {"large": bytes(64 << 20)}
+
+
+def test_progress_is_logged_now_and_then(
+    far: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(copy, "REPORT_EVERY", 0.0)
+    caplog.set_level("INFO")
+    seq = far.put("large", bytes(9 << 20))
+    with far.running():
+        far.wait(seq, State.READY)
+    assert any("of 9 MiB" in record.getMessage() for record in caplog.records)
+
+
+@pytest.mark.parametrize("method", ["_by_range", "_by_sendfile", "_by_hand"])
+def test_every_way_of_copying(method: str, far: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> int:
+        raise OSError(errno.EINVAL, "not here")
+
+    for other in ("_by_range", "_by_sendfile"):
+        if other == method:
+            break
+        monkeypatch.setattr(copy, other, refuse)
+    content = os.urandom(5 << 20)
+    seq = far.put("f", content)
+    with far.running():
+        far.wait(seq, State.READY)
+    assert far.files() == {"f": content}
+
+
+def test_extended_attributes_are_kept(far: Rig) -> None:
+    path = far.upload("f")
+    try:
+        os.setxattr(path, "user.origin", b"ftp")
+        os.setxattr(far.root, "user.origin", b"ftp")
+    except OSError:
+        pytest.skip("no user attributes on these file systems")
+    seq = far.record("f")
+    with far.running():
+        far.wait(seq, State.READY)
+    assert os.getxattr(far.root / "f", "user.origin") == b"ftp"
+
+
+def tree(rig: Rig, name: str = "t") -> int:
+    rig.upload(f"{name}/one", b"1")
+    rig.upload(f"{name}/sub/two", b"2")
+    (rig.inbox / name / "sub/link").symlink_to("/etc/passwd")
+    (rig.inbox / name / "empty").mkdir()
+    return rig.record(name, kind="directories")
+
+
+def test_a_directory_is_moved_as_a_whole(any_rig: Rig) -> None:
+    seq = tree(any_rig)
+    with any_rig.running():
+        any_rig.wait(seq, State.READY)
+    assert any_rig.files() == {"t/one": b"1", "t/sub/two": b"2", "t/sub/link": b""}
+    assert os.readlink(any_rig.root / "t/sub/link") == "/etc/passwd"
+    assert (any_rig.root / "t/empty").is_dir()
+    assert list(any_rig.inbox.iterdir()) == []
+
+
+@pytest.mark.parametrize("obstacle", ["file", "empty", "full"])
+def test_a_taken_directory_name_gets_a_suffix(any_rig: Rig, obstacle: str) -> None:
+    path = any_rig.root / "t.d"
+    if obstacle == "file":
+        path.write_bytes(b"x")
+    else:
+        path.mkdir()
+        if obstacle == "full":
+            (path / "x").write_bytes(b"x")
+    before = contents(any_rig.root)
+    seq = tree(any_rig, "t.d")
+    with any_rig.running():
+        row = any_rig.wait(seq, State.READY)
+    assert os.path.basename(row.final).startswith("t.d@")
+    after = any_rig.files()
+    assert {name: after[name] for name in before} == before
+    assert (Path(row.final) / "sub/two").read_bytes() == b"2"
+
+
+def test_a_directory_in_use_waits(any_rig: Rig) -> None:
+    seq = tree(any_rig)
+    with (any_rig.inbox / "t/sub/two").open("ab"):
+        any_rig.mover.start()
+        wait_until(lambda: any_rig.changed, what="the writer to be noticed")
+        assert any_rig.files() == {}
+    any_rig.mover.wake()
+    any_rig.wait(seq, State.READY)
+    any_rig.mover.stop(5)
+
+
+def test_a_directory_with_a_fifo_is_not_copied(far: Rig) -> None:
+    seq = tree(far)
+    os.mkfifo(far.inbox / "t/sub/fifo")
+    with far.running():
+        far.wait(seq, State.FAILED)
+    assert "FIFO" in far.ledger.reasons[seq]
+    assert far.files() == {}
+    assert (far.inbox / "t/one").exists()
+
+
+def test_a_directory_that_grows_during_its_copy_is_copied_again(
+    far: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real: Callable[..., Any] = copy.copy_file
+    grown: list[bool] = []
+
+    def growing(*args: Any) -> Any:
+        if not grown:
+            grown.append(True)
+            (far.inbox / "t/late").write_bytes(b"late")
+        return real(*args)
+
+    monkeypatch.setattr("watchman.mover.tree.copy_file", growing)
+    seq = tree(far)
+    with far.running():
+        far.wait(seq, State.READY)
+    assert far.files()["t/late"] == b"late"
+    assert not hidden(far)
+    assert list(far.inbox.iterdir()) == []
+
+
+def test_a_removed_tree_during_its_copy_leaves_nothing(
+    far: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real: Callable[..., Any] = copy.copy_file
+
+    def removing(*args: Any) -> Any:
+        shutil.rmtree(far.inbox / "t", ignore_errors=True)
+        return real(*args)
+
+    monkeypatch.setattr("watchman.mover.tree.copy_file", removing)
+    seq = tree(far)
+    with far.running():
+        far.wait(seq, State.VANISHED)
+    assert far.files() == {}

@@ -1,0 +1,94 @@
+"""An uploader that never waits, against a mover that never waits."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.mover.rig import Rig
+from tests.waiting import wait_until
+from watchman.filesystem import version_of
+from watchman.model import State
+
+APPENDER = """
+import random, sys, threading
+pause = threading.Event().wait
+path, count = sys.argv[1], int(sys.argv[2])
+for number in range(count):
+    with open(path, "ab", buffering=0) as file:
+        file.write(b"%d\\n" % number)
+    print(number, flush=True)
+    pause(0.15 if number % 150 == 149 else random.random() / 1000)
+"""
+REPLACER = """
+import os, random, sys, threading
+pause = threading.Event().wait
+path, count = sys.argv[1], int(sys.argv[2])
+for number in range(count):
+    with open(path + ".part", "wb") as file:
+        file.write(b"%d\\n" % number)
+    os.rename(path + ".part", path)
+    print(number, flush=True)
+    pause(0.15 if number % 150 == 149 else random.random() / 1000)
+"""
+
+
+def upload_and_record(rig: Rig, script: str, count: int) -> None:
+    """Run an uploader in a process of its own; record each version of the file it leaves."""
+    path = rig.inbox / "f"
+    command = [sys.executable, "-c", script, str(path), str(count)]
+    recorded = set()
+    with rig.running(), subprocess.Popen(command, stdout=subprocess.PIPE) as uploader:
+        assert uploader.stdout
+        for _ in uploader.stdout:
+            try:
+                version = version_of(os.lstat(path))
+            except FileNotFoundError:
+                continue
+            if version not in recorded:
+                recorded.add(version)
+                rig.record_version("f", version)
+                rig.mover.wake()
+        rows = rig.ledger.rows
+        wait_until(
+            lambda: all(row.state is not State.MOVING for row in list(rows.values())),
+            20,
+            what="every delivery to end",
+        )
+        wait_until(lambda: len(rig.moved) == sum(r.state is State.READY for r in rows.values()))
+
+
+def test_an_appender_loses_no_line(rig: Rig) -> None:
+    upload_and_record(rig, APPENDER, 700)
+    ready = {row.final: row for row in rig.moved}
+    assert len(ready) == len(rig.moved) > 1
+    for final, row in ready.items():
+        assert version_of(os.lstat(final)).same_content(row.version), "written after its move"
+    lines = b"".join(rig.files().values()).splitlines()
+    assert sorted(map(int, lines)) == list(range(700))
+    assert rig.left() == {}
+
+
+def test_an_appender_loses_no_line_across_file_systems(far: Rig) -> None:
+    upload_and_record(far, APPENDER, 700)
+    assert len({row.final for row in far.moved}) == len(far.moved) > 1
+    for row in far.moved:
+        assert os.lstat(row.final).st_size == row.version.size
+    lines = b"".join(far.files().values()).splitlines()
+    assert set(map(int, lines)) == set(range(700))
+    assert far.left() == {}
+    assert not [name for name in far.files() if name.startswith(".")]
+
+
+def test_a_replacer_gets_each_version_announced_at_most_once(any_rig: Rig) -> None:
+    upload_and_record(any_rig, REPLACER, 1000)
+    assert len({row.final for row in any_rig.moved}) == len(any_rig.moved) > 1
+    found = [Path(row.final).read_bytes() for row in any_rig.moved]
+    assert len(set(found)) == len(found)
+    assert b"999\n" in found
+    # Moved by mistake and put back, but the name was taken again: an arrival of its own.
+    assert all(name.startswith("f@") for name in any_rig.left())
+    assert not set(any_rig.left().values()) & set(found)
+    assert len(any_rig.files()) == len(found), "something moved without its delivery"

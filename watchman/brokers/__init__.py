@@ -1,0 +1,43 @@
+"""Handing task messages to brokers: one publisher for each BROKERS entry.
+
+Nothing here imports celery, kombu, amqp or redis before a publisher is opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from watchman.brokers.urls import check_options, check_url, public_url, scheme_of
+from watchman.model import Broker, Publisher
+
+__all__ = ["check_options", "check_url", "open_publisher", "public_url"]
+
+
+def open_publisher(broker: Broker, celery_settings: Mapping[str, Any], state_dir: str) -> Publisher:
+    """Return the publisher for a broker; it connects when it is first used.
+
+    ``celery_settings`` are celeryconfig.py's, in old or new names. ``state_dir`` holds the
+    embedded broker's directories, for ``filesystem://``.
+    """
+    scheme = scheme_of(broker.urls[0])
+    plain = "+" not in broker.urls[0].partition("://")[0]
+    if scheme == "memory":
+        from watchman.brokers.memory import MemoryPublisher
+
+        return MemoryPublisher(broker, celery_settings)
+    if scheme == "filesystem":
+        from watchman.brokers.filesystem import FilesystemPublisher
+
+        return FilesystemPublisher(broker, celery_settings, state_dir)
+    if scheme in ("amqp", "amqps", "pyamqp") and plain:
+        from watchman.brokers.amqp import AmqpPublisher
+
+        return AmqpPublisher(broker, celery_settings)
+    if scheme in ("redis", "rediss", "sentinel"):
+        from watchman.brokers.redis import RedisPublisher
+
+        return RedisPublisher(broker, celery_settings)
+    from watchman.brokers.kombu import KombuPublisher
+
+    return KombuPublisher(broker, celery_settings)

@@ -1,0 +1,97 @@
+"""A Celery application of our own: the user's settings, no broker of its own, nothing global.
+
+Celery's ``CELERY_BROKER_URL`` overrides the broker of every application of a process, and its
+pools are shared by all of them: so the broker's URL is always given, and no pool is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+from watchman.model import Broker
+
+CONNECT_SECONDS = 4.0
+"""How long one attempt to connect may take."""
+
+# The broker comes from BROKERS; eager tasks and result backends have no meaning for a sender.
+_NOT_OURS = frozenset(
+    {
+        "broker_url",
+        "broker_read_url",
+        "broker_write_url",
+        "broker_transport",
+        "broker_host",
+        "broker_port",
+        "broker_user",
+        "broker_password",
+        "broker_vhost",
+        "task_always_eager",
+        "celery_always_eager",
+        "broker_backend",
+        "carrot_backend",
+    }
+)
+
+
+def make_application(settings: Mapping[str, Any]) -> Any:
+    """Return a Celery application with these settings (old or new names)."""
+    from celery import Celery
+
+    class Application(Celery):
+        """Nobody here waits for results, and nothing here comes out of a pool."""
+
+        backend = _NoBackend()
+        producer_pool = None
+
+    # fixups: none, or a DJANGO_SETTINGS_MODULE in the environment would start Django.
+    app = Application("watchman", set_as_current=False, fixups=[])
+    kept = {name: value for name, value in settings.items() if name.lower() not in _NOT_OURS}
+    app.config_from_object(kept)
+    return app
+
+
+class _NoBackend:
+    """Stands in for the result backend, so that a dead one cannot hold up the sending.
+
+    A route with ``ignore_result=False`` still has its worker store the result.
+    """
+
+    def on_task_call(self, producer: Any, task_id: str) -> None:
+        """Celery calls this before a task is sent, to subscribe to its result."""
+
+
+def connect_options(app: Any, broker: Broker, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the transport options: ours, then celeryconfig's, then the broker's own."""
+    return {**defaults, **(app.conf.broker_transport_options or {}), **broker.options}
+
+
+def make_connection(
+    app: Any, url: str, transport_options: Mapping[str, Any], *, heartbeat: float = 0
+) -> Any:
+    """Return a ``kombu.Connection`` to one URL, not yet connected."""
+    timeout = app.conf.broker_connection_timeout or CONNECT_SECONDS
+    connection = app.connection_for_write(
+        url,
+        connect_timeout=min(timeout, CONNECT_SECONDS),
+        heartbeat=heartbeat,
+        transport_options={},
+    )
+    # Not through the constructor: Celery would merge celeryconfig's options over them.
+    connection.transport_options = dict(transport_options)
+    # send_task() with a countdown asks the pool what kind of broker this is.
+    app.producer_pool = SimpleNamespace(connections=SimpleNamespace(connection=connection))
+    return connection
+
+
+def instrumented(app: Any) -> bool:
+    """True if somebody wants to see each task being sent: signals, or task-sent events."""
+    from celery import signals
+
+    return bool(
+        app.conf.task_send_sent_event
+        or signals.before_task_publish.receivers
+        or signals.after_task_publish.receivers
+        or signals.task_sent.receivers
+    )

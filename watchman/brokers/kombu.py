@@ -1,0 +1,237 @@
+"""Any other transport: Celery's own ``send_task`` through one kombu connection.
+
+Nobody can say how long a call of somebody else's transport takes, so it runs in a thread of its
+own and is given up after a while.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import socket
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from watchman.brokers.application import connect_options, make_application, make_connection
+from watchman.brokers.envelope import refused, send_task, watchman_headers
+from watchman.brokers.urls import masked, public_url, scheme_of
+from watchman.model import ACCEPTED, Answer, Broker, Message, Outcome
+
+STALL_SECONDS = 15.0
+"""After so long without one message sent, the connection counts as dead."""
+MAX_STUCK = 3
+"""So many calls may hang at once; while they do, nothing new is tried."""
+
+_AMQP = {"confirm_publish": True, "read_timeout": 10.0, "write_timeout": 10.0}
+
+
+class KombuPublisher:
+    """Publishes through kombu's Producer, one message after the other."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        celery_settings: Mapping[str, Any],
+        defaults: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._broker = broker
+        self._settings = celery_settings
+        self._amqp = scheme_of(broker.urls[0]) in ("amqp", "amqps", "pyamqp")
+        self._defaults = {**(_AMQP if self._amqp else {}), **(defaults or {})}
+        self._host = socket.gethostname()
+        self._worker: _Worker | None = None
+        self._stuck: list[_Worker] = []
+
+    def publish(self, batch: Sequence[Message]) -> list[Outcome]:
+        """Send the batch; see :class:`watchman.model.Publisher`."""
+        if not batch:
+            return []
+        worker = self._ready()
+        if worker is None:
+            return [self._again("earlier calls still hang")] * len(batch)
+        worker.tasks.put(list(batch))
+        outcomes: list[Outcome] = []
+        try:
+            while len(outcomes) < len(batch):
+                outcomes.append(worker.outcomes.get(timeout=STALL_SECONDS))
+        except queue.Empty:
+            self._abandon()
+            again = self._again(f"no answer within {STALL_SECONDS:.0f} s")
+            outcomes += [again] * (len(batch) - len(outcomes))
+        return outcomes
+
+    def _ready(self) -> _Worker | None:
+        """Return the thread that publishes, starting one if need be."""
+        self._stuck = [worker for worker in self._stuck if worker.thread.is_alive()]
+        if self._worker is None:
+            if len(self._stuck) >= MAX_STUCK:
+                return None
+            self._worker = _Worker(self)
+        return self._worker
+
+    def _abandon(self) -> None:
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.abandoned = True
+            worker.tasks.put(None)
+            self._stuck.append(worker)
+
+    def tend(self) -> None:
+        """Do nothing: kombu connects again when it has to."""
+
+    def check(self) -> str | None:
+        """Connect once; None, or the reason why not."""
+        answer: queue.Queue[str | None] = queue.Queue()
+
+        def connect() -> None:
+            try:
+                link = _Link(self._broker, self._settings, self._defaults)
+                link.connect()
+                link.close()
+            except Exception as error:  # noqa: BLE001 — each transport raises errors of its own
+                answer.put(self._reason(error))
+            else:
+                answer.put(None)
+
+        threading.Thread(target=connect, name="check", daemon=True).start()
+        try:
+            return answer.get(timeout=STALL_SECONDS)
+        except queue.Empty:
+            return self._reason(f"no answer within {STALL_SECONDS:.0f} s")
+
+    def close(self) -> None:
+        """Let go of the connection without waiting for it."""
+        if self._worker is not None:
+            self._worker.tasks.put(None)
+            self._worker = None
+
+    def send(self, link: _Link, message: Message) -> Outcome:
+        """Send one message; called in the worker's thread."""
+        extra = {"mandatory": True} if self._amqp else {}
+        try:
+            producer = link.connect()
+            headers = watchman_headers(message, self._host)
+            send_task(link.app, producer, message, headers, **extra)
+        except Exception as error:  # noqa: BLE001 — each transport raises errors of its own
+            if link.is_encoding(error):
+                return refused(message, error)
+            # A new connection declares the queue again, so one more try may find a route.
+            hopeless = link.is_refusal(error) and link.fresh
+            link.close()
+            answer = Answer.REFUSED if hopeless else Answer.AGAIN
+            return Outcome(answer, self._reason(error))
+        link.fresh = False
+        return ACCEPTED
+
+    def open_link(self) -> _Link:
+        """Return a link, not connected yet."""
+        return _Link(self._broker, self._settings, self._defaults)
+
+    def _again(self, error: Exception | str) -> Outcome:
+        return Outcome(Answer.AGAIN, self._reason(error))
+
+    def _reason(self, error: Exception | str) -> str:
+        where = public_url(self._broker.urls[0])
+        kind = f"{type(error).__name__}: " if isinstance(error, Exception) else ""
+        return f"{where}: {kind}{masked(str(error), self._broker.urls)}"
+
+
+class _Worker:
+    """A thread that publishes batches and answers message by message."""
+
+    def __init__(self, publisher: KombuPublisher) -> None:
+        self.tasks: queue.SimpleQueue[list[Message] | None] = queue.SimpleQueue()
+        self.outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
+        self._publisher = publisher
+        self.abandoned = False
+        """True: whatever has not been sent yet will be sent by somebody else."""
+        self.thread = threading.Thread(target=self._run, name="kombu", daemon=True)
+        self.thread.start()
+
+    def _run(self) -> None:
+        link: _Link | None = None
+        while (batch := self.tasks.get()) is not None:
+            failed: Outcome | None = None
+            for message in batch:
+                if self.abandoned:
+                    break
+                if failed is None:
+                    try:
+                        link = link or self._publisher.open_link()
+                        outcome = self._publisher.send(link, message)
+                    except Exception as error:  # noqa: BLE001 — the caller must get an answer
+                        outcome = Outcome(Answer.AGAIN, f"{type(error).__name__}: {error}")
+                    # What follows would wait for the same dead connection, one by one.
+                    failed = outcome if outcome.answer is Answer.AGAIN else None
+                    self.outcomes.put(outcome)
+                else:
+                    self.outcomes.put(failed)
+        if link is not None:
+            link.close()
+
+
+class _Link:
+    """A kombu connection and its producer."""
+
+    def __init__(
+        self, broker: Broker, settings: Mapping[str, Any], defaults: Mapping[str, Any]
+    ) -> None:
+        self.app = make_application(settings)
+        options = connect_options(self.app, broker, defaults)
+        self._urls = broker.urls
+        self._options = options
+        self._connection: Any = None
+        self._producer: Any = None
+        self._raw: Any = None
+        self.fresh = True
+        """True until the first message has been sent on this connection."""
+
+    def connect(self) -> Any:
+        """Return a producer on an open connection to the first URL that answers."""
+        if self._producer is None:
+            *others, last = self._urls
+            for url in others:
+                with contextlib.suppress(Exception):
+                    self._open(url)
+                    return self._producer
+            self._open(last)
+        return self._producer
+
+    def _open(self, url: str) -> None:
+        from kombu import Producer
+
+        connection = make_connection(self.app, url, self._options)
+        transport = connection.transport
+        raw = transport.establish_connection()
+        channel = transport.create_channel(raw)
+        sock = getattr(getattr(raw, "transport", None), "sock", None)
+        if sock is not None and hasattr(sock, "settimeout"):
+            sock.settimeout(STALL_SECONDS / 2)
+        self._connection, self._raw = connection, raw
+        self._producer = Producer(channel, auto_declare=False)
+        self.fresh = True
+
+    def close(self) -> None:
+        """Let go of the connection without asking the broker."""
+        raw, self._raw, self._producer = self._raw, None, None
+        connection, self._connection = self._connection, None
+        with contextlib.suppress(Exception):
+            if hasattr(raw, "collect"):
+                raw.collect()  # py-amqp: close() waits for the broker
+            elif connection is not None:
+                connection.transport.close_connection(raw)
+
+    @staticmethod
+    def is_encoding(error: Exception) -> bool:
+        """True if the message itself is at fault, not the connection."""
+        from kombu.exceptions import SerializationError
+
+        return isinstance(error, (SerializationError, TypeError, UnicodeError))
+
+    @staticmethod
+    def is_refusal(error: Exception) -> bool:
+        """True if an AMQP broker closed the channel, or had no route, for this message."""
+        from amqp.exceptions import ChannelError
+
+        return isinstance(error, ChannelError)

@@ -1,0 +1,203 @@
+"""One AMQP connection and its channel in confirm mode, with every wait bounded."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import ssl
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from watchman.brokers.application import make_connection
+from watchman.brokers.envelope import Target
+
+HEARTBEAT_SECONDS = 60.0
+"""Asked of the broker; ``tend`` and every publish keep it, several times in that time."""
+ANSWER_SECONDS = 4.0
+"""How long the answer to one method (open, declare …) may take."""
+WRITE_SECONDS = 10.0
+
+
+def unconnected(app: Any, url: str, options: Mapping[str, Any]) -> Any:
+    """Return a ``kombu.Connection`` that knows which kind of broker this is."""
+    return make_connection(app, url, options)
+
+
+class AmqpLink:
+    """An open connection. Every method may raise OSError or py-amqp's errors, save the noted."""
+
+    def __init__(self, app: Any, url: str, options: Mapping[str, Any]) -> None:
+        heartbeat = float(app.conf.broker_heartbeat or HEARTBEAT_SECONDS)
+        kombu = make_connection(app, url, options, heartbeat=heartbeat)
+        self._raw = kombu.transport.establish_connection()
+        try:
+            # py-amqp waits for answers with a plain recv(): this bounds every one of them.
+            self._socket = self._raw.transport.sock
+            self._socket.settimeout(ANSWER_SECONDS)
+            self._since: float | None = None
+            self._raw.on_blocked = self._on_blocked
+            self._raw.on_unblocked = self._on_unblocked
+            self.frame_max = int(self._raw.frame_max or 0)
+            self._declared: set[tuple[str, ...]] = set()
+            self._listener: Any = None
+            self._open_channel()
+        except BaseException:
+            self.drop()
+            raise
+
+    def _open_channel(self) -> None:
+        self._channel = self._raw.channel()
+        self._channel.confirm_select()
+        self.number = int(self._channel.channel_id)
+        self.methods: dict[tuple[str, str], bytes] = {}
+
+    def listen(self, confirms: Any) -> None:
+        """Have the object's ``ack``, ``nack`` and ``give_back`` called."""
+        events = self._channel.events
+        events["basic_ack"].add(confirms.ack)
+        events["basic_nack"].add(confirms.nack)
+        events["basic_return"].add(confirms.give_back)
+        self._listener = confirms
+
+    # -- the broker's alarms -------------------------------------------------------------
+
+    def _on_blocked(self, _reason: str) -> None:
+        self._since = time.monotonic()
+
+    def _on_unblocked(self) -> None:
+        self._since = None
+
+    def blocked_for(self) -> float:
+        """Return for how many seconds the broker has blocked us."""
+        return 0.0 if self._since is None else time.monotonic() - self._since
+
+    @property
+    def blocked_reason(self) -> str:
+        """Return what to say while the broker blocks publishers; empty otherwise."""
+        if self._since is None:
+            return ""
+        return "the broker blocks publishers (memory or disk alarm); see rabbitmqctl status"
+
+    def still_blocked(self, seconds: float) -> bool:
+        """Wait up to so long for the end of an alarm; True if it goes on."""
+        deadline = time.monotonic() + seconds
+        while self._since is not None and (left := deadline - time.monotonic()) > 0:
+            self.read(left)
+        return self._since is not None
+
+    # -- declaring -----------------------------------------------------------------------
+
+    def declare(self, target: Target) -> str | None:
+        """Declare what the target needs, once a connection; None, or why the broker refuses.
+
+        A queue that exists with other arguments will do, where the message goes straight to it.
+        """
+        from amqp.exceptions import ChannelError, PreconditionFailed
+
+        if target.place in self._declared:
+            return None
+        try:
+            for entity in target.declare:
+                entity(self._channel).declare()
+        except ChannelError as error:
+            self._reopen_channel()
+            if not (isinstance(error, PreconditionFailed) and not target.exchange):
+                return f"{type(error).__name__}: {error}"
+        self._declared.add(target.place)
+        return None
+
+    def _reopen_channel(self) -> None:
+        """Open another channel for the one that the broker has closed."""
+        self._open_channel()
+        if self._listener is not None:
+            self._listener.start_again()
+            self.listen(self._listener)
+
+    def forget(self, target: Target) -> None:
+        """Declare the target again before its next message."""
+        self._declared.discard(target.place)
+
+    # -- reading and writing -------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        """Write all of it, and read meanwhile, or both sides could wait for each other."""
+        if isinstance(self._socket, ssl.SSLSocket):
+            # A TLS record cannot be half-written; chunks are small enough for the buffers.
+            self._socket.settimeout(WRITE_SECONDS)
+            try:
+                self._socket.sendall(data)
+            finally:
+                self._socket.settimeout(ANSWER_SECONDS)
+        else:
+            self._write_plain(memoryview(data))
+        self._raw.bytes_sent += 1  # heartbeats are only due on a silent connection
+
+    def _write_plain(self, view: memoryview) -> None:
+        deadline = time.monotonic() + WRITE_SECONDS
+        while view:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError(self.blocked_reason or "the broker reads nothing")
+            readable, writable, _ = select.select([self._socket], [self._socket], [], left)
+            if readable:
+                self.read(ANSWER_SECONDS)
+            if self._since is not None and self.blocked_for() > ANSWER_SECONDS:
+                raise TimeoutError(self.blocked_reason)
+            if writable:
+                self._socket.settimeout(0)
+                try:
+                    sent = self._socket.send(view)
+                except BlockingIOError:
+                    sent = 0
+                finally:
+                    self._socket.settimeout(ANSWER_SECONDS)
+                view = view[sent:]
+
+    def read(self, seconds: float) -> None:
+        """Wait for one frame and handle it; return silently if none comes in that time."""
+        with contextlib.suppress(TimeoutError):
+            self._raw.blocking_read(max(seconds, 0.001))
+
+    def read_waiting(self) -> None:
+        """Handle what has come already, without waiting."""
+        while self._has_input():
+            self.read(ANSWER_SECONDS)
+
+    def _has_input(self) -> bool:
+        if isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
+            return True
+        return bool(select.select([self._socket], [], [], 0)[0])
+
+    # -- the end -------------------------------------------------------------------------
+
+    def alive(self) -> bool:
+        """Handle what has come; False if the connection is closed. Never raises."""
+        try:
+            self.read_waiting()
+        except Exception:  # noqa: BLE001 — py-amqp raises errors of its own and OSError
+            return False
+        return bool(self._raw.connected and self._channel.is_open)
+
+    def tend(self) -> bool:
+        """Exchange heartbeats; False if the connection is dead. Never raises."""
+        if not self.alive():
+            return False
+        try:
+            self._raw.heartbeat_tick()
+        except Exception:  # noqa: BLE001 — py-amqp raises errors of its own and OSError
+            return False
+        return True
+
+    def leave(self) -> None:
+        """Tell the broker that we go, without waiting for its answer. Never raises."""
+        from amqp import spec
+
+        with contextlib.suppress(Exception):
+            self._raw.send_method(spec.Connection.Close, "BsBB", (200, "", 0, 0))
+        self.drop()
+
+    def drop(self) -> None:
+        """Let go of the socket. Never raises."""
+        with contextlib.suppress(Exception):
+            self._raw.collect()

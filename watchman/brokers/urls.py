@@ -1,0 +1,186 @@
+"""Broker URLs: whether they can be used, and how to show them. Nothing is imported for that."""
+
+from __future__ import annotations
+
+import re
+from importlib.util import find_spec
+from urllib.parse import urlsplit
+
+MASK = "**"
+
+# Scheme -> (module that must be importable, what to install).
+_PLAIN = {
+    "amqp": ("amqp", "celery"),
+    "amqps": ("amqp", "celery"),
+    "pyamqp": ("amqp", "celery"),
+    "redis": ("redis", "'celery[redis]'"),
+    "rediss": ("redis", "'celery[redis]'"),
+    "sentinel": ("redis", "'celery[redis]'"),
+}
+_OTHERS = {
+    "azureservicebus": ("azure.servicebus", "'kombu[azureservicebus]'"),
+    "azurestoragequeues": ("azure.storage.queue", "'kombu[azurestoragequeues]'"),
+    "confluentkafka": ("confluent_kafka", "'kombu[confluentkafka]'"),
+    "consul": ("consul", "'kombu[consul]'"),
+    "etcd": ("etcd", "python-etcd"),
+    "gcpubsub": ("google.cloud.pubsub_v1", "'kombu[gcpubsub]'"),
+    "kafka": ("confluent_kafka", "'kombu[confluentkafka]'"),
+    "librabbitmq": ("librabbitmq", "librabbitmq"),
+    "mongodb": ("pymongo", "'kombu[mongodb]'"),
+    "pyro": ("Pyro4", "Pyro4"),
+    "qpid": ("qpid", "qpid-python"),
+    "slmq": ("softlayer_messaging", "softlayer-messaging"),
+    "sqla": ("sqlalchemy", "sqlalchemy"),
+    "sqlalchemy": ("sqlalchemy", "sqlalchemy"),
+    "sqs": ("boto3", "'kombu[sqs]'"),
+    "zookeeper": ("kazoo", "'kombu[zookeeper]'"),
+}
+_WITHOUT_HOST = frozenset({"filesystem", "memory"})
+# These take their credentials and hosts in ways of their own.
+_HOST_OPTIONAL = frozenset({"sqs", "gcpubsub", "azureservicebus", "azurestoragequeues", "sqla"})
+
+_SECRET = re.compile(r"(?i)([?&;][^=&;]*(?:pass|secret|token|key|credential|auth)[^=&;]*=)[^&;#]*")
+_USERINFO = re.compile(r"(//)[^/?#;]*@")
+_LAST_USERINFO = re.compile(r"(://)[^;]*@")
+
+
+def scheme_of(url: str) -> str:
+    """Return the transport that a URL names, in lower case: ``sqla`` for ``sqla+sqlite://…``."""
+    return url.partition("://")[0].partition("+")[0].lower() if "://" in url else ""
+
+
+def public_url(url: str) -> str:
+    """Return the URL with its credentials replaced by ``**``, for logs and errors.
+
+    It errs on the side of hiding: a password with an unquoted ``/`` or ``@`` in it is a frequent
+    mistake, so everything between ``://`` and the last ``@`` before a query goes.
+    """
+    before, mark, query = url.partition("?")
+    if "@" in before:
+        before = _LAST_USERINFO.sub(rf"\1{MASK}@", before)
+    elif "@" in query and "://" in before:
+        # An unquoted "?" in a password: what looks like the query is part of the credentials.
+        start = before.index("://") + 3
+        return f"{before[:start]}{MASK}@{query.rpartition('@')[2]}"
+    return _SECRET.sub(rf"\1{MASK}", before + mark + query)
+
+
+def masked(text: str, urls: tuple[str, ...] = ()) -> str:
+    """Return a text on one line with the credentials of the URLs in it replaced by ``**``."""
+    for url in urls:
+        text = text.replace(url, public_url(url))
+        secret = _password(url)
+        if len(secret) > 2:  # one or two letters would garble every message
+            text = text.replace(secret, MASK)
+    text = _USERINFO.sub(rf"\1{MASK}@", text)
+    return " ".join(_SECRET.sub(rf"\1{MASK}", text).split())
+
+
+def _password(url: str) -> str:
+    before = url.partition("://")[2].rpartition("@")[0]
+    return before.partition(":")[2]
+
+
+def check_url(url: str) -> str | None:
+    """Return why a broker URL cannot be used, in one line, or None. Does not touch the network."""
+    shown = public_url(url)
+    if "://" not in url:
+        return f"{shown!r} is no URL; write it as SCHEME://HOST, for example redis://127.0.0.1/0"
+    scheme = scheme_of(url)
+    if scheme in _WITHOUT_HOST:
+        return None
+    known = _PLAIN.get(scheme) or _OTHERS.get(scheme)
+    if known is None:
+        return _check_alias(scheme, shown)
+    module, package = known
+    if not _importable(module):
+        return f"{shown}: the Python package for {scheme}:// is missing; run pip install {package}"
+    return _check_host(url, scheme, shown)
+
+
+def _check_alias(scheme: str, shown: str) -> str | None:
+    """Look a rare scheme up in the transports of the kombu that is installed."""
+    try:
+        from kombu.transport import TRANSPORT_ALIASES
+    except ImportError:
+        return f"{shown}: Celery is missing; run pip install celery"
+    if scheme in {alias.lower() for alias in TRANSPORT_ALIASES}:
+        return None
+    usual = ", ".join(f"{name}://" for name in (*_PLAIN, *sorted(_WITHOUT_HOST)))
+    return f"{shown}: unknown scheme {scheme!r}; usual ones are {usual}"
+
+
+def _check_host(url: str, scheme: str, shown: str) -> str | None:
+    if "+" in url.partition("://")[0] or scheme in _HOST_OPTIONAL:
+        return None
+    for part in url.split(";"):
+        try:
+            # kombu reads what follows the scheme as it would an HTTP URL.
+            split = urlsplit("http://" + part.partition("://")[2]) if "://" in part else None
+            host, port = (split.hostname, split.port) if split else (part, None)
+        except ValueError as error:
+            return f"{shown}: {masked(str(error), (url,))}"
+        if not host:
+            return f"{shown}: no host; write {scheme}://HOST"
+        if port == 0:
+            return f"{shown}: port 0 is none"
+    return _check_database(url, scheme, shown)
+
+
+def _check_database(url: str, scheme: str, shown: str) -> str | None:
+    if scheme not in ("redis", "rediss"):
+        return None
+    database = urlsplit("http://" + url.partition("://")[2]).path.strip("/")
+    if database and not database.isdigit():
+        return f"{shown}: the database after the host must be a number, not {database!r}"
+    return None
+
+
+def _importable(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+# The parameters of Celery.send_task, of kombu's Producer.publish, and AMQP's message properties.
+# https://docs.celeryq.dev/en/stable/reference/celery.app.task.html (Task.apply_async)
+_OPTIONS = frozenset(
+    """add_to_parent app_id argsrepr chain chord cluster_id compression confirm_timeout
+    content_encoding content_type countdown declare delivery_mode eta exchange exchange_type
+    expiration expires group_id group_index headers ignore_result immediate kwargsrepr link
+    link_error mandatory message_id now origin parent_id priority queue replaced_task_nesting
+    reply_to retries retry retry_policy root_id route_name routing_key serializer shadow
+    soft_time_limit stamped_headers time_limit timeout timestamp timezone type user_id""".split()  # noqa: SIM905 — a list of forty lines says no more
+)
+OURS = {
+    "args": "write it beside the options: 'args': …",
+    "kwargs": "write it beside the options: 'kwargs': …",
+    "task_id": "watchman gives each file's task an id of its own",
+    "correlation_id": "watchman gives each file's task an id of its own",
+    "connection": "the broker is the pattern's 'broker'",
+    "producer": "the broker is the pattern's 'broker'",
+    "publisher": "the broker is the pattern's 'broker'",
+    "router": "use task_routes in celeryconfig.py",
+    "result_cls": "it has no meaning here",
+    "task_type": "it has no meaning here",
+}
+
+
+def check_options(options: object) -> list[str]:
+    """Return one line for each name that is no option of Celery's ``apply_async``."""
+    from collections.abc import Mapping
+    from difflib import get_close_matches
+
+    if not isinstance(options, Mapping):
+        return [f"options must be a dict, not {type(options).__name__}"]
+    stamps = options.get("stamped_headers") or ()
+    problems = []
+    for name in options:
+        if name in OURS:
+            problems.append(f"option {name!r} cannot be given: {OURS[name]}")
+        elif name not in _OPTIONS and name not in stamps:
+            near = get_close_matches(str(name), _OPTIONS, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            problems.append(f"unknown apply_async option {name!r}{hint}")
+    return problems

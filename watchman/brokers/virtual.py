@@ -1,0 +1,143 @@
+"""The JSON envelope of kombu's virtual transports (Redis, filesystem …).
+
+https://docs.celeryq.dev/projects/kombu/ — kombu/transport/virtual/base.py, ``prepare_message``
+and ``basic_publish``.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import uuid
+from base64 import b64encode
+from collections.abc import Callable
+from typing import Any
+
+from watchman.brokers.envelope import (
+    ARGSREPR,
+    ARRIVED,
+    MTIME,
+    NS,
+    PATH,
+    SIZE,
+    SOURCE,
+    TASK_ID,
+    Arguments,
+    Encoder,
+    Letter,
+    Recorded,
+    Style,
+    Unsuitable,
+    encode_json,
+)
+from watchman.model import Message
+
+_BODY = f"{PATH}Body"
+_TAG = f"{PATH}Tag"
+_FIELDS = {
+    f'"{TASK_ID}"': "%(task)s",
+    f'"{SOURCE}"': "%(source)s",
+    f'"{ARGSREPR}"': "%(arguments)s",
+    f'"{SIZE}"': "%(size)d",
+    f'"{MTIME}"': "%(mtime)r",
+    f'"{ARRIVED}"': "%(arrived)r",
+    f'"{_BODY}"': '"%(body)s"',
+    f'"{_TAG}"': '"%(tag)s"',
+}
+_ONCE = (SOURCE, SIZE, MTIME, ARRIVED, _BODY, _TAG)
+_PATTERN = re.compile("|".join(map(re.escape, _FIELDS)))
+
+
+class VirtualStyle(Style):
+    """Letters whose payload is the whole envelope, a str of JSON in ASCII."""
+
+    def __init__(self, body_encoding: str | None = "base64", default_priority: int = 0) -> None:
+        from kombu.utils.json import dumps
+
+        self._dumps: Callable[[Any], str] = dumps
+        self._body_encoding = body_encoding
+        self._default_priority = default_priority
+        # Unique for each publish, also where one task is sent twice: a worker's list of
+        # unacknowledged messages is keyed by it.
+        head = str(uuid.uuid4())[:24]
+        self._tags = map((head + "%012x").__mod__, itertools.count())
+
+    def plain(self, recorded: Recorded) -> Letter:
+        """Return the letter for one recorded message."""
+        body, encoding = self._encode_body(recorded.body)
+        return Letter(recorded.target, self._envelope(recorded, body, encoding, next(self._tags)))
+
+    def comparable(self, letter: Letter) -> Any:
+        """Return the letter without its delivery tag."""
+        return letter.target[:4], re.sub(r'"delivery_tag": "[^"]*"', "", letter.payload)
+
+    def template(self, recorded: Recorded, arguments: Arguments) -> Encoder:
+        """Return a function that fills the envelope in by string formatting."""
+        if self._body_encoding != "base64":
+            raise Unsuitable("another body encoding")
+        before, mark, after = recorded.body.partition(f'"{PATH}"')
+        if not mark or PATH in after or TASK_ID in recorded.body:
+            raise Unsuitable("the body")
+        text = self._envelope(recorded, _BODY, "base64", _TAG).replace("%", "%%")
+        form = _PATTERN.sub(lambda found: _FIELDS[found[0]], text)
+        if TASK_ID in form or any(text.count(name) != 1 for name in _ONCE):
+            raise Unsuitable("the headers")
+        return self._filler(recorded, arguments, form, before, after)
+
+    def _filler(
+        self, recorded: Recorded, arguments: Arguments, form: str, before: str, after: str
+    ) -> Encoder:
+        target, tags = recorded.target, self._tags
+        shown_before = encode_json(arguments.before)[:-1]
+        shown_after = encode_json(arguments.after)[1:]
+        simple = arguments.simple
+
+        def fill(message: Message) -> Letter:
+            task_id, path, source, size, mtime_ns, arrived_ns, _ = message
+            quoted = encode_json(path)
+            if "'" in path or len(path) > simple:
+                shown = encode_json(arguments(path))
+            else:
+                shown = shown_before + quoted[1:-1] + shown_after
+            values = {
+                "task": encode_json(task_id),
+                "source": quoted if source is path else encode_json(source),
+                "arguments": shown,
+                "size": size,
+                "mtime": mtime_ns / NS,
+                "arrived": arrived_ns / NS,
+                "body": b64encode((before + quoted + after).encode()).decode(),
+                "tag": next(tags),
+            }
+            return Letter(target, form % values)
+
+        return fill
+
+    def _encode_body(self, body: Any) -> tuple[Any, str | None]:
+        if self._body_encoding == "base64":
+            raw = body.encode() if isinstance(body, str) else body
+            return b64encode(raw).decode(), "base64"
+        return body, self._body_encoding
+
+    def _envelope(self, recorded: Recorded, body: Any, encoding: str | None, tag: str) -> str:
+        """Return the JSON, with its keys in the order in which kombu writes them."""
+        target = recorded.target
+        properties = dict(recorded.properties)
+        properties.setdefault("delivery_info", {})
+        properties.setdefault("priority", target.priority or self._default_priority)
+        properties.update(body_encoding=encoding, delivery_tag=tag)
+        properties["delivery_info"] = {
+            **properties["delivery_info"],
+            "exchange": target.exchange,
+            "routing_key": target.routing_key,
+        }
+        # kombu's keys come in this order.
+        return self._dumps(
+            {
+                "body": body,
+                "content-encoding": recorded.content_encoding,
+                "content-type": recorded.content_type,
+                "headers": recorded.headers,
+                "properties": properties,
+            }
+        )

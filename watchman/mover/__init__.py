@@ -1,0 +1,25 @@
+"""Moving files to their destinations: the only part of watchman that renames user files.
+
+A delivery in state MOVING is at its source, at its final path, or half-copied beside it. Within
+one file system the way is
+
+==========================================  ====================================================
+a crash after                               what the next run finds, and does
+==========================================  ====================================================
+the row was recorded                        source as recorded: rename it
+a redirect was recorded                     the same, to the new name; the taken one is untouched
+the rename (or link + unlink)               source gone, the recorded inode, size and mtime at the
+                                            final path: fsync, note
+the link of link + unlink (NFS)             one inode under both names: unlink the source, note
+the fsync of the directories                the same as after the rename
+the note                                    nothing: the row is READY, MOVED, VANISHED or FAILED
+==========================================  ====================================================
+
+The way to another file system, and its table, is in :mod:`watchman.mover.transfer`.
+"""
+
+from watchman.mover.ledger import Ledger
+from watchman.mover.names import OWN
+from watchman.mover.worker import CopyStatus, Mover, MoveStatus
+
+__all__ = ["OWN", "CopyStatus", "Ledger", "MoveStatus", "Mover"]

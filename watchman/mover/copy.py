@@ -1,0 +1,199 @@
+"""Copying one file's bytes and attributes to another file system, durably."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import stat
+import threading
+import time
+from collections.abc import Callable
+
+from watchman.filesystem import FILE_FLAGS, Seen, look, version_of
+from watchman.mover.outcome import Odd, Stopped
+from watchman.text import printable
+
+log = logging.getLogger("watchman.mover")
+
+CHUNK = 8 << 20
+"""Bytes in one call: what a stop or a look at the progress has to wait for."""
+SYNC_EVERY = 256 << 20
+"""Bytes between two flushes, so that the last one does not take minutes."""
+REPORT_EVERY = 30.0
+"""Seconds between two lines about a copy in progress."""
+
+# What copy_file_range(2) and sendfile(2) say where they cannot do it and read + write can.
+_NEXT_METHOD = frozenset(
+    {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.EPERM}
+)
+_KEPT_ATTRIBUTES = ("user.", "system.posix_acl_")
+
+
+class Progress:
+    """How far a copy is. Written by the copying thread, read by any."""
+
+    def __init__(self, source: str, final: str, stop: threading.Event) -> None:
+        self.source = source
+        self.final = final
+        self.total = 0
+        self.done = 0
+        self._stop = stop
+        self._said = time.monotonic()
+
+    def check(self) -> None:
+        """Raise Stopped once the mover has been told to stop."""
+        if self._stop.is_set():
+            raise Stopped
+
+    def advance(self, count: int) -> None:
+        """Count ``count`` more bytes; raise Stopped once the mover has been told to stop."""
+        self.check()
+        self.done += count
+        now = time.monotonic()
+        if now - self._said >= REPORT_EVERY:
+            self._said = now
+            log.info(
+                "Copying %s to %s: %d of %d MiB",
+                printable(self.source),
+                printable(self.final),
+                self.done >> 20,
+                self.total >> 20,
+            )
+
+
+def copy_file(
+    name: str, directory: int, new: str, new_directory: int, progress: Progress
+) -> os.stat_result:
+    """Copy a regular file to a name that must not exist; return the source's stat.
+
+    Content, mode, times, owner (as root) and attributes are durable when it returns. Raises Odd
+    if the source is no regular file, or was changed or opened for writing meanwhile. What was
+    written until then is left to the caller, also on OSError.
+    """
+    try:
+        source = os.open(name, FILE_FLAGS, dir_fd=directory)
+    except (FileNotFoundError, NotADirectoryError):
+        raise Odd from None
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):
+            raise Odd from None
+        raise
+    try:
+        before = os.fstat(source)
+        if not stat.S_ISREG(before.st_mode):
+            raise Odd
+        _write_copy(source, before, new, new_directory, progress)
+        _refuse_changed(name, directory, source, before)
+    finally:
+        os.close(source)
+    return before
+
+
+def _write_copy(
+    source: int, status: os.stat_result, new: str, new_directory: int, progress: Progress
+) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    target = os.open(new, flags, 0o600, dir_fd=new_directory)
+    try:
+        copied = copy_bytes(source, target, status.st_size, progress)
+        copy_attributes(source, status, target)
+        os.fsync(target)
+        if copied != status.st_size or os.fstat(target).st_size != copied:
+            raise Odd
+    finally:
+        os.close(target)
+
+
+def _refuse_changed(name: str, directory: int, source: int, before: os.stat_result) -> None:
+    """Raise Odd unless the file was left alone: the ctime sees what the mtime can hide."""
+    after = os.fstat(source)
+    now = look(name, directory)
+    if (
+        now.seen not in (Seen.COMPLETE, Seen.UNTESTED)
+        or now.version is None
+        or now.version.inode != version_of(before).inode
+        or after.st_ctime_ns != before.st_ctime_ns
+        or after.st_size != before.st_size
+    ):
+        raise Odd
+
+
+class NoRoomError(OSError):
+    """This file does not fit; smaller ones may."""
+
+
+def require_room(size: int, target: int, final: str) -> None:
+    """Refuse to fill a file system to its brim for a copy that cannot be finished."""
+    readable = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=target)
+    try:
+        room = os.fstatvfs(readable)
+    finally:
+        os.close(readable)
+    free = room.f_bavail * room.f_frsize
+    if room.f_blocks and size > free:
+        reason = f"{size} bytes needed, {free} free"
+        raise NoRoomError(errno.ENOSPC, reason, final)
+
+
+def copy_bytes(source: int, target: int, size: int, progress: Progress) -> int:
+    """Copy ``size`` bytes in chunks by the cheapest way that works; return how many came."""
+    methods: list[Callable[[int, int, int, int], int]] = [_by_range, _by_sendfile, _by_hand]
+    offset, flushed = 0, 0
+    while offset < size:
+        try:
+            count = methods[0](source, target, offset, min(CHUNK, size - offset))
+        except OSError as error:
+            if error.errno not in _NEXT_METHOD or len(methods) == 1:
+                raise
+            count = 0
+        if count == 0:
+            if len(methods) == 1:
+                break  # the file got shorter
+            del methods[0]
+        offset += count
+        progress.advance(count)
+        if offset - flushed >= SYNC_EVERY:
+            os.fdatasync(target)
+            flushed = offset
+    return offset
+
+
+def _by_range(source: int, target: int, offset: int, count: int) -> int:
+    return os.copy_file_range(source, target, count, offset, offset)
+
+
+def _by_sendfile(source: int, target: int, offset: int, count: int) -> int:
+    os.lseek(target, offset, os.SEEK_SET)
+    return os.sendfile(target, source, offset, count)
+
+
+def _by_hand(source: int, target: int, offset: int, count: int) -> int:
+    data = os.pread(source, min(count, 1 << 20), offset)
+    return os.pwrite(target, data, offset)
+
+
+def copy_attributes(source: int, status: os.stat_result, target: int) -> None:
+    """Give a copy the owner (where that is allowed), mode, attributes and times of its source."""
+    mode = stat.S_IMODE(status.st_mode)
+    try:
+        os.fchown(target, status.st_uid, status.st_gid)
+    except OSError:
+        mode &= 0o1777  # set-user-id would mean another user now
+    os.fchmod(target, mode)
+    _copy_extended(source, target)
+    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def _copy_extended(source: int, target: int) -> None:
+    """Copy extended attributes as far as both file systems have them."""
+    try:
+        names = os.listxattr(source)
+    except OSError:
+        return
+    for name in names:
+        if name.startswith(_KEPT_ATTRIBUTES):
+            try:
+                os.setxattr(target, name, os.getxattr(source, name))
+            except OSError as error:
+                log.debug("Attribute %s is not kept: %s", printable(name), error.strerror)

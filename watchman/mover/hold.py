@@ -1,0 +1,95 @@
+"""Keeping writers out of a file for the microseconds of its rename."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+from types import TracebackType
+
+from watchman.filesystem import FILE_FLAGS, GONE, Look, Seen, look, version_of
+from watchman.model import Delivery, Version
+
+
+class Hold:
+    """A look at a file that keeps the read lease until it is closed.
+
+    Whoever opens the file for writing meanwhile waits in open(2), and :meth:`wanted` says so: the
+    rename can then be undone before the writer goes on. Without a lease (``Seen.UNTESTED``) it
+    is a look and nothing more. The process must ignore SIGIO.
+    """
+
+    __slots__ = ("_descriptor", "look")
+
+    def __init__(self, name: str, directory: int) -> None:
+        self._descriptor = -1
+        try:
+            descriptor = os.open(name, FILE_FLAGS, dir_fd=directory)
+        except OSError:
+            self.look = look(name, directory)
+            return
+        try:
+            fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+            status = os.fstat(descriptor)
+        except OSError:
+            os.close(descriptor)
+            self.look = look(name, directory)
+            return
+        self._descriptor = descriptor
+        if status.st_nlink == 0 or not stat.S_ISREG(status.st_mode):
+            self.look = GONE
+        else:
+            self.look = Look(Seen.COMPLETE, version_of(status), status.st_ctime_ns)
+
+    def wanted(self) -> bool:
+        """Say whether somebody waits to write to the file."""
+        if self._descriptor < 0:
+            return False
+        return fcntl.fcntl(self._descriptor, fcntl.F_GETLEASE) != fcntl.F_RDLCK
+
+    def close(self) -> None:
+        """Give the lease back."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __enter__(self) -> Hold:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def is_tree(row: Delivery) -> bool:
+    """Say whether the delivery is a whole directory."""
+    return row.kind == "directories"
+
+
+def same(row: Delivery, version: Version | None) -> bool:
+    """Say whether ``version`` is the one that was recorded.
+
+    A directory is the same as long as its inode is: its size and mtime change with its entries.
+    """
+    if version is None:
+        return False
+    if is_tree(row):
+        return version.inode == row.version.inode
+    return version.same_content(row.version)
+
+
+def look_at(row: Delivery, name: str, directory: int) -> Look:
+    """Look at an entry as the unit that the delivery is: a file or a directory."""
+    if not is_tree(row):
+        return look(name, directory)
+    try:
+        status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except OSError:
+        return GONE
+    if not stat.S_ISDIR(status.st_mode):
+        return Look(Seen.OTHER)
+    return Look(Seen.COMPLETE, version_of(status), status.st_ctime_ns)

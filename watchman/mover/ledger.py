@@ -1,0 +1,81 @@
+"""What the mover needs of the others: the journal, and its host's callbacks."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+from watchman.model import Delivery, State
+from watchman.text import printable
+
+log = logging.getLogger("watchman.notify")
+
+
+class Ledger(Protocol):
+    """What the mover needs of the journal. Called from several threads, one at a time."""
+
+    def page_moving(self, after: int, limit: int) -> list[Delivery]:
+        """Return the rows in state MOVING with seq > ``after``, by seq, at most ``limit``."""
+        ...
+
+    def redirect(self, seq: int, final: str) -> None:
+        """Record a new final path; durable when it returns."""
+        ...
+
+    def note(self, changes: Sequence[tuple[int, State, str]]) -> None:
+        """Record (seq, new state, reason) for all, durable together when it returns."""
+        ...
+
+
+class Host(NamedTuple):
+    """What the lanes of one mover share."""
+
+    ledger: Ledger
+    watch_root_of: Callable[[str], str]
+    on_moved: Callable[[list[Delivery]], None]
+    on_changed: Callable[[list[str]], None]
+    copies: int
+    stop: threading.Event
+    died: Callable[[BaseException], None]
+    """Called with what ended a thread."""
+    inherited: Callable[[int], bool]
+    """Says whether a row was there when the mover started."""
+    has_room: Callable[[], None]
+    """Called when a lane has worked off rows."""
+
+
+class Scribe:
+    """Writes redirects in the ledger, and each move in the log, once."""
+
+    def __init__(self, host: Host) -> None:
+        self._ledger = host.ledger
+        self._of_earlier_run = host.inherited
+        self._unsynced: set[int] = set()
+        self._said: dict[int, str] = {}
+
+    def redirect(self, seq: int, final: str) -> None:
+        """Record a new final path; durable when it returns."""
+        self._ledger.redirect(seq, final)
+
+    def inherited(self, seq: int) -> bool:
+        """Say whether the file may have been moved already, and not noted."""
+        return seq in self._unsynced or self._of_earlier_run(seq)
+
+    def not_synced(self, seq: int) -> None:
+        """Remember a file that was moved, but could not be made durable."""
+        self._unsynced.add(seq)
+
+    def say(self, row: Delivery) -> None:
+        """Write the line that operators rely on; a retry is not another move."""
+        if self._said.get(row.seq) == row.final:
+            return
+        self._said[row.seq] = row.final
+        if log.isEnabledFor(logging.INFO):
+            log.info("Moving %s to %s", printable(row.source), printable(row.final))
+
+    def forget(self, seq: int) -> None:
+        """Forget a row that is done with."""
+        self._said.pop(seq, None)
+        self._unsynced.discard(seq)

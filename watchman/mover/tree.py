@@ -1,0 +1,153 @@
+"""Whole directories: walked, copied, compared and removed through descriptors only."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from watchman.filesystem import DIRECTORY_FLAGS, Seen, look
+from watchman.model import State
+from watchman.mover.copy import Progress, copy_attributes, copy_file
+from watchman.mover.outcome import Ended, Odd
+from watchman.mover.syscalls import status_of
+
+DEEPEST = 100
+"""Levels of directories that are followed: each costs descriptors."""
+
+_TICK_NS = 2_000_000_000
+_COARSEST_NS = 100
+_CANNOT_SEE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES})
+
+
+def same_time(wanted_ns: int, found_ns: int) -> bool:
+    """Compare an mtime with its copy on a file system that keeps it less exactly.
+
+    FAT keeps even seconds, NTFS 100 ns, ext3 and others whole seconds.
+    """
+    if wanted_ns == found_ns:
+        return True
+    return found_ns % _COARSEST_NS == 0 and abs(wanted_ns - found_ns) < _TICK_NS
+
+
+@contextmanager
+def opened(name: str, directory: int) -> Iterator[int]:
+    """Open a directory entry that must be a real directory, for reading."""
+    descriptor = os.open(name, DIRECTORY_FLAGS, dir_fd=directory)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _entries(directory: int) -> list[tuple[str, os.stat_result]]:
+    found = ((name, status_of(name, directory)) for name in sorted(os.listdir(directory)))
+    return [(name, status) for name, status in found if status is not None]
+
+
+def busy(name: str, directory: int, depth: int = 0) -> bool:
+    """Say whether anybody has a file in the tree open for writing, as far as can be seen."""
+    try:
+        with opened(name, directory) as here:
+            return any(_is_busy(entry, status, here, depth) for entry, status in _entries(here))
+    except OSError as error:
+        if error.errno in _CANNOT_SEE:
+            return False
+        raise
+
+
+def _is_busy(entry: str, status: os.stat_result, here: int, depth: int) -> bool:
+    if stat.S_ISREG(status.st_mode):
+        return look(entry, here).seen is Seen.BUSY
+    return stat.S_ISDIR(status.st_mode) and depth < DEEPEST and busy(entry, here, depth + 1)
+
+
+def size_of(name: str, directory: int, depth: int = 0) -> int:
+    """Return the bytes in the tree's files. Raises Ended for what cannot be copied."""
+    if depth > DEEPEST:
+        raise Ended(State.FAILED, f"deeper than {DEEPEST} directories: cannot be copied")
+    total = 0
+    with opened(name, directory) as here:
+        for entry, status in _entries(here):
+            if stat.S_ISREG(status.st_mode):
+                total += status.st_size
+            elif stat.S_ISDIR(status.st_mode):
+                total += size_of(entry, here, depth + 1)
+            elif not stat.S_ISLNK(status.st_mode):
+                raise Ended(
+                    State.FAILED,
+                    "holds a FIFO, socket or device, which is not copied to another file system",
+                )
+    return total
+
+
+def copy_tree(name: str, directory: int, new: str, new_directory: int, progress: Progress) -> None:
+    """Copy a directory to a name that must not exist, and make every part of it durable."""
+    os.mkdir(new, 0o700, dir_fd=new_directory)
+    with opened(name, directory) as here, opened(new, new_directory) as there:
+        for entry, status in _entries(here):
+            _copy_entry(entry, status, here, there, progress)
+        copy_attributes(here, os.fstat(here), there)
+        os.fsync(there)
+
+
+def _copy_entry(
+    entry: str, status: os.stat_result, here: int, there: int, progress: Progress
+) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        copy_tree(entry, here, entry, there, progress)
+    elif stat.S_ISREG(status.st_mode):
+        copy_file(entry, here, entry, there, progress)
+    elif stat.S_ISLNK(status.st_mode):
+        os.symlink(os.readlink(entry, dir_fd=here), entry, dir_fd=there)
+        os.utime(
+            entry,
+            ns=(status.st_atime_ns, status.st_mtime_ns),
+            dir_fd=there,
+            follow_symlinks=False,
+        )
+    else:
+        raise Odd  # size_of() refused such a thing: it came in since
+
+
+def same_tree(name: str, directory: int, other: str, other_directory: int) -> bool:
+    """Say whether two trees have the same names, types, sizes, file times and link targets."""
+    with opened(name, directory) as here, opened(other, other_directory) as there:
+        ours, theirs = _entries(here), dict(_entries(there))
+        if [entry for entry, _ in ours] != sorted(theirs):
+            return False
+        return all(_same_entry(entry, status, theirs[entry], here, there) for entry, status in ours)
+
+
+def _same_entry(
+    entry: str, ours: os.stat_result, theirs: os.stat_result, here: int, there: int
+) -> bool:
+    if stat.S_IFMT(ours.st_mode) != stat.S_IFMT(theirs.st_mode):
+        return False
+    if stat.S_ISDIR(ours.st_mode):
+        return same_tree(entry, here, entry, there)
+    if stat.S_ISLNK(ours.st_mode):
+        return os.readlink(entry, dir_fd=here) == os.readlink(entry, dir_fd=there)
+    return ours.st_size == theirs.st_size and same_time(ours.st_mtime_ns, theirs.st_mtime_ns)
+
+
+def remove_tree(name: str, directory: int, check: Callable[[], None] = lambda: None) -> None:
+    """Remove a tree, or a file, of our own; it may be gone already.
+
+    ``check`` is called before each directory and may raise to stop half-way.
+    """
+    check()
+    try:
+        with opened(name, directory) as here:
+            for entry, status in _entries(here):
+                if stat.S_ISDIR(status.st_mode):
+                    remove_tree(entry, here, check)
+                else:
+                    os.unlink(entry, dir_fd=here)
+        os.rmdir(name, dir_fd=directory)
+    except FileNotFoundError:
+        return
+    except NotADirectoryError:
+        os.unlink(name, dir_fd=directory)

@@ -1,0 +1,258 @@
+"""Handing the journal's rows to the lanes, without holding them in memory."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from watchman.model import Delivery, State
+from watchman.mover.lane import BATCH, Lane
+from watchman.mover.ledger import Host, Ledger
+from watchman.mover.trouble import WHOLE
+
+log = logging.getLogger("watchman.mover")
+
+
+class CopyStatus(NamedTuple):
+    """A copy to another file system, in progress. Sizes in bytes."""
+
+    source: str
+    final: str
+    done: int
+    total: int
+
+
+class MoveStatus(NamedTuple):
+    """How it stands with one MOVES entry."""
+
+    source: str
+    root: str
+    waiting: int
+    """Rows in hand; more may wait in the journal."""
+    stuck_since_ns: int | None
+    """When moving to this root stopped altogether; None while it goes on."""
+    reason: str
+    """Why it is stuck; empty while it is not."""
+    troubles: tuple[tuple[int, str], ...]
+    """(since_ns, what and where) for what holds up single directories or files."""
+    copies: tuple[CopyStatus, ...]
+
+
+class _Serial:
+    """The ledger, one call at a time: the lanes are threads."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._lock = threading.Lock()
+
+    def page_moving(self, after: int, limit: int) -> list[Delivery]:
+        with self._lock:
+            return self._ledger.page_moving(after, limit)
+
+    def redirect(self, seq: int, final: str) -> None:
+        with self._lock:
+            self._ledger.redirect(seq, final)
+
+    def note(self, changes: Sequence[tuple[int, State, str]]) -> None:
+        with self._lock:
+            self._ledger.note(changes)
+
+
+class Mover:
+    """Brings the files of deliveries in state MOVING to their final paths.
+
+    One thread reads the journal; each MOVES entry has a lane with a thread of its own, and
+    threads for copies (``copies`` per entry) where the destination is on another file system.
+    ``on_moved`` and ``on_changed`` are called from these threads and must not block for long.
+    The process must ignore SIGIO (see ``filesystem.look``).
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        roots: Sequence[tuple[str, str]],
+        watch_root_of: Callable[[str], str],
+        on_moved: Callable[[list[Delivery]], None],
+        on_changed: Callable[[list[str]], None],
+        *,
+        copies: int = 4,
+    ) -> None:
+        """``roots`` are the MOVES: (source directory, destination root)."""
+        self.error: BaseException | None = None
+        """What ended a thread; the process cannot go on then."""
+        self._ledger = _Serial(ledger)
+        self._stop = threading.Event()
+        self._ready = threading.Condition()
+        self._woken = True
+        self._rescan = False
+        self._cursor = 0
+        self._inherited_until: int | None = None
+        host = Host(
+            self._ledger,
+            watch_root_of,
+            on_moved,
+            on_changed,
+            copies,
+            self._stop,
+            self._died,
+            self._is_inherited,
+            self._rouse,
+        )
+        longest_first = sorted(roots, key=lambda entry: len(entry[0]), reverse=True)
+        self._lanes = [Lane(source, root, host) for source, root in longest_first]
+        self._thread = threading.Thread(target=self._run, name="mover-dispatch", daemon=True)
+
+    def start(self) -> None:
+        """Start moving: first what was left behind, then what :meth:`wake` announces."""
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Say that rows were recorded, or that a changed one was refreshed. Never blocks."""
+        self._rouse()
+        for lane in self._lanes:
+            lane.nudge()
+
+    def rescan(self) -> None:
+        """Say that older rows came back to MOVING (an operator's retry): read all again."""
+        with self._ready:
+            self._rescan = True
+        self.wake()
+
+    def stop(self, timeout: float) -> None:
+        """Finish the file in hand, give up copies, and wait ``timeout`` seconds at most."""
+        deadline = time.monotonic() + timeout
+        self._stop.set()
+        self._rouse()
+        for lane in self._lanes:
+            lane.wake()
+        for lane in self._lanes:
+            lane.join(deadline)
+        if self._thread.ident is not None:
+            self._thread.join(max(0.0, deadline - time.monotonic()))
+
+    def status(self) -> list[MoveStatus]:
+        """Say for each MOVES entry what is being done and what stands in the way."""
+        return [_status(lane) for lane in self._lanes]
+
+    def _rouse(self) -> None:
+        with self._ready:
+            self._woken = True
+            self._ready.notify()
+
+    def _died(self, error: BaseException) -> None:
+        if self.error is None:
+            self.error = error
+        log.critical("The mover cannot go on: %s: %s", type(error).__name__, error)
+        self._stop.set()
+        self._rouse()
+        for lane in self._lanes:
+            lane.wake()
+
+    def _run(self) -> None:
+        try:
+            while self._wait():
+                self._dispatch()
+        except Exception as error:  # noqa: BLE001 — handed to the service, which ends the process
+            self._died(error)
+
+    def _wait(self) -> bool:
+        with self._ready:
+            while not (self._woken or self._stop.is_set()):
+                self._ready.wait()
+            self._woken = False
+            if self._rescan:
+                self._rescan = False
+                self._cursor = 0
+            return not self._stop.is_set()
+
+    def _dispatch(self) -> None:
+        """Hand out everything there is, page by page, a page of each lane's arrears between."""
+        more = True
+        while more and not self._stop.is_set():
+            more = self._next_page()
+            for lane in self._lanes:
+                if lane.behind is not None and lane.room():
+                    more = self._catch_up(lane) or more
+
+    def _is_inherited(self, seq: int) -> bool:
+        return self._inherited_until is None or seq <= self._inherited_until
+
+    def _next_page(self) -> bool:
+        rows = self._ledger.page_moving(self._cursor, BATCH)
+        shares: dict[int, list[Delivery]] = {}
+        for row in rows:
+            index = self._lane_of(row)
+            if index is None:
+                self._refuse(row)
+            else:
+                shares.setdefault(index, []).append(row)
+        before = self._cursor
+        if rows:
+            self._cursor = rows[-1].seq
+        for index, share in shares.items():
+            self._hand_over(self._lanes[index], share, before)
+        if len(rows) < BATCH and self._inherited_until is None:
+            self._inherited_until = self._cursor  # the end of the first reading
+        return len(rows) == BATCH
+
+    def _hand_over(self, lane: Lane, share: list[Delivery], before: int) -> None:
+        if lane.behind is not None:
+            return  # in order: this row's turn comes with the arrears
+        room = lane.room()
+        if room < len(share):
+            lane.behind = share[room - 1].seq if room else before
+        if room:
+            lane.accept(share[:room])
+
+    def _catch_up(self, lane: Lane) -> bool:
+        """Hand one page of arrears to a lane; say whether there may be another."""
+        after = lane.behind or 0
+        rows = self._ledger.page_moving(after, BATCH)
+        if not rows or rows[0].seq > self._cursor:
+            lane.behind = None
+            return False
+        room = lane.room()
+        if not room:
+            return False
+        share = [row for row in rows if row.seq <= self._cursor and self._is_for(row, lane)]
+        lane.behind = rows[-1].seq if room >= len(share) else share[room - 1].seq
+        lane.accept(share[:room])
+        return lane.room() > 0
+
+    def _is_for(self, row: Delivery, lane: Lane) -> bool:
+        index = self._lane_of(row)
+        return index is not None and self._lanes[index] is lane
+
+    def _lane_of(self, row: Delivery) -> int | None:
+        """Return the lane by source and root, else by root alone: MOVES may have changed."""
+        same_root = None
+        for index, lane in enumerate(self._lanes):
+            if row.final.startswith(lane.root.rstrip("/") + "/"):
+                if row.source.startswith(lane.source.rstrip("/") + "/"):
+                    return index
+                same_root = index
+        return same_root
+
+    def _refuse(self, row: Delivery) -> None:
+        reason = "no MOVES entry leads to its destination any more; restore it, then retry"
+        self._ledger.note([(row.seq, State.FAILED, reason)])
+
+
+def _status(lane: Lane) -> MoveStatus:
+    troubles = dict(lane.troubles.active)
+    whole = troubles.pop(WHOLE, None)
+    return MoveStatus(
+        lane.source,
+        lane.root,
+        lane.waiting(),
+        whole.since_ns if whole else None,
+        whole.reason if whole else "",
+        tuple((trouble.since_ns, trouble.reason) for trouble in troubles.values()),
+        tuple(
+            CopyStatus(copy.source, copy.final, copy.done, copy.total)
+            for copy in lane.copiers.running()
+        ),
+    )

@@ -19,7 +19,7 @@ def version() -> str:
 
 def description() -> str:
     """Return the README, which a checkout that is being assembled may not have yet."""
-    readme = HERE / "README.md"
+    readme = HERE / "README.rst"
     return readme.read_text(encoding="utf-8") if readme.exists() else ""
 
 
@@ -28,7 +28,7 @@ setup(
     version=version(),
     description="Watch upload directories; turn every completed upload into one Celery task.",
     long_description=description(),
-    long_description_content_type="text/markdown",
+    long_description_content_type="text/x-rst",
     author="the watchman authors",
     license="MIT",
     keywords=["inotify", "celery", "ftp", "proftpd", "sftp", "upload", "watch", "daemon"],

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from watchman import status
 from watchman.sources.inotify import Source
+from watchman.status.snapshot import WatchStatus
 from watchman.text import printable
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class Health:
 
     def snapshot(self, pipeline: Pipeline) -> status.Snapshot:
         """Return all that the pipeline knows of itself."""
-        watches: list[status.WatchStatus] = [
+        watches: list[WatchStatus] = [
             {
                 "path": root.watch.path,
                 "kind": root.watch.kind,

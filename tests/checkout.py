@@ -1,4 +1,4 @@
-"""The checkout that the tests run from, and fresh copies of it."""
+"""The checkout that the tests run from, and fresh copies of it, used as their users do."""
 
 from __future__ import annotations
 
@@ -36,3 +36,25 @@ def clone(to: Path) -> Path:
         (to / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, to / name)
     return to
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """Return what a login shell has: nothing that names the virtual environment of the tests."""
+    ours = {"PYTHON", "PYTHONPATH", "VIRTUAL_ENV", "WATCHMAN_CONFIG", "CELERY_BROKER_URL"}
+    return {name: value for name, value in os.environ.items() if name not in ours} | changes
+
+
+def run(
+    command: str | Path, *arguments: str, cwd: str | Path = "/", **changes: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end; ``changes`` are made to its environment."""
+    return subprocess.run(
+        [str(command), *arguments],
+        cwd=cwd,
+        env=environment(**changes),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
+from tests import checkout as checkouts
 from tests.servers.rabbitmq import RabbitServer
 from tests.servers.redis import RedisServer
+from tests.supervised import processes_of
 
 pytest_plugins = ["tests.servers.fixtures_ftp"]
 
@@ -41,3 +45,28 @@ def queue_name() -> Callable[[str], str]:
         return f"{word}{next(_numbers)}"
 
     return name
+
+
+@pytest.fixture(scope="session")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh checkout in which one command has been run, from another directory."""
+    fresh = checkouts.clone(tmp_path_factory.mktemp("checkout"))
+    done = checkouts.run(fresh / "bin" / "notify", "--version")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "watchman: preparing .venv (once)…\n"
+    return fresh
+
+
+@pytest.fixture
+def used_checkout(checkout: Path) -> Iterator[Path]:
+    """The same one, for a test that configures and runs watchman there."""
+    settings = checkout / "supervisord.conf"
+    before = settings.read_bytes()
+    yield checkout
+    left = processes_of(checkout)
+    for process in left:
+        process.kill()
+    settings.write_bytes(before)
+    (checkout / "config.py").unlink(missing_ok=True)
+    shutil.rmtree(checkout / "var", ignore_errors=True)
+    assert left == []

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import watchman
-from tests.checkout import clone
-from tests.servers import free_port
+from tests.checkout import clone, environment, run
 from tests.waiting import wait_until
 
 # Making a virtual environment takes seconds, or a minute where packages come from far away.
@@ -33,36 +30,8 @@ PREPARING = "watchman: preparing .venv (once)…\n"
 WAITING = "watchman: waiting for .venv, which another command is preparing…\n"
 
 
-def environment(**changes: str) -> dict[str, str]:
-    """Return what a login shell has: nothing that names the virtual environment of the tests."""
-    kept = {k: v for k, v in os.environ.items() if k not in {"PYTHON", "VIRTUAL_ENV", "PYTHONPATH"}}
-    return kept | changes
-
-
-def run(
-    command: str | Path, *arguments: str, cwd: str | Path = "/", **changes: str
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [str(command), *arguments],
-        cwd=cwd,
-        env=environment(**changes),
-        capture_output=True,
-        text=True,
-        timeout=500,
-        check=False,
-    )
-
-
 def assert_version(done: subprocess.CompletedProcess[str], stderr: str = "") -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, VERSION, stderr)
-
-
-@pytest.fixture(scope="module")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fresh checkout in which one command has been run, from another directory."""
-    fresh = clone(tmp_path_factory.mktemp("checkout"))
-    assert_version(run(fresh / "bin" / "notify", "--version"), PREPARING)
-    return fresh
 
 
 @pytest.fixture
@@ -191,55 +160,3 @@ def test_without_ensurepip_it_names_the_package(fresh: Path, tmp_path: Path) -> 
         f"watchman: {python} cannot make a virtual environment (no ensurepip):"
         " apt install python3-venv\n"
     )
-
-
-@pytest.fixture
-def supervised(checkout: Path, tmp_path: Path) -> Iterator[Path]:
-    """The checkout with a configuration, and supervisord.conf on a port of its own."""
-    uploads = tmp_path / "uploads"
-    uploads.mkdir()
-    broker = f"redis://127.0.0.1:{free_port()}/0"
-    (checkout / "config.py").write_text(
-        f"BROKERS = {json.dumps({'test': broker})}\n"
-        f"WATCHES = [{{'path': {str(uploads)!r}}}]\n"
-        f"PATTERNS = [({str(uploads / '*')!r}, {{'broker': 'test', 'task': 'test'}})]\n"
-    )
-    settings = checkout / "supervisord.conf"
-    before = settings.read_text()
-    assert "127.0.0.1:9001" in before
-    settings.write_text(before.replace("127.0.0.1:9001", f"127.0.0.1:{free_port()}"))
-    yield checkout
-    run(checkout / "bin" / "supervisorctl", "shutdown")
-    socket = checkout / "var" / "supervisor.sock"
-    wait_until(lambda: not socket.exists(), 40.0, "supervisord to end")
-    settings.write_text(before)
-
-
-def test_supervisord_keeps_notify_running(supervised: Path, tmp_path: Path) -> None:
-    done = run(supervised / "bin" / "supervisord", cwd=tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
-    log = supervised / "var" / "log" / "notify.log"
-
-    def status() -> str:
-        shown = run(supervised / "bin" / "supervisorctl", "status").stdout
-        assert "FATAL" not in shown, log.read_text()
-        return shown
-
-    def running_as(other_than: int = 0) -> int:
-        found = re.search(r"notify +RUNNING +pid (\d+)", status())
-        pid = int(found[1]) if found else 0
-        return pid if pid != other_than else 0
-
-    first = wait_until(running_as, 20.0, "notify to run", interval=0.2)
-    # Not a shell between the two: supervisord's signals reach notify itself.
-    assert b"python" in Path(f"/proc/{first}/cmdline").read_bytes()
-    os.kill(first, signal.SIGKILL)
-    wait_until(lambda: running_as(first), 20.0, "notify to run again", interval=0.2)
-
-    stopped = run(supervised / "bin" / "supervisorctl", "stop", "notify")
-    assert stopped.stdout == "notify: stopped\n"
-    assert "STOPPED" in status()
-    ends = re.findall(
-        r"stopped: notify \(([^)]*)\)", (supervised / "var/log/supervisord.log").read_text()
-    )
-    assert ends == ["exit status 0"]

@@ -55,6 +55,9 @@ class Arrivals(Generic[Key]):
     def __len__(self) -> int:
         return len(self._waiting)
 
+    def __contains__(self, key: Key) -> bool:
+        return key in self._waiting
+
     def complete(
         self, key: Key, look: Look, now: float, now_ns: int, *, closed: bool, settle: float | None
     ) -> bool:

@@ -1,23 +1,23 @@
 """The command ``notify``: one function a command, and the only place where an error becomes an
-exit status: 0 done, 1 it did not work, 2 usage, 78 bad configuration."""
+exit status: 0 done, 1 it did not work, 2 usage, 78 bad configuration.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 import click
 
 from watchman import __version__
+from watchman.commands import control, deliveries
+from watchman.commands.common import as_json_option, common, dry_run, load, print_json
 from watchman.errors import WatchmanError
 from watchman.model import Broker, Config
 from watchman.text import printable
-
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class _Commands(click.Group):
@@ -36,42 +36,13 @@ class _Commands(click.Group):
             ctx.exit(0)
 
 
-def _remember(ctx: click.Context, parameter: click.Parameter, value: Any) -> Any:
-    """Keep an option that may stand before or after the command's name."""
-    options = ctx.ensure_object(dict)
-    if value or parameter.name not in options:
-        options[parameter.name] = value
-    return value
-
-
-def _common(function: Function) -> Function:
-    """Add the options that every command takes."""
-    return click.option(
-        "--config",
-        metavar="FILE",
-        expose_value=False,
-        callback=_remember,
-        help="The configuration; default: $WATCHMAN_CONFIG, else config.py.",
-    )(function)
-
-
-_dry_run = click.option(
-    "--dry-run",
-    is_flag=True,
-    expose_value=False,
-    callback=_remember,
-    help="Log what would be moved and sent; move and send nothing.",
-)
-_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-
-
 @click.group(
     cls=_Commands,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@_common
-@_dry_run
+@common
+@dry_run
 @click.version_option(__version__, prog_name="watchman", message="%(prog)s %(version)s")
 @click.pass_context
 def main(ctx: click.Context) -> None:
@@ -83,46 +54,30 @@ def main(ctx: click.Context) -> None:
         ctx.invoke(run)
 
 
-def _load() -> Config:
-    """Load the configuration that this command was given. Raises ConfigError."""
-    from watchman import brokers, config, processors
-
-    options = click.get_current_context().ensure_object(dict)
-    loaded = config.load(
-        options.get("config"),
-        check_url=brokers.check_url,
-        check_processor=processors.check,
-    )
-    if options.get("dry_run"):
-        loaded = dataclasses.replace(loaded, dry_run=("*",))
-    return loaded
-
-
 @main.command()
-@_common
-@_dry_run
-@click.pass_context
-def run(ctx: click.Context) -> None:
+@common
+@dry_run
+def run() -> None:
     """Run in the foreground; SIGTERM ends it, SIGHUP reloads the configuration."""
     from watchman.service import Service
 
-    Service(_load).run()
+    Service(load).run()
 
 
 @main.command()
-@_common
-@_as_json
+@common
+@as_json_option
 @click.pass_context
 def check(ctx: click.Context, as_json: bool) -> None:
     """Read the configuration and test all that it names; change nothing."""
     from watchman import checks
 
-    config = _load()
+    config = load()
     for warning in config.warnings:
         click.echo(f"notify: {warning}", err=True)
     results = checks.check(config, check_broker=lambda broker: _check_broker(config, broker))
     if as_json:
-        _print_json([dataclasses.asdict(result) for result in results])
+        print_json([dataclasses.asdict(result) for result in results])
     else:
         for result in results:
             mark = click.style("ok  ", "green") if result.ok else click.style("BAD ", "red")
@@ -143,17 +98,17 @@ def _check_broker(config: Config, broker: Broker) -> str | None:
 
 
 @main.command()
-@_common
-@_as_json
+@common
+@as_json_option
 @click.argument("paths", nargs=-1, required=True, type=click.Path())
 def match(paths: Sequence[str], as_json: bool) -> None:
     """Say for each PATH which watch, pattern, task, broker, queue and destination it would get."""
     from watchman import checks
 
-    config = _load()
+    config = load()
     matches = [checks.match(config, os.path.abspath(path)) for path in paths]
     if as_json:
-        _print_json([dataclasses.asdict(match) for match in matches])
+        print_json([dataclasses.asdict(match) for match in matches])
         return
     for found in matches:
         click.echo(found.text())
@@ -168,5 +123,5 @@ def demo(once: bool) -> None:
     Demo(click.echo).run(once=once)
 
 
-def _print_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=2, default=str))
+for _command in (*control.COMMANDS, *deliveries.COMMANDS):
+    main.add_command(_command)

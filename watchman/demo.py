@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import tempfile
@@ -57,8 +58,12 @@ class Demo:
     def run(self, *, once: bool) -> None:
         """Show the samples; then, unless ``once``, whatever is dropped until Ctrl-C.
 
-        Raises WatchmanError if a sample's task does not arrive.
+        Raises WatchmanError if a sample's task does not arrive. SIGTERM and SIGHUP (a terminal
+        that is closed) end it as Ctrl-C does.
         """
+        # Without this the daemon and the worker would live on, each in a session of its own.
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.default_int_handler)
         with tempfile.TemporaryDirectory(prefix="watchman-demo-") as name:
             scratch = Path(name)
             upload, storage = scratch / "upload", scratch / "storage"
@@ -66,19 +71,24 @@ class Demo:
             storage.mkdir()
             config = scratch / "config.py"
             config.write_text(CONFIG.format(upload=str(upload), storage=str(storage)))
-            with self._processes(scratch, config), contextlib.suppress(KeyboardInterrupt):
-                self._show_samples(upload, storage)
-                if not once:
-                    self._echo(f"Drop .csv or .nc files into {upload}; Ctrl-C ends the demo.")
-                    while True:
-                        self._show(*self._next(None))
+            with self._processes(scratch, config):
+                try:
+                    self._show_samples(upload, storage)
+                    if not once:
+                        self._echo(f"Drop .csv or .nc files into {upload}; Ctrl-C ends the demo.")
+                        while True:
+                            self._show(*self._next(None))
+                except KeyboardInterrupt:
+                    if once:
+                        raise WatchmanError("the demo was ended before all tasks came") from None
 
     @contextlib.contextmanager
     def _processes(self, scratch: Path, config: Path) -> Iterator[None]:
         state = scratch / "var"
         state.mkdir(mode=0o700)
         environment = {**os.environ, "WATCHMAN_DEMO_STATE": str(state)}
-        environment.pop("CELERY_BROKER_URL", None)
+        for variable in ("CELERY_BROKER_URL", "CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL"):
+            environment.pop(variable, None)
         daemon = [sys.executable, "-m", "watchman", "run", "--config", str(config)]
         worker = [sys.executable, "-m", "celery", "-A", "watchman.brokers.showcase", "--quiet"]
         worker += ["worker", "--pool", "solo", "--loglevel", "ERROR", "--without-gossip"]

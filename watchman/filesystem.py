@@ -26,7 +26,7 @@ class Seen(enum.Enum):
     COMPLETE = "complete"
     """A regular file that nobody has open for writing."""
     BUSY = "busy"
-    """A regular file that somebody has open for writing."""
+    """A regular file that somebody has open for writing; or nothing can be told at the moment."""
     UNTESTED = "untested"
     """A regular file on which the lease test cannot be made: the settle rule decides."""
     OTHER = "other"
@@ -36,7 +36,7 @@ class Seen(enum.Enum):
 
 
 class Look(NamedTuple):
-    """The answer of :func:`look`; ``version`` is set for the first three kinds."""
+    """The answer of :func:`look`; a file that is complete or untested has a ``version``."""
 
     seen: Seen
     version: Version | None = None
@@ -47,8 +47,18 @@ class Look(NamedTuple):
 GONE = Look(Seen.GONE)
 OTHER = Look(Seen.OTHER)
 
+CANNOT_TELL = Look(Seen.BUSY)
+"""Something is there and cannot be looked at now: look again later."""
+
 # No entry, a component that is no directory (any more), or one that became a symlink.
-_GONE_ERRNOS = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE})
+GONE_ERRNOS = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE})
+# A symlink, a socket, a device without a driver.
+_OTHER_ERRNOS = frozenset({errno.ELOOP, errno.ENXIO, errno.ENODEV})
+# No descriptor or memory left; or another program's write lease, which this open has recalled.
+_LATER_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
+
+PATH_MAX = 4095
+"""Bytes in the longest path that open(2) takes (limits.h, without the closing NUL)."""
 
 
 def version_of(status: os.stat_result) -> Version:
@@ -80,8 +90,17 @@ def open_directory(root: str, relative: str) -> int:
     return descriptor
 
 
-def look(name: str, directory: int) -> Look:
+def is_too_long(path: str) -> bool:
+    """Say whether no program can open ``path`` as it is."""
+    return len(path) > PATH_MAX // 4 and len(os.fsencode(path)) > PATH_MAX
+
+
+def look(name: str, directory: int, *, closed: bool = False) -> Look:
     """Look at the entry ``name`` of the directory descriptor ``directory``.
+
+    ``closed``: somebody has just closed it after writing, so that it is hardly anything but a
+    file. Of other things not even the type is known, and opening a FIFO lets go a writer that
+    waits for its reader, opening a device can do anything: their type is asked for first.
 
     A file counts as complete after the lease test: a read lease is only granted while nobody
     has the file open for writing, through any descriptor or live memory map (fcntl(2)). The
@@ -89,12 +108,18 @@ def look(name: str, directory: int) -> Look:
     calling process must ignore SIGIO.
     """
     try:
+        if not closed:
+            status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+            if not stat.S_ISREG(status.st_mode):
+                return OTHER
         descriptor = os.open(name, FILE_FLAGS, dir_fd=directory)
     except OSError as error:
-        if error.errno in (errno.ELOOP, errno.ENXIO):
-            return OTHER  # a symlink, or a socket
-        if error.errno in _GONE_ERRNOS:
+        if error.errno in _OTHER_ERRNOS:
+            return OTHER
+        if error.errno in GONE_ERRNOS:
             return GONE
+        if error.errno in _LATER_ERRNOS:
+            return CANNOT_TELL
         return _look_without_opening(name, directory)
     try:
         try:
@@ -119,8 +144,9 @@ def _look_without_opening(name: str, directory: int) -> Look:
     """What can be said of a file that may not be opened for reading."""
     try:
         status = os.stat(name, dir_fd=directory, follow_symlinks=False)
-    except OSError:
-        return GONE
+    except OSError as error:
+        # Where the directory must not be searched, its files are not gone.
+        return GONE if error.errno in GONE_ERRNOS else CANNOT_TELL
     if not stat.S_ISREG(status.st_mode):
         return OTHER
     return Look(Seen.UNTESTED, version_of(status), status.st_ctime_ns)

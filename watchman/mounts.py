@@ -1,38 +1,106 @@
-"""What kind of file system a path is on."""
+"""What kind of file system a path is on, and when that changes."""
 
 from __future__ import annotations
 
 import os
 import re
+import select
+from typing import NamedTuple
+
+from watchman.model import Watch
+
+MOUNTINFO = "/proc/self/mountinfo"
+_POINT = 4
 
 REMOTE = frozenset(
     {
-        *("9p", "afs", "autofs", "ceph", "cifs", "davfs", "fuse", "fuse.glusterfs", "fuse.s3fs"),
-        *("fuse.sshfs", "glusterfs", "lustre", "ncpfs", "nfs", "nfs4", "smb3", "smbfs", "vboxsf"),
-        *("virtiofs", "vmhgfs"),
+        *("9p", "afs", "autofs", "beegfs", "ceph", "cifs", "coda", "davfs", "fuse", "gfs2"),
+        *("glusterfs", "gpfs", "lustre", "ncpfs", "nfs", "nfs4", "ocfs2", "orangefs", "panfs"),
+        *("prl_fs", "pvfs2", "smb2", "smb3", "smbfs", "vboxsf", "virtiofs", "vmhgfs"),
     }
 )
-"""Types of file systems that others can write to without a kernel event here."""
+"""Types of file systems that others can write to without a kernel event here; and ``fuse.*``."""
 
 
-def filesystem_type(path: str, mounts: str = "/proc/self/mountinfo") -> str:
-    """Return the type of the file system that ``path`` is on, such as ``ext4``; "" if unknown.
+class Mount(NamedTuple):
+    """One line of mountinfo, see proc_pid_mountinfo(5)."""
 
-    See proc_pid_mountinfo(5). Where several are mounted on one point, the last is on top.
-    """
+    id: int
+    """Unique as long as it is mounted."""
+    type: str
+    """Such as ``ext4``."""
+
+
+def is_remote(filesystem: str) -> bool:
+    """Say whether a file system of this type can change without a kernel event here."""
+    return filesystem in REMOTE or filesystem.startswith("fuse.")
+
+
+def is_polled(watch: Watch) -> bool:
+    """Say whether a watch is polled: it says so, or its file system gives no events."""
+    if watch.method == "auto":
+        return is_remote(filesystem_type(watch.path))
+    return watch.method == "poll"
+
+
+def mounts(path: str = MOUNTINFO) -> dict[str, Mount]:
+    """Return what is mounted, by mount point; where several are, the last is on top."""
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            lines = file.read().split("\n")
+    except OSError:
+        return {}
+    found: dict[str, Mount] = {}
+    for line in lines:
+        left, dash, right = line.partition(" - ")
+        fields = left.split(" ")
+        if dash and len(fields) > _POINT:
+            found[_unescape(fields[_POINT])] = Mount(int(fields[0]), right.split(" ")[0])
+    return found
+
+
+def filesystem_type(path: str, mountinfo: str = MOUNTINFO) -> str:
+    """Return the type of the file system that ``path`` is on, such as ``ext4``; "" if unknown."""
     path = os.path.realpath(path).rstrip("/") + "/"
     longest, found = 0, ""
-    try:
-        with open(mounts, encoding="utf-8", errors="surrogateescape") as file:
-            lines = file.read().splitlines()
-    except OSError:
-        return ""
-    for line in lines:
-        left, _, right = line.partition(" - ")
-        point = _unescape(left.split(" ")[4]).rstrip("/") + "/"
-        if path.startswith(point) and len(point) >= longest:
-            longest, found = len(point), right.split(" ")[0]
+    for point, mount in mounts(mountinfo).items():
+        prefix = point.rstrip("/") + "/"
+        if path.startswith(prefix) and len(prefix) >= longest:
+            longest, found = len(prefix), mount.type
     return found
+
+
+def below(path: str, table: dict[str, Mount]) -> dict[str, Mount]:
+    """Return what is mounted below ``path``, by the path as it is spelt there."""
+    real = os.path.realpath(path).rstrip("/") + "/"
+    prefix = path.rstrip("/") + "/"
+    return {
+        prefix + point[len(real) :]: mount
+        for point, mount in table.items()
+        if point.startswith(real) and len(point) > len(real)
+    }
+
+
+class Changes:
+    """Tells when something was mounted or unmounted: mountinfo can be polled (proc(5))."""
+
+    def __init__(self) -> None:
+        self._poll = select.poll()
+        self._descriptor = -1
+        try:
+            self._descriptor = os.open(MOUNTINFO, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return
+        self._poll.register(self._descriptor, select.POLLPRI)
+
+    def any(self) -> bool:
+        """Whether there was a change since the last call."""
+        return bool(self._poll.poll(0))
+
+    def close(self) -> None:
+        """Let go of mountinfo."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
 
 
 def _unescape(text: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 import signal
@@ -11,7 +10,8 @@ import sys
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-from watchman import brokers, config as configuration
+from watchman import brokers, locks
+from watchman import config as configuration
 from watchman.errors import AlreadyRunning, WatchmanError
 from watchman.journal import Journal
 from watchman.model import Config, Publisher
@@ -42,14 +42,13 @@ def locked(state_dir: str) -> Iterator[None]:
             "or name another directory"
         ) from error
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.read(descriptor, 32).decode("ascii", "replace").strip() or "unknown"
-            raise AlreadyRunning(
-                f"already running with process id {holder} on {state_dir}; stop it first, or "
-                "give this one another STATE_DIR"
-            ) from None
+        while not locks.take(descriptor):
+            holder = locks.holder(descriptor)
+            if holder is not None:
+                raise AlreadyRunning(
+                    f"already running with {locks.who(holder)} on {state_dir}; stop it first, or "
+                    "give this one another STATE_DIR"
+                )
         os.ftruncate(descriptor, 0)
         os.write(descriptor, b"%d\n" % os.getpid())
         yield
@@ -57,16 +56,28 @@ def locked(state_dir: str) -> Iterator[None]:
         os.close(descriptor)
 
 
+def _nothing() -> None:
+    """Do nothing."""
+
+
 class Service:
     """The daemon in the foreground.
 
     ``load`` reads the configuration; it is called again for each reload, and a mistake found
     then is logged and changes nothing. ``ready`` is called once, when everything is watched.
+    ``on_hangup`` is called from SIGHUP's handler, before a reload: it opens output files again,
+    and must neither log nor wait.
     """
 
-    def __init__(self, load: Callable[[], Config], ready: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        load: Callable[[], Config],
+        ready: Callable[[], None] = _nothing,
+        on_hangup: Callable[[], None] = _nothing,
+    ) -> None:
         self._load = load
         self._ready = ready
+        self._on_hangup = on_hangup
         self._pipeline: Pipeline | None = None
         self._reload = False
         self._stopping = False
@@ -74,12 +85,16 @@ class Service:
     def run(self) -> None:
         """Watch until SIGTERM or SIGINT. Raises WatchmanError for whatever ends it otherwise."""
         config = self._load()
+        # First: whoever finds the lock held may send any of these signals.
+        self._set_up_process()
         with locked(config.state_dir):
-            self._set_up_process()
             configuration.apply_logging(config)
             journal = Journal(config.state_dir)
             try:
                 self._watch(config, journal)
+            except BaseException:
+                journal.suspect()  # a broken file may be what has ended us
+                raise
             finally:
                 journal.close()
         log.info("Watching has been stopped")
@@ -89,14 +104,25 @@ class Service:
         while not self._stopping:
             for warning in config.warnings:
                 log.warning("%s", warning)
-            self._reload = False
             pipeline = self._pipeline = Pipeline(
-                config, journal, self._opener(config), resumed=resumed, ready=self._ready
+                config, journal, self._opener(config), resumed=resumed, ready=self._now_ready
             )
+            # A signal may have come before there was a pipeline to tell.
+            if self._interrupted:
+                pipeline.stop()
             pipeline.run()
             resumed = True
             if self._reload and not self._stopping:
+                self._reload = False
                 config = self._reloaded(config)
+
+    @property
+    def _interrupted(self) -> bool:
+        return self._stopping or self._reload
+
+    def _now_ready(self) -> None:
+        ready, self._ready = self._ready, _nothing
+        ready()
 
     def _opener(self, config: Config) -> Callable[[str], Publisher]:
         return lambda name: brokers.open_publisher(
@@ -128,14 +154,20 @@ class Service:
         signal.signal(signal.SIGTERM, self._on_stop)
         signal.signal(signal.SIGINT, self._on_stop)
         signal.signal(signal.SIGHUP, self._on_reload)
+        signal.signal(signal.SIGUSR1, self._on_rescan)
         sys.setswitchinterval(SWITCH_INTERVAL)
 
-    def _on_stop(self, number: int, frame: FrameType | None) -> None:
+    def _on_stop(self, _number: int, _frame: FrameType | None) -> None:
         self._stopping = True
         if self._pipeline is not None:
             self._pipeline.stop()
 
-    def _on_reload(self, number: int, frame: FrameType | None) -> None:
+    def _on_rescan(self, _number: int, _frame: FrameType | None) -> None:
+        if self._pipeline is not None:
+            self._pipeline.rescan()
+
+    def _on_reload(self, _number: int, _frame: FrameType | None) -> None:
+        self._on_hangup()
         self._reload = True
         if self._pipeline is not None:
             self._pipeline.stop()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from watchman.checks.trees import lease_test, walk, watch_limit
 from watchman.model import Broker, Config, Watch
-from watchman.mounts import REMOTE, filesystem_type
+from watchman.mounts import filesystem_type, is_remote
 
 LIMIT_SETTING = "fs.inotify.max_user_watches"
 
@@ -58,7 +58,7 @@ def check(
 
 def _is_polled(watch: Watch) -> bool:
     return watch.method == "poll" or (
-        watch.method == "auto" and filesystem_type(watch.path) in REMOTE
+        watch.method == "auto" and is_remote(filesystem_type(watch.path))
     )
 
 
@@ -84,7 +84,7 @@ def _check_watch(watch: Watch) -> tuple[list[Check], int, bool]:
                 "give this user read and search permission there",
             )
         )
-    if watch.method == "inotify" and kind in REMOTE:
+    if watch.method == "inotify" and is_remote(kind):
         checks.append(
             Check(
                 subject,
@@ -151,7 +151,7 @@ def _check_move(source: str, root: str) -> list[Check]:
 def _check_state(path: str) -> Check:
     found = _check_place("STATE_DIR", path)
     kind = filesystem_type(path)
-    if found.ok and kind in REMOTE:
+    if found.ok and is_remote(kind):
         return Check(
             found.subject,
             False,

@@ -69,7 +69,8 @@ def apply_logging(config: Config) -> None:
 
     try:
         with beside(os.path.dirname(config.path)):
-            logging.config.dictConfig(dict(config.logging))
+            # Unless the user says so, loggers that exist already (ours) go on.
+            logging.config.dictConfig({"disable_existing_loggers": False, **config.logging})
     except Exception as error:
         # dictConfig says which handler; its cause says why.
         reasons = [str(error), str(error.__cause__ or "")]

@@ -5,48 +5,80 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from typing import TypeVar
 
 from watchman.errors import JournalError
-from watchman.journal import schema
+from watchman.journal import damage, schema
+from watchman.journal.patience import Patience
+
+T = TypeVar("T")
 
 
 class Database:
     """The file at ``path``, made with the journal's tables if it is missing.
 
-    Readers never wait for the writer. Raises JournalError where it cannot be opened.
+    Readers never wait for the writer. A damaged file is set aside and begun anew with what can
+    still be read of it (:mod:`watchman.journal.damage`). Raises JournalError where the file
+    cannot be opened.
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self.patience = Patience(path)
         self._lock = threading.Lock()
         self._local = threading.local()
         self.on_rollback: list[Callable[[], None]] = []
         """Called when a transaction failed: what was learnt in it is not true."""
         self._connections: list[sqlite3.Connection] = []
         try:
-            self._writer = self._connect()
-            self._prepare()
-        except sqlite3.Error as error:
+            self._writer = self._open()
+        except (sqlite3.Error, OSError) as error:
+            self.close()
             raise JournalError(
                 f"the journal {path} cannot be opened: {error}; check the directory's "
                 "permissions and free space"
             ) from error
+
+    def _open(self) -> sqlite3.Connection:
+        """Return the writing connection, to a sound file."""
+        damage.finish(self.path)
+        try:
+            # The kernel's crash, not ours, damages files: but both leave the log behind, and a
+            # check takes half a second for 300 MB.
+            doubtful = damage.is_suspect(self.path)
+            writer = self._connect()
+            if doubtful:
+                damage.check(writer)
+            self._prepare(writer)
+        except sqlite3.DatabaseError as error:
+            if not damage.is_damage(error):
+                raise
+            self.close()
+            damage.replace(self.path, str(error))
+            writer = self._connect()
+            self._prepare(writer)
+        damage.clear(self.path)
+        # Who has to wait longer for another process is told so, and can still be stopped.
+        writer.execute("PRAGMA busy_timeout = 2000")
+        return writer
 
     def _connect(self, *, read_only: bool = False) -> sqlite3.Connection:
         connection = schema.connect(self.path, read_only=read_only)
         self._connections.append(connection)
         return connection
 
-    def _prepare(self) -> None:
-        (version,) = self._writer.execute("PRAGMA user_version").fetchone()
+    def _prepare(self, writer: sqlite3.Connection) -> None:
+        (version,) = writer.execute("PRAGMA user_version").fetchone()
         if version == 0:
-            schema.create(self._writer)
-        elif version != schema.SCHEMA_VERSION:
+            schema.create(writer)
+        elif version > schema.SCHEMA_VERSION:
             raise JournalError(
                 f"the journal {self.path} has schema {version}, this watchman knows "
                 f"{schema.SCHEMA_VERSION}; run the version of watchman that wrote it"
             )
+        else:
+            schema.migrate(writer, version)
 
     @property
     def reader(self) -> sqlite3.Connection:
@@ -56,22 +88,40 @@ class Database:
             connection = self._local.connection = self._connect(read_only=True)
         return connection
 
-    @contextlib.contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Write in one transaction; it is on disk when the block has ended."""
-        with self._lock:
+    def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run ``work`` in one transaction; what it did is on disk when this returns.
+
+        Where the disk is full or fails, this waits until it works, and runs ``work`` again: it
+        must change nothing but the database. Raises JournalError if told to give up meanwhile.
+        """
+        with self._lock, self.patience:
+            while True:
+                try:
+                    return self._attempt(work)
+                except sqlite3.OperationalError as error:
+                    self.patience.wait_after(error)
+
+    def _attempt(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        try:
             self._writer.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._writer
-                self._writer.execute("COMMIT")
-            except BaseException:
-                if self._writer.in_transaction:
+            result = work(self._writer)
+            self._writer.execute("COMMIT")
+        except BaseException:
+            if self._writer.in_transaction:
+                # SQLite may have rolled back by itself, and says so by an error.
+                with contextlib.suppress(sqlite3.Error):
                     self._writer.execute("ROLLBACK")
-                for forget in self.on_rollback:
-                    forget()
-                raise
+            for forget in self.on_rollback:
+                forget()
+            raise
+        return result
+
+    def suspect(self) -> None:
+        """Have the file checked when it is opened next."""
+        damage.suspect(self.path)
 
     def close(self) -> None:
         """Close every connection; the database cannot be used afterwards."""
         for connection in self._connections:
             connection.close()
+        self._connections.clear()

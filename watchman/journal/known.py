@@ -99,8 +99,24 @@ class KnownVersions:
             if number:
                 keys.append((number, os.fsencode(name)))
         if keys:
-            with self._database.transaction() as connection:
-                connection.executemany("DELETE FROM known WHERE directory = ? AND name = ?", keys)
+            self._database.write(
+                lambda connection: connection.executemany(
+                    "DELETE FROM known WHERE directory = ? AND name = ?", keys
+                )
+            )
+
+    def unlearn(self, connection: sqlite3.Connection, seqs: Iterable[int]) -> None:
+        """Forget the versions that these deliveries announced, within a transaction."""
+        for seq in seqs:
+            (source,) = connection.execute(
+                "SELECT source FROM deliveries WHERE seq = ?", (seq,)
+            ).fetchone() or (None,)
+            if source is not None:
+                directory, _, name = os.fsdecode(source).rpartition("/")
+                connection.execute(
+                    "DELETE FROM known WHERE directory = ? AND name = ? AND seq = ?",
+                    (self._id(directory), os.fsencode(name), seq),
+                )
 
     def forget_below(self, path: str) -> None:
         """Forget all names in a directory that is gone, and in those below it."""
@@ -110,32 +126,40 @@ class KnownVersions:
         where = "path = ? OR (path >= ? AND path < ?)"
         query = f"SELECT id FROM directories WHERE {where}"  # noqa: S608 — no outside text
         numbers = self._database.reader.execute(query, below).fetchall()
-        if numbers:
-            with self._database.transaction() as connection:
-                connection.executemany("DELETE FROM known WHERE directory = ?", numbers)
-                connection.executemany("DELETE FROM directories WHERE id = ?", numbers)
-            self._ids.clear()
+        if not numbers:
+            return
+
+        def work(connection: sqlite3.Connection) -> None:
+            connection.executemany("DELETE FROM known WHERE directory = ?", numbers)
+            connection.executemany("DELETE FROM directories WHERE id = ?", numbers)
+
+        self._database.write(work)
+        self._ids.clear()
 
     def refresh(self, items: Iterable[tuple[str, Version]]) -> None:
         """Note that a known file's times changed and its content did not.
 
         A delivery that is still on its way takes the new version over; its task id stays.
         """
-        with self._database.transaction() as connection:
-            for path, version in items:
-                directory, _, name = path.rpartition("/")
-                key = (self._id(directory), os.fsencode(name))
-                connection.execute(
-                    "UPDATE deliveries SET device = ?, inode = ?, size = ?, mtime_ns = ? "
-                    "WHERE state IN (1, 2) AND seq = "
-                    "(SELECT seq FROM known WHERE directory = ? AND name = ?)",
-                    (*version, *key),
-                )
-                connection.execute(
-                    "UPDATE known SET device = ?, inode = ?, size = ?, mtime_ns = ? "
-                    "WHERE directory = ? AND name = ?",
-                    (*version, *key),
-                )
+        changes = [
+            (*version, self._id(path.rpartition("/")[0]), os.fsencode(path.rpartition("/")[2]))
+            for path, version in items
+        ]
+
+        def work(connection: sqlite3.Connection) -> None:
+            connection.executemany(
+                "UPDATE deliveries SET device = ?, inode = ?, size = ?, mtime_ns = ? "
+                "WHERE state IN (1, 2) AND seq = "
+                "(SELECT seq FROM known WHERE directory = ? AND name = ?)",
+                changes,
+            )
+            connection.executemany(
+                "UPDATE known SET device = ?, inode = ?, size = ?, mtime_ns = ? "
+                "WHERE directory = ? AND name = ?",
+                changes,
+            )
+
+        self._database.write(work)
 
 
 class Scan:

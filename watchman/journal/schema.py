@@ -6,9 +6,15 @@ import sqlite3
 
 SCHEMA_VERSION = 1
 
+MIGRATIONS: dict[int, str] = {}
+"""The statements that lead from one schema to the next, by the version that they start from. What
+is listed here is never changed: journals of every version out there come this way."""
+
 # Paths are blobs of the file system's own bytes, so that any name can be stored and compared.
 # ``final`` is null where the file stays at its source. ``known`` has no rowid: its primary key
 # is the table, so that the names of one directory lie side by side and a scan reads them in one go.
+# ``watches.first_run_ns`` is when the first run's scan was over; negative, while it is not: when it
+# began.
 SCHEMA = """
 CREATE TABLE deliveries (
     seq INTEGER PRIMARY KEY,
@@ -67,11 +73,15 @@ def connect(path: str, *, read_only: bool = False) -> sqlite3.Connection:
     connection = sqlite3.connect(
         path, isolation_level=None, check_same_thread=False, timeout=60.0, cached_statements=256
     )
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("PRAGMA temp_store = FILE")
-    if read_only:
-        connection.execute("PRAGMA query_only = ON")
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA temp_store = FILE")
+        if read_only:
+            connection.execute("PRAGMA query_only = ON")
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
@@ -80,3 +90,20 @@ def create(connection: sqlite3.Connection) -> None:
     connection.executescript(
         f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
     )
+
+
+def migrate(connection: sqlite3.Connection, version: int) -> None:
+    """Bring a journal of an older version up to date, each step in one transaction.
+
+    Raises sqlite3.Error; the journal is then as the last completed step left it.
+    """
+    while version < SCHEMA_VERSION:
+        statements, version = MIGRATIONS[version], version + 1
+        try:
+            connection.executescript(
+                f"BEGIN IMMEDIATE; {statements}; PRAGMA user_version = {version}; COMMIT;"
+            )
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise

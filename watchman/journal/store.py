@@ -1,6 +1,7 @@
 """Recording, paging and noting deliveries.
 
-Every method that writes returns only when its commit is on disk.
+Every method that writes returns only when its commit is on disk; while the disk is full or fails,
+it waits.
 """
 
 from __future__ import annotations
@@ -8,10 +9,11 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from watchman.journal import arguments
+from watchman.journal.damage import EVERY_WATCH
 from watchman.journal.database import Database
 from watchman.journal.known import KnownVersions
 from watchman.model import Delivery, Route, State, Version
@@ -59,6 +61,22 @@ class Journal:
         """The database file."""
         return self._database.path
 
+    @property
+    def trouble(self) -> str:
+        """Why nothing can be written at the moment; empty while it can."""
+        return self._database.patience.trouble
+
+    def give_up_when(self, stopping: Callable[[], bool]) -> None:
+        """Have ``stopping`` asked while the disk is full or fails; until it says yes, we wait.
+
+        Whoever waits then gets a JournalError, and nothing of what it was writing is recorded.
+        """
+        self._database.patience.give_up = stopping
+
+    def suspect(self) -> None:
+        """Have the file checked at the next start, as after a crash."""
+        self._database.suspect()
+
     def close(self) -> None:
         """Close the journal; it cannot be used afterwards."""
         self._database.close()
@@ -74,11 +92,16 @@ class Journal:
         (path, version) each, that become known without a delivery.
         """
         now = time.time_ns()
-        rows = []
-        known = [(path, version, 0) for path, version in noted]
-        with self._database.transaction() as connection:
-            seq = self._next_seq
-            for new in deliveries:
+
+        def work(connection: sqlite3.Connection) -> None:
+            # Files and finished directories are recorded by two threads: numbers are taken here,
+            # one writer at a time. One that is skipped by a retry does no harm.
+            first = self._next_seq
+            self._next_seq += len(deliveries)
+            versions = [(path, version, 0) for path, version in noted]
+            versions += [(new.source, new.version, n) for n, new in enumerate(deliveries, first)]
+            rows = []
+            for seq, new in enumerate(deliveries, first):
                 route = new.route
                 rows.append(
                     (
@@ -95,11 +118,10 @@ class Journal:
                         now,
                     )
                 )
-                known.append((new.source, new.version, seq))
-                seq += 1
             connection.executemany(_INSERT, rows)
-            self.known.remember(connection, known)
-        self._next_seq = seq
+            self.known.remember(connection, versions)
+
+        self._database.write(work)
 
     def _route_id(self, connection: sqlite3.Connection, route: Route) -> int:
         cached = self._route_ids.get(id(route))
@@ -165,20 +187,30 @@ class Journal:
 
     def redirect(self, seq: int, final: str) -> None:
         """Change where a MOVING delivery goes."""
-        with self._database.transaction() as connection:
-            connection.execute(
+        self._database.write(
+            lambda connection: connection.execute(
                 "UPDATE deliveries SET final = ? WHERE seq = ? AND state = 1",
                 (os.fsencode(final), seq),
             )
+        )
 
     def note(self, changes: Sequence[tuple[int, State, str]]) -> None:
-        """Note the new state of deliveries, (seq, state, reason) each, in one commit."""
+        """Note the new state of deliveries, (seq, state, reason) each, in one commit.
+
+        A version that vanished is not known any more: should the file come back just as it was
+        (a share mounted again, a rename there and back), it is an arrival.
+        """
         now = time.time_ns()
-        with self._database.transaction() as connection:
+        rows = [(state, now, reason or None, seq) for seq, state, reason in changes]
+        vanished = [seq for seq, state, _ in changes if state is State.VANISHED]
+
+        def work(connection: sqlite3.Connection) -> None:
             connection.executemany(
-                "UPDATE deliveries SET state = ?, noted_ns = ?, reason = ? WHERE seq = ?",
-                [(state, now, reason or None, seq) for seq, state, reason in changes],
+                "UPDATE deliveries SET state = ?, noted_ns = ?, reason = ? WHERE seq = ?", rows
             )
+            self.known.unlearn(connection, vanished)
+
+        self._database.write(work)
 
     def announced_later(self, delivery: Delivery) -> bool:
         """Whether a newer version at the delivery's source has been announced."""
@@ -186,21 +218,71 @@ class Journal:
         known = self.known.lookup(directory, [name]).get(name)
         return known is not None and known.seq > delivery.seq
 
+    def ready_brokers(self) -> set[str]:
+        """Return the brokers that deliveries in state READY are for."""
+        found: set[str] = set()
+        query = (
+            "SELECT broker FROM deliveries WHERE state = 2 AND broker > ? ORDER BY broker LIMIT 1"
+        )
+        row = self._database.reader.execute(query, ("",)).fetchone()
+        while row is not None:
+            found.add(row[0])
+            row = self._database.reader.execute(query, row).fetchone()
+        return found
+
     # Watches
 
     def first_runs(self, paths: Iterable[str]) -> set[str]:
         """Return those watch roots that no run has scanned to the end yet."""
-        rows = self._database.reader.execute("SELECT path FROM watches").fetchall()
-        return set(paths) - {os.fsdecode(path) for (path,) in rows}
+        rows = self._database.reader.execute("SELECT path FROM watches WHERE first_run_ns > 0")
+        return set(paths) - {os.fsdecode(path) for (path,) in rows.fetchall()}
+
+    def begin_first_runs(self, paths: Iterable[str], now_ns: int) -> dict[str, int]:
+        """Return when the first run began on each of these roots: now, unless one was cut short.
+
+        What came after that moment is an arrival, also where the run that should have seen it
+        was killed before its first scan was over.
+        """
+        rows = [(os.fsencode(path), -now_ns) for path in paths]
+        if not rows:
+            return {}
+        self._database.write(
+            lambda connection: connection.executemany(
+                "INSERT OR IGNORE INTO watches VALUES (?,?)", rows
+            )
+        )
+        query = "SELECT first_run_ns FROM watches WHERE path = ?"
+        reader = self._database.reader
+        begun = [(path, *reader.execute(query, (path,)).fetchone()) for path, _ in rows]
+        return {os.fsdecode(path): -negative for path, negative in begun}
 
     def note_first_run(self, paths: Iterable[str]) -> None:
         """Note that the first run on these watch roots has seen all that was there."""
         now = time.time_ns()
-        with self._database.transaction() as connection:
-            connection.executemany(
-                "INSERT OR IGNORE INTO watches VALUES (?,?)",
-                [(os.fsencode(path), now) for path in paths],
+        rows = [(os.fsencode(path), now) for path in paths]
+        self._database.write(
+            lambda connection: connection.executemany(
+                "INSERT OR REPLACE INTO watches VALUES (?,?)", rows
             )
+        )
+
+    def resume(self, paths: Iterable[str]) -> None:
+        """Begin a run on these watch roots; to be called before :meth:`first_runs`.
+
+        In a journal that was begun anew after damage no root's run counts as the first: what is
+        there and not known may have come at any time, and is to be sent rather than lost.
+        """
+        query = "SELECT first_run_ns FROM watches WHERE path = ?"
+        row = self._database.reader.execute(query, (EVERY_WATCH,)).fetchone()
+        if row is None:
+            return
+        rows = [(os.fsencode(path), abs(row[0])) for path in paths]
+
+        def work(connection: sqlite3.Connection) -> None:
+            connection.executemany("INSERT OR REPLACE INTO watches VALUES (?,?)", rows)
+            connection.execute("DELETE FROM watches WHERE path = ?", (EVERY_WATCH,))
+
+        self._database.write(work)
 
     # Reporting
 
@@ -217,9 +299,12 @@ class Journal:
 
     def prune(self, before_ns: int, limit: int = 10_000) -> int:
         """Drop up to ``limit`` finished deliveries noted before a time; return how many."""
-        with self._database.transaction() as connection:
-            return connection.execute(
-                "DELETE FROM deliveries WHERE seq IN (SELECT seq FROM deliveries "
-                "WHERE state IN (3, 5, 6) AND noted_ns < ? AND seq < ? ORDER BY seq LIMIT ?)",
-                (before_ns, self._next_seq - 1, limit),
-            ).rowcount
+        return self._database.write(
+            lambda connection: (
+                connection.execute(
+                    "DELETE FROM deliveries WHERE seq IN (SELECT seq FROM deliveries "
+                    "WHERE state IN (3, 5, 6) AND noted_ns < ? AND seq < ? ORDER BY seq LIMIT ?)",
+                    (before_ns, self._next_seq - 1, limit),
+                ).rowcount
+            )
+        )

@@ -302,6 +302,8 @@ class Lane:
         self._drop([seq for seq, _, _ in changes])
         for row, _, reason in batch.ended:
             log.warning("Not moved: %s: %s", printable(row.source), reason)
+        if batch.ended:
+            self._host.on_ended([(row, state) for row, state, _ in batch.ended])
         self._all_is_well(done)
         if done:
             self._host.on_moved(done)

@@ -42,6 +42,8 @@ class Host(NamedTuple):
     """Called with what ended a thread."""
     inherited: Callable[[int], bool]
     """Says whether a row was there when the mover started."""
+    on_ended: Callable[[list[tuple[Delivery, State]]], None]
+    """Called with rows that will not be moved, after that has been noted."""
     has_room: Callable[[], None]
     """Called when a lane has worked off rows."""
 

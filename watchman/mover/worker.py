@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ from watchman.model import Delivery, State
 from watchman.mover.lane import BATCH, Lane
 from watchman.mover.ledger import Host, Ledger
 from watchman.mover.trouble import WHOLE
+from watchman.text import printable
 
 log = logging.getLogger("watchman.mover")
 
@@ -61,12 +63,17 @@ class _Serial:
             self._ledger.note(changes)
 
 
+def _nothing(_: object) -> None:
+    """Do nothing."""
+
+
 class Mover:
     """Brings the files of deliveries in state MOVING to their final paths.
 
     One thread reads the journal; each MOVES entry has a lane with a thread of its own, and
     threads for copies (``copies`` per entry) where the destination is on another file system.
-    ``on_moved`` and ``on_changed`` are called from these threads and must not block for long.
+    ``on_moved``, ``on_changed`` and ``on_ended`` (rows that failed or vanished, with their state)
+    are called from these threads and must not block for long.
     The process must ignore SIGIO (see ``filesystem.look``).
     """
 
@@ -78,6 +85,7 @@ class Mover:
         on_moved: Callable[[list[Delivery]], None],
         on_changed: Callable[[list[str]], None],
         *,
+        on_ended: Callable[[list[tuple[Delivery, State]]], None] = _nothing,
         copies: int = 4,
     ) -> None:
         """``roots`` are the MOVES: (source directory, destination root)."""
@@ -90,6 +98,9 @@ class Mover:
         self._rescan = False
         self._cursor = 0
         self._inherited_until: int | None = None
+        self._on_ended = on_ended
+        self._refused: set[str] = set()
+        """Directories that nothing leads to any more, and that has been said."""
         host = Host(
             self._ledger,
             watch_root_of,
@@ -99,6 +110,7 @@ class Mover:
             self._stop,
             self._died,
             self._is_inherited,
+            on_ended,
             self._rouse,
         )
         longest_first = sorted(roots, key=lambda entry: len(entry[0]), reverse=True)
@@ -239,6 +251,16 @@ class Mover:
     def _refuse(self, row: Delivery) -> None:
         reason = "no MOVES entry leads to its destination any more; restore it, then retry"
         self._ledger.note([(row.seq, State.FAILED, reason)])
+        root = os.path.dirname(row.final)
+        if root not in self._refused:
+            self._refused.add(root)
+            log.error(
+                "Cannot move %s to %s (nor others that go there): no MOVES entry leads there any "
+                "more; restore it and run 'notify retry', or drop them with 'notify discard'",
+                printable(row.source),
+                printable(row.final),
+            )
+        self._on_ended([(row, State.FAILED)])
 
 
 def _status(lane: Lane) -> MoveStatus:

@@ -12,7 +12,7 @@ from watchman.filesystem import Seen, look
 from watchman.journal import Journal, Scan
 from watchman.notify.intake import SLICE, Intake
 from watchman.sources.inotify import Source
-from watchman.sources.tree import Listing, Node, Reason
+from watchman.sources.nodes import Listing, Node, Reason
 
 log = logging.getLogger("watchman.notify")
 
@@ -37,12 +37,14 @@ class CatchUp:
         self._journal = journal
         self._source = source
         self._intake = intake
-        self._first_runs = roots
         self._started_ns = time.time_ns() - CLOCK_GRAIN_NS
+        self._first_runs = journal.begin_first_runs(roots, self._started_ns)
         self._found: list[_Item] = []
         self._sorted: list[_Item] = []
         """The part that is being handled: the oldest is last."""
         self._scanned: Scan | None = None
+        self._matched = False
+        """Whether the directory in hand has a file that is known."""
         self._seen = 0
         self._next_progress = 0.0
 
@@ -57,11 +59,21 @@ class CatchUp:
             self._list()
         if self._found or self._sorted:
             self._drain()
+        if not self.pending:
+            self._source.certain = True
+            if self._first_runs:
+                self._end_first_runs()
 
-    def first_scan_is_over(self) -> None:
-        """Note that everything that was there before this run has been seen."""
-        self._journal.note_first_run(self._first_runs)
-        self._first_runs = set()
+    def _end_first_runs(self) -> None:
+        """Note that everything that was there before this run has been seen.
+
+        A root that is not there, say because it is not mounted yet, has its first run before it.
+        """
+        for root in self._source.roots:
+            path = root.watch.path
+            if root.identity is not None and path in self._first_runs:
+                self._journal.note_first_run([path])
+                del self._first_runs[path]
 
     def _list(self) -> None:
         now = time.monotonic()
@@ -93,7 +105,9 @@ class CatchUp:
             with contextlib.suppress(OSError):
                 found[entry.name] = entry.stat(follow_symlinks=False)
         old = []
-        for name in self._scanned.changed(found):
+        changed = self._scanned.changed(found)
+        self._matched |= len(changed) < len(found)
+        for name in changed:
             status = found[name]
             if self._predates(listing, status.st_ctime_ns):
                 old.append(name)
@@ -102,16 +116,18 @@ class CatchUp:
         if old:
             self._note_existing(listing, old)
         if listing.last:
-            self._forget_missing(listing, self._scanned)
-            self._scanned = None
+            if listing.whole:
+                self._forget_missing(listing, self._scanned)
+            self._scanned, self._matched = None, False
 
     def _predates(self, listing: Listing, changed_ns: int) -> bool:
         """Whether what is there is only to be noted: it was there before the run that notes."""
         watch = listing.node.root.watch
         if listing.reason is not Reason.START or watch.existing == "all":
             return False
-        first = watch.existing == "none" or watch.path in self._first_runs
-        return first and changed_ns < self._started_ns
+        if watch.existing == "none":
+            return changed_ns < self._started_ns
+        return changed_ns < self._first_runs.get(watch.path, 0)
 
     def _note_existing(self, listing: Listing, names: Sequence[str]) -> None:
         """Make known what was there before the first run, unless somebody is writing it."""
@@ -126,14 +142,23 @@ class CatchUp:
         self._journal.record((), noted)
 
     def _forget_missing(self, listing: Listing, scanned: Scan) -> None:
-        """Forget the known names that a directory no longer has."""
-        missing = [
-            f"{scanned.directory}/{name}"
+        """Forget the known names that a directory no longer has.
+
+        Names that were seen on another device are not missing: a share that is not mounted has
+        nothing in its mount point, and all that was announced when it is back. Device numbers
+        may change with each mount, so a directory that has one known file is the same, too.
+        """
+        names = [
+            name
             for name in scanned.maybe_missing()
             if look(name, listing.descriptor).seen is Seen.GONE
         ]
-        if missing:
-            self._journal.known.forget(missing)
+        if names and not self._matched:
+            device = os.fstat(listing.descriptor).st_dev
+            known = self._journal.known.lookup(scanned.directory, names)
+            names = [name for name in names if name in known and known[name].version[0] == device]
+        if names:
+            self._journal.known.forget(f"{scanned.directory}/{name}" for name in names)
 
     def _drain(self) -> None:
         """Handle a slice, oldest first, once a scan is over or much was found."""

@@ -53,7 +53,8 @@ class DirectoryWatcher:
         self._journal = journal
         self._started_ns = started_ns
         self._resumed = resumed
-        self._first_runs = journal.first_runs(watch.path for watch, _ in watches)
+        roots = journal.first_runs(watch.path for watch, _ in watches)
+        self._first_runs = journal.begin_first_runs(roots, started_ns)
         self._source = DirectorySource(watches, trouble)
         self._units = Units(journal, router, self._source, wake, self._enter)
         self._scans: dict[Container, bool] = {}
@@ -80,7 +81,8 @@ class DirectoryWatcher:
         """End after what is in hand."""
         self._stopping = True
         self._source.wake()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
         self._source.close()
 
     def rescan(self) -> None:
@@ -134,7 +136,7 @@ class DirectoryWatcher:
             self._scan(container, may_predate=self._scans.pop(container))
         elif not self.watching.is_set():
             self._now_watching()
-        if now >= self._next_check:
+        if now >= self._next_check or self._source.root_left:
             self._check(now)
 
     def _time_left(self) -> float:
@@ -144,11 +146,12 @@ class DirectoryWatcher:
 
     def _now_watching(self) -> None:
         self._journal.note_first_run(self._first_runs)
-        self._first_runs = set()
+        self._first_runs = {}
         self.watching.set()
 
     def _check(self, now: float) -> None:
         self._next_check = now + CHECK
+        self._source.root_left = False
         self._scans |= dict.fromkeys(self._source.check_roots(), False)
         for root in self._source.roots:
             period = root.watch.interval if root.polled else root.watch.rescan
@@ -209,5 +212,6 @@ class DirectoryWatcher:
         """Whether a directory is only to be noted: it was there before the run that notes."""
         if watch.existing == "all":
             return False
-        first = watch.existing == "none" or watch.path in self._first_runs
-        return first and changed_ns < self._started_ns
+        if watch.existing == "none":
+            return changed_ns < self._started_ns
+        return changed_ns < self._first_runs.get(watch.path, 0)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import threading
 import time
 from typing import TYPE_CHECKING
 
 from watchman import status
+from watchman.mounts import is_polled
+from watchman.notify.schedule import RETRY_UNWATCHED
 from watchman.sources.inotify import Source
 from watchman.status.snapshot import WatchStatus
 from watchman.text import printable
@@ -20,9 +23,13 @@ log = logging.getLogger("watchman.notify")
 
 BEAT = 10.0
 """Seconds between two touches of the heartbeat file."""
-RETRY_UNWATCHED = 30.0
-"""Seconds between two scans of what cannot be watched for want of inotify watches."""
-_LIMIT = "/proc/sys/fs/inotify/max_user_watches"
+_LIMITS = {
+    "fs.inotify.max_user_watches": "/proc/sys/fs/inotify/max_user_watches",
+    "user.max_inotify_watches": "/proc/sys/user/max_inotify_watches",
+}
+"""The second is the one of the user namespace, which in a container may be another one."""
+_ENOUGH = 524_288
+_WATCHES = "inotify watches"
 
 
 class Health:
@@ -35,36 +42,49 @@ class Health:
         self._file = os.path.join(state_dir, "heartbeat")
         self._next_beat = 0.0
         self._since: dict[str, int] = {}
+        self._unwritten = False
+        self._lock = threading.Lock()
         self.troubles: dict[str, str] = {}
         """What is not being watched, or not as it should be, and why."""
         self.unwatched: set[str] = set()
         """Directories for which the kernel has no watch left."""
+        self._listen()
+
+    def _listen(self) -> None:
         with open(self._file, "ab"):
-            source.listen(self._file)
+            self._source.listen(self._file)
 
     def trouble(self, path: str, error: OSError | None) -> None:
-        """Take note of what the source says of a directory; None: it is fine again."""
+        """Take note of what a source says of a directory; None: it is fine again."""
+        with self._lock:
+            self._take_note(path, error)
+
+    def _take_note(self, path: str, error: OSError | None) -> None:
         if error is not None and error.errno == errno.ENOSPC:
             self.unwatched.add(path)
+            self._set(path, None, "")
         else:
             self.unwatched.discard(path)
             self._set(path, None if error is None else _reason(error), "Watching %s again")
-        if self.unwatched:
-            limit = _read_limit()
-            reason = (
-                f"{len(self.unwatched)} directories are only scanned every "
-                f"{RETRY_UNWATCHED:.0f} s: the limit of {limit} watches is reached; raise it "
-                f"with 'sysctl fs.inotify.max_user_watches={2 * max(limit, 262144)}'"
-            )
-            self._set("inotify watches", reason, "")
-        else:
-            self._set("inotify watches", None, "%s are enough again")
+        if len(self.unwatched) == 1:
+            self._set(_WATCHES, _limit_reached(), "")
+        elif not self.unwatched:
+            self._set(_WATCHES, None, "%s are enough again")
+
+    def left(self, path: str) -> None:
+        """Take note that a directory with trouble is not there any more."""
+        with self._lock:
+            if self.troubles.pop(path, None) is not None:
+                del self._since[path]
+            if path in self.unwatched:
+                self._take_note(path, None)
 
     def _set(self, subject: str, reason: str | None, healed: str) -> None:
         if reason is None:
             if self.troubles.pop(subject, None) is not None:
                 del self._since[subject]
-                log.warning(healed, printable(subject))
+                if healed:
+                    log.warning(healed, printable(subject))
                 self._next_beat = 0.0
             return
         if subject not in self.troubles:
@@ -78,24 +98,38 @@ class Health:
         if now < self._next_beat:
             return False
         self._next_beat = now + BEAT
-        os.utime(self._file)
+        try:
+            os.utime(self._file)
+        except FileNotFoundError:
+            self._listen()
         if self._source.beaten:
             # The touch before this one has come back: events come through.
             self._source.beaten = False
-            status.write(self._state_dir, self.snapshot(pipeline))
+            self.write(pipeline)
         return True
+
+    def write(self, pipeline: Pipeline) -> None:
+        """Write the status file; a full disk must not end the watching."""
+        try:
+            status.write(self._state_dir, self.snapshot(pipeline))
+        except OSError as error:
+            if not self._unwritten:
+                log.error("The status file cannot be written: %s", error)
+            self._unwritten = True
+        else:
+            self._unwritten = False
 
     def snapshot(self, pipeline: Pipeline) -> status.Snapshot:
         """Return all that the pipeline knows of itself."""
         watches: list[WatchStatus] = [
             {
-                "path": root.watch.path,
-                "kind": root.watch.kind,
-                "method": "poll" if root.polled else "inotify",
-                "handler": status.handler(root.watch),
-                "directories": root.count(),
+                "path": watch.path,
+                "kind": watch.kind,
+                "method": "poll" if is_polled(watch) else "inotify",
+                "handler": status.handler(watch),
+                "directories": pipeline.covers(watch),
             }
-            for root in self._source.roots
+            for watch in pipeline.config.watches
         ]
         return {
             "pid": os.getpid(),
@@ -116,8 +150,10 @@ class Health:
                 for name, sender in pipeline.senders.items()
             },
             "moves": pipeline.mover.status(),  # type: ignore[typeddict-item]  # — NamedTuples
-            "last_arrival_ns": pipeline.intake.last_arrival_ns,
-            "overflows": self._source.overflows,
+            "last_arrival_ns": max(
+                pipeline.intake.last_arrival_ns, pipeline.directories.last_arrival_ns
+            ),
+            "overflows": self._source.overflows + pipeline.directories.overflows,
         }
 
 
@@ -130,9 +166,19 @@ def _reason(error: OSError) -> str:
     return f"{why}; it is tried again"
 
 
-def _read_limit() -> int:
+def _limit_reached() -> str:
+    found = {name: limit for name, path in _LIMITS.items() if (limit := _read(path))}
+    name = min(found, key=lambda name: found[name], default=next(iter(_LIMITS)))
+    limit = found.get(name, 0)
+    return (
+        f"the limit of {limit} watches is reached; directories without one are only scanned, every "
+        f"{RETRY_UNWATCHED:.0f} s; raise it with 'sysctl {name}={max(2 * limit, _ENOUGH)}'"
+    )
+
+
+def _read(path: str) -> int:
     try:
-        with open(_LIMIT, encoding="ascii") as file:
+        with open(path, encoding="ascii") as file:
             return int(file.read())
     except (OSError, ValueError):
         return 0

@@ -11,14 +11,24 @@ from typing import NamedTuple
 
 from watchman import signals
 from watchman.arrivals import UNTESTED_SETTLE, Arrivals
-from watchman.filesystem import GONE, Look, Seen, look
+from watchman.filesystem import (
+    CANNOT_TELL,
+    GONE,
+    GONE_ERRNOS,
+    PATH_MAX,
+    Look,
+    Seen,
+    is_too_long,
+    look,
+)
 from watchman.journal import Journal, NewDelivery
 from watchman.logs import info_all
 from watchman.model import Version, Watch
+from watchman.notify.doubts import Doubts, Key
 from watchman.notify.identity import task_id
 from watchman.router import Router
-from watchman.sources.inotify import ATTRIB, CLOSED, CONTENT, Hints, Source
-from watchman.sources.tree import Node
+from watchman.sources.inotify import ATTRIB, CLOSE_WRITE, CLOSED, CONTENT, Hints, Source
+from watchman.sources.nodes import Node, Root
 from watchman.text import printable
 
 log = logging.getLogger("watchman.notify")
@@ -26,7 +36,7 @@ log = logging.getLogger("watchman.notify")
 SLICE = 500
 """Hints handled, recorded and committed at a time."""
 
-Key = tuple[Node, str]
+_UNREACHABLE = -2
 
 
 class _Found(NamedTuple):
@@ -36,6 +46,15 @@ class _Found(NamedTuple):
     name: str
     path: str
     version: Version
+
+
+class _Sorted(NamedTuple):
+    """What became of a slice of hints."""
+
+    found: dict[Key, _Found]
+    early: dict[Key, _Found]
+    touched: dict[Key, _Found]
+    gone: list[str]
 
 
 class _Directories:
@@ -56,17 +75,23 @@ class _Directories:
         self._open.clear()
 
     def get(self, node: Node) -> tuple[int, str]:
-        """Return (descriptor or -1 if it is gone, path with a slash behind it)."""
+        """Return (descriptor, or what is negative; path with a slash behind it)."""
         found = self._open.get(node)
         if found is None:
             if len(self._open) >= self.LIMIT:
                 self.__exit__()
             try:
                 descriptor = node.open()
-            except OSError:
-                descriptor = -1
+            except OSError as error:
+                descriptor = -1 if error.errno in GONE_ERRNOS else _UNREACHABLE
             found = self._open[node] = (descriptor, node.path.rstrip("/") + "/")
         return found
+
+
+def _look(name: str, descriptor: int, mask: int) -> Look:
+    if descriptor >= 0:
+        return look(name, descriptor, closed=bool(mask & CLOSE_WRITE))
+    return CANNOT_TELL if descriptor == _UNREACHABLE else GONE
 
 
 class Intake:
@@ -87,6 +112,14 @@ class Intake:
         self._source = source
         self._wake = wake
         self._arrivals: Arrivals[Key] = Arrivals()
+        self._touched: Doubts[tuple[str, Version]] = Doubts(source)
+        """New versions of known files, whose content seems to be the one that was announced."""
+        self._early: Doubts[None] = Doubts(source)
+        """Complete files of which no event has said so: the one that may follow would show a
+        newer version where the times are changed after closing, and double the task."""
+        self._only_touched: set[Key] = set()
+        """Of the files that settle, those of which nothing but an attribute is known to differ."""
+        self._said: set[tuple[Root, str]] = set()
         self.last_arrival_ns = 0
 
     @property
@@ -105,33 +138,33 @@ class Intake:
             self.handle(dict.fromkeys(due, 0))
 
     def handle(self, hints: Hints) -> None:
-        """Handle hints in slices, each with a commit of its own.
-
-        A changed attribute is believed to be no more than that only after the kernel's queue
-        has been read up to now: a file that is free was closed before that, so a write behind
-        the change shows as its ``IN_CLOSE_WRITE``.
-        """
+        """Handle hints in slices, each with a commit of its own."""
         self.forget_vanished()
-        while hints:
-            refreshed: dict[Key, tuple[str, Version]] = {}
-            items = list(hints.items())
-            for start in range(0, len(items), SLICE):
-                self._handle_slice(items[start : start + SLICE], refreshed)
-            hints = self._source.drain() if refreshed else {}
-            fresh = [value for key, value in refreshed.items() if not hints.get(key, 0) & CONTENT]
-            if fresh:
-                self._journal.known.refresh(fresh)
+        self._touched.sort_out(hints)
+        self._early.sort_out(hints)
+        items = list(hints.items())
+        for start in range(0, len(items), SLICE):
+            self._handle_slice(items[start : start + SLICE])
+        for early in self._early.settled():
+            self._handle_slice([(key, 0) for key in early], beyond_doubt=True)
+        for touched in self._touched.settled():
+            self._journal.known.refresh(touched.values())
 
     def forget_vanished(self) -> None:
         """Forget what was in directories that left, before their names are used again."""
         for path in self._source.vanished():
             self._journal.known.forget_below(path)
 
-    def is_complete(self, key: Key, seen: Look, mask: int = 0) -> bool:
-        """Judge a file; one that is not complete yet is looked at again later."""
+    def is_complete(self, key: Key, seen: Look, mask: int = 0, *, polled: bool = False) -> bool:
+        """Judge a file; one that is not complete yet is looked at again later.
+
+        ``polled``: others can write to it without an event here.
+        """
         root = key[0].root
         settle = root.watch.settle
-        if settle is None and root.polled:
+        if seen.seen is Seen.UNTESTED and not polled:
+            self._say_untested(root)
+        if settle is None and polled:
             # What another host writes, neither events nor leases on this one can see.
             settle = UNTESTED_SETTLE
         closed = bool(mask & CLOSED)
@@ -139,13 +172,36 @@ class Intake:
             key, seen, time.monotonic(), time.time_ns(), closed=closed, settle=settle
         )
 
+    def _say_untested(self, root: Root) -> None:
+        if (root, "lease") in self._said:
+            return
+        self._said.add((root, "lease"))
+        settle = root.watch.settle
+        log.warning(
+            "%s: whether a file is still open for writing cannot be told for all of them (a lease "
+            "needs their owner, or CAP_LEASE); such a file counts as complete when its size and "
+            "time have not changed for %g s; run watchman as the uploads' owner or as root",
+            printable(root.watch.path),
+            UNTESTED_SETTLE if settle is None else settle,
+        )
+
+    def _say_too_long(self, root: Root, path: str) -> None:
+        if (root, "path") in self._said:
+            return
+        self._said.add((root, "path"))
+        log.warning(
+            "%s: files whose paths are longer than %d bytes are not announced, because no program "
+            "can open them by their path; the first begins with %s",
+            printable(root.watch.path),
+            PATH_MAX,
+            printable(path[:200]),
+        )
+
     def _handle_slice(
-        self, items: Sequence[tuple[Key, int]], refreshed: dict[Key, tuple[str, Version]]
+        self, items: Sequence[tuple[Key, int]], *, beyond_doubt: bool = False
     ) -> None:
         ignored = self._router.ignored
-        found: list[_Found] = []
-        gone: list[str] = []
-        touched: list[_Found] = []
+        into = _Sorted({}, {}, {}, [])
         with _Directories() as directories:
             for key, mask in items:
                 node, name = key
@@ -153,40 +209,71 @@ class Intake:
                 path = prefix + name
                 if ignored(name, path) or not _wanted(node.root.watch, mask):
                     continue
-                seen = look(name, descriptor) if descriptor >= 0 else GONE
+                if is_too_long(path):
+                    self._say_too_long(node.root, path)
+                    continue
+                seen = _look(name, descriptor, mask)
                 if seen.seen is Seen.GONE:
                     self._arrivals.forget(key)
-                    gone.append(path)
-                elif mask & ATTRIB and not mask & CONTENT:
-                    # While somebody writes, or may be writing, the write's own hint will follow.
-                    if seen.seen is Seen.COMPLETE and seen.version is not None:
-                        touched.append(_Found(node, name, path, seen.version))
-                elif self.is_complete(key, seen, mask):
-                    assert seen.version is not None
-                    found.append(_Found(node, name, path, seen.version))
-        if touched:
-            self._sort_touched(touched, found, refreshed)
-        if found:
-            self._arrived(found)
-        if gone:
-            self._journal.known.forget(gone)
+                    into.gone.append(path)
+                else:
+                    self._judge(key, mask, seen, path, into)
+        if into.early:
+            if beyond_doubt or self._source.mark() <= self._source.parsed:
+                into.found.update(into.early)
+            else:
+                self._early.add(dict.fromkeys(into.early))
+        if into.touched:
+            self._sort_touched(into)
+        if into.found:
+            self._arrived(list(into.found.values()))
+        if into.gone:
+            self._journal.known.forget(into.gone)
 
-    def _sort_touched(
-        self,
-        touched: Sequence[_Found],
-        found: list[_Found],
-        refreshed: dict[Key, tuple[str, Version]],
-    ) -> None:
+    def _judge(self, key: Key, mask: int, seen: Look, path: str, into: _Sorted) -> None:
+        if mask & ATTRIB and not mask & CONTENT:
+            if self._is_only_touched(key, seen, path):
+                into.touched[key] = _item(key, path, seen)
+            return
+        only_touched = key in self._only_touched
+        if only_touched and mask & CONTENT:
+            self._only_touched.discard(key)
+            only_touched = False
+        if not self.is_complete(key, seen, mask, polled=key[0].root.is_polled(path)):
+            return
+        if mask & CLOSED:
+            into.found[key] = _item(key, path, seen)
+        elif only_touched or (not mask & CONTENT and key in self._touched):
+            self._only_touched.discard(key)
+            into.touched[key] = _item(key, path, seen)
+        else:
+            into.early[key] = _item(key, path, seen)
+
+    def _is_only_touched(self, key: Key, seen: Look, path: str) -> bool:
+        """Judge a file of which an attribute changed.
+
+        While somebody writes, or may be writing, the write's own hint will follow.
+        """
+        if seen.seen is Seen.UNTESTED and key not in self._arrivals:
+            self._only_touched.add(key)
+            return self.is_complete(key, seen, polled=key[0].root.is_polled(path))
+        return seen.seen is Seen.COMPLETE
+
+    def _sort_touched(self, into: _Sorted) -> None:
         """Sort attribute changes: nothing new, other times, or another content."""
-        known = self._known(touched)
-        for item in touched:
+        known = self._known(into.touched.values())
+        refreshed: dict[Key, tuple[str, Version]] = {}
+        for key, item in into.touched.items():
             before = known.get(item.path)
             if before is None or before.same_content(item.version):
                 continue
-            if (before.inode, before.size) == (item.version.inode, item.version.size):
-                refreshed[item.node, item.name] = (item.path, item.version)
+            same = (before.inode, before.size) == (item.version.inode, item.version.size)
+            if same and self._source.certain:
+                refreshed[key] = (item.path, item.version)
             else:
-                found.append(item)
+                into.found[key] = item
+        if refreshed:
+            self._touched.add(refreshed)
 
     def _known(self, items: Iterable[_Found]) -> dict[str, Version]:
         names = collections.defaultdict(list)
@@ -228,6 +315,11 @@ class Intake:
         self._journal.record(new, noted)
         self._wake(concerned)
         signals.announce(signals.arrived, new)
+
+
+def _item(key: Key, path: str, seen: Look) -> _Found:
+    assert seen.version is not None
+    return _Found(*key, path, seen.version)
 
 
 def _wanted(watch: Watch, mask: int) -> bool:

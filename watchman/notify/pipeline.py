@@ -13,25 +13,28 @@ import os
 import time
 from collections.abc import Callable, Iterable
 
-from watchman import signals
-from watchman.errors import WatchmanError
+from watchman import signals, status
+from watchman.errors import JournalError, WatchmanError
 from watchman.journal import Journal
-from watchman.model import Config, Delivery, Publisher, Watch
-from watchman.mounts import REMOTE, filesystem_type
+from watchman.model import Config, Delivery, Publisher, State, Watch
+from watchman.mounts import is_polled
 from watchman.mover import OWN, Mover
-from watchman.notify.catchup import CatchUp
-from watchman.notify.health import RETRY_UNWATCHED, Health
+from watchman.notify.catchup import CLOCK_GRAIN_NS, CatchUp
+from watchman.notify.directories import DirectoryWatcher
+from watchman.notify.health import Health
 from watchman.notify.intake import Intake
+from watchman.notify.schedule import Schedule
+from watchman.notify.unserved import fail_unserved
 from watchman.router import Router
 from watchman.sender import Sender
+from watchman.sources.dispatch import ProcessorWatches
 from watchman.sources.inotify import Hints, Source
-from watchman.sources.tree import Reason, Root
+from watchman.sources.nodes import Reason, Root
+from watchman.text import printable
 
 log = logging.getLogger("watchman.notify")
-
-CHECK = 2.0
-"""Seconds between two checks that each watch root is still the directory that is watched, and
-that every part is alive."""
+service_log = logging.getLogger("watchman.service")
+"""For what concerns the daemon and no file."""
 
 
 class Pipeline:
@@ -57,21 +60,40 @@ class Pipeline:
         self._ready = ready
         self._stopping = False
         self._next_check = 0.0
-        self._next_retry = 0.0
         self._changed: collections.deque[str] = collections.deque()
+        journal.give_up_when(lambda: self._stopping)
+        journal.resume(watch.path for watch in config.watches)
         self.watching = False
         """Whether the first scan is over: every directory is watched."""
         ignore = [*config.ignore, OWN]
         self.router = Router(config.patterns, config.moves, ignore, config.dry_run)
-        self.source = Source(
-            [(watch, _is_polled(watch)) for watch in config.watches], self._ignored, self._trouble
-        )
+        own = [watch for watch in config.watches if watch.processor is not None]
+        rest = [(watch, is_polled(watch)) for watch in config.watches if watch not in own]
+        files = [watch for watch, _ in rest if watch.kind == "files"]
+        self.source = Source(files, self._ignored, self._trouble, self._left)
         self.health = Health(config.state_dir, self.source)
-        self._next_scan: dict[Root, float] = {}
+        self.processors = ProcessorWatches(own, self._trouble)
+        self.directories = DirectoryWatcher(
+            [(watch, polled) for watch, polled in rest if watch.kind == "directories"],
+            journal,
+            self.router,
+            self._wake,
+            self._trouble,
+            started_ns=time.time_ns() - CLOCK_GRAIN_NS,
+            resumed=resumed,
+        )
+        self._schedule = Schedule(self.source)
         self.intake = Intake(journal, self.router, self.source, self._wake)
-        first_runs = journal.first_runs(watch.path for watch in config.watches)
-        self._catch_up = CatchUp(journal, self.source, self.intake, first_runs)
-        self.mover = Mover(journal, config.moves, self._root_of, self._moved, self._look_again)
+        self._first_runs = journal.first_runs(watch.path for watch in files)
+        self._catch_up = CatchUp(journal, self.source, self.intake, set(self._first_runs))
+        self.mover = Mover(
+            journal,
+            config.moves,
+            self._root_of,
+            self._moved,
+            self._look_again,
+            on_ended=self._not_moved,
+        )
         self.senders = {
             name: Sender(
                 name,
@@ -80,6 +102,7 @@ class Pipeline:
                 self._root_of,
                 self._look_again,
                 self._sent,
+                self._failed,
             )
             for name in config.brokers
         }
@@ -88,13 +111,24 @@ class Pipeline:
 
     def run(self) -> None:
         """Watch until :meth:`stop`. Raises whatever ended one of the threads."""
-        self.source.start(Reason.CATCH_UP if self._resumed else Reason.START)
+        for root in self.source.roots:
+            handler = status.handler(root.watch)
+            log.debug("Adding watch on %s, processed by %s", printable(root.watch.path), handler)
+        self.processors.start()
+        fail_unserved(self.journal, self.senders)
+        self.source.start(self._first_reason)
+        self.directories.start()
         self.mover.start()
         for sender in self.senders.values():
             sender.start()
         try:
             while not self._stopping:
                 self._turn()
+        except JournalError as error:
+            # Only who was told to stop gives up waiting for a full disk.
+            if not self._stopping:
+                raise
+            log.warning("%s", error)
         finally:
             self._shut_down()
 
@@ -105,8 +139,9 @@ class Pipeline:
 
     def rescan(self) -> None:
         """Catch up on every watch now; may be called from a signal handler."""
-        self._next_scan = dict.fromkeys(self._next_scan, 1.0)
+        self._schedule.ask()
         self._next_check = 0.0
+        self.directories.rescan()
         self.source.wake()
 
     def _turn(self) -> None:
@@ -117,10 +152,10 @@ class Pipeline:
         self.intake.look_at_due(time.monotonic())
         self._catch_up.step()
         if not self.watching and not self._catch_up.pending:
-            self._now_watching()
+            self._first_scan_is_over()
         now = time.monotonic()
         if now >= self._next_check:
-            self._next_check = now + CHECK
+            self._next_check = now + self._schedule.pace
             self._check(now)
 
     def _time_left(self) -> float:
@@ -131,18 +166,15 @@ class Pipeline:
 
     def _check(self, now: float) -> None:
         self.source.check_roots()
-        for root, due in self._next_scan.items():
-            if now >= due > 0 or (self.health.unwatched and now >= self._next_retry):
-                self.source.rescan(root)
-                self._next_scan[root] = _next_scan(root, now)
-        if now >= self._next_retry:
-            self._next_retry = now + RETRY_UNWATCHED
-        parts: list[Mover | Sender] = [self.mover, *self.senders.values()]
-        for part in parts:
-            if part.error is not None:
-                raise WatchmanError(f"a part of the daemon died: {part.error!r}") from part.error
+        busy, unwatched = self._catch_up.pending, self.source.has_trouble
+        self._schedule.check(now, busy=busy, unwatched=unwatched)
+        for part in (self.processors, self.directories, self.mover, *self.senders.values()):
+            error: BaseException | None = part.error  # type: ignore[attr-defined]  # — each has one
+            if error is not None:
+                raise WatchmanError(f"a part of the daemon died: {error!r}") from error
         if self.health.check(now, self):
             # An operator may have had failed deliveries retried.
+            fail_unserved(self.journal, self.senders)
             self.mover.rescan()
             for sender in self.senders.values():
                 sender.wake()
@@ -152,23 +184,36 @@ class Pipeline:
         """Drop a bounded part of the history that is older than it is to be kept."""
         self.journal.prune(time.time_ns() - int(self.config.retention * 1e9))
 
-    def _now_watching(self) -> None:
+    def _first_scan_is_over(self) -> None:
+        while not self.directories.watching.wait(1.0):
+            if self._stopping or self.directories.error is not None:
+                return
         self.watching = True
-        self._catch_up.first_scan_is_over()
-        now = time.monotonic()
-        self._next_scan = {root: _next_scan(root, now) for root in self.source.roots}
-        log.info("Watching %d directories", self.source.directories)
+        self._schedule.begin(time.monotonic())
+        count = sum(map(self.covers, self.config.watches))
+        service_log.info("Watching %d director%s", count, "y" if count == 1 else "ies")
+        self.health.write(self)
         self._ready()
 
     def _shut_down(self) -> None:
         """Stop in the order of the way: nothing new, then what is under way."""
         self.source.close()
+        self.directories.stop()
+        self.processors.stop()
         self.mover.stop(timeout=10.0)
         for sender in self.senders.values():
             sender.stop()
         for sender in self.senders.values():
             if not sender.join(timeout=15.0):
                 log.warning("Broker %s does not answer; what is unsent is kept", sender.broker)
+
+    def covers(self, watch: Watch) -> int:
+        """Return how many directories a watch covers at the moment."""
+        if watch.processor is not None:
+            return self.processors.directories(watch)
+        if watch.kind == "directories":
+            return self.directories.directories(watch)
+        return next(root.count() for root in self.source.roots if root.watch is watch)
 
     def _look_at_changed(self) -> None:
         hints: Hints = {}
@@ -187,10 +232,23 @@ class Pipeline:
 
     def _wake(self, concerned: Iterable[str | None]) -> None:
         for broker in concerned:
-            (self.mover if broker is None else self.senders[broker]).wake()
+            if broker is None:
+                self.mover.wake()
+            elif broker in self.senders:
+                self.senders[broker].wake()
+            else:
+                fail_unserved(self.journal, self.senders)
 
     def _trouble(self, path: str, error: OSError | None) -> None:
         self.health.trouble(path, error)
+
+    def _left(self, path: str) -> None:
+        self.health.left(path)
+
+    def _first_reason(self, root: Root) -> Reason:
+        """Return what the first walk of a root is for: what it finds may predate this run."""
+        first = root.watch.path in self._first_runs
+        return Reason.CATCH_UP if self._resumed and not first else Reason.START
 
     def _root_of(self, path: str) -> str:
         """Return the watch root that ``path`` is in; the path's directory if there is none."""
@@ -199,23 +257,20 @@ class Pipeline:
 
     def _look_again(self, paths: list[str]) -> None:
         self._changed.extend(paths)
+        self.directories.look_again(paths)
         self.source.wake()
 
     def _moved(self, deliveries: list[Delivery]) -> None:
         self._wake({d.route.broker for d in deliveries if d.route is not None})
         signals.announce(signals.moved, deliveries)
 
+    def _not_moved(self, ended: list[tuple[Delivery, State]]) -> None:
+        self._failed([row for row, state in ended if state is State.FAILED])
+        # What has vanished may have been away for a moment only, and is an arrival then.
+        self._look_again([row.source for row, state in ended if state is State.VANISHED])
+
+    def _failed(self, deliveries: list[Delivery]) -> None:
+        signals.announce(signals.failed, deliveries)
+
     def _sent(self, deliveries: list[Delivery]) -> None:
         signals.announce(signals.sent, deliveries)
-
-
-def _is_polled(watch: Watch) -> bool:
-    if watch.method == "auto":
-        return filesystem_type(watch.path) in REMOTE
-    return watch.method == "poll"
-
-
-def _next_scan(root: Root, now: float) -> float:
-    """Return when a watch is to be scanned again; 0 for never."""
-    period = root.watch.interval if root.polled else root.watch.rescan
-    return now + period if period else 0.0

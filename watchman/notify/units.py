@@ -194,6 +194,7 @@ class Units:
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[Batch]:
+        """Give a batch whose descriptors are closed at the end."""
         batch = Batch([], [], [], {}, {})
         try:
             yield batch
@@ -212,6 +213,7 @@ class Units:
         return batch.descriptors[container]
 
     def look_up(self, container: Container, names: Sequence[str], batch: Batch) -> None:
+        """Add what the journal knows of these names to the batch."""
         found = self._journal.known.lookup(container.path.rstrip("/"), names)
         batch.known.update((container.join(name), known) for name, known in found.items())
 

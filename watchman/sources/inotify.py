@@ -12,16 +12,20 @@ import errno
 import fcntl
 import os
 import struct
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import pyinotify
 
 from watchman.errors import SourceError
 from watchman.model import Watch
+from watchman.sources.lanes import Lane
+from watchman.sources.nodes import Listing, Node, Reason, Root
 from watchman.sources.reader import Reader
-from watchman.sources.tree import Listing, Node, Reason, Root, Tree
+from watchman.sources.roots import Roots
+from watchman.sources.tree import Tree, is_directory
 
 CONTENT = pyinotify.IN_CLOSE_WRITE | pyinotify.IN_MOVED_TO | pyinotify.IN_CREATE
+CLOSE_WRITE = pyinotify.IN_CLOSE_WRITE
 CLOSED = pyinotify.IN_CLOSE_WRITE | pyinotify.IN_MOVED_TO
 """A writer has finished with the file, or it was complete when it came here."""
 GONE = pyinotify.IN_MOVED_FROM | pyinotify.IN_DELETE
@@ -30,6 +34,9 @@ _SELF = pyinotify.IN_DELETE_SELF | pyinotify.IN_MOVE_SELF
 _ROOT_LOST = _SELF | pyinotify.IN_UNMOUNT | pyinotify.IN_IGNORED
 MASK = CONTENT | GONE | ATTRIB | _SELF | pyinotify.IN_ONLYDIR
 _SPECIAL = pyinotify.IN_ISDIR | pyinotify.IN_Q_OVERFLOW | _ROOT_LOST
+
+TAKEN = 1024 * 1024
+"""Bytes parsed at a time: hints take several times the memory of the events they come from."""
 
 _EVENT = struct.Struct("iIII")
 
@@ -46,13 +53,19 @@ Hints = dict[tuple[Node, str], int]
 
 
 class Source:
-    """Live hints and scans for watches, (watch, polled) each: a polled one is only scanned."""
+    """Live hints and scans for watches.
+
+    ``ignored(name, directory)`` leaves out names; ``trouble(path, error)`` is told what is wrong
+    with a directory, None if it is fine again, and ``left(path)`` that such a one has left.
+    Raises SourceError.
+    """
 
     def __init__(
         self,
-        watches: Sequence[tuple[Watch, bool]],
+        watches: Sequence[Watch],
         ignored: Callable[[str, str], bool],
         trouble: Callable[[str, OSError | None], None],
+        left: Callable[[str], None],
     ) -> None:
         try:
             self._descriptor = pyinotify.WatchManager().get_fd()
@@ -62,31 +75,43 @@ class Source:
             ) from error
         flags = fcntl.fcntl(self._descriptor, fcntl.F_GETFD)
         fcntl.fcntl(self._descriptor, fcntl.F_SETFD, flags | fcntl.FD_CLOEXEC)
-        self.roots = [Root(watch, polled=polled) for watch, polled in watches]
-        self._tree = Tree(ignored, self._attach, self._detach, trouble)
+        self._tree = Tree(ignored, self._attach, self._detach, trouble, left)
+        self._roots = Roots(watches, self._tree, self._queue, self.find)
         self._nodes: dict[int, Node] = {}
         self._hints: Hints = {}
-        self._to_walk: dict[tuple[Node, Reason], None] = {}
-        self._walking: Generator[Listing, None, None] | None = None
+        # A new directory does not wait for the scan of a million old files.
+        self._urgent, self._patient = Lane(self._tree), Lane(self._tree)
         self._leaving: dict[Node, None] = {}
+        self._altered: dict[Node, None] = {}
         self._roots_changed = False
+        self.parsed = 0
+        """Bytes of events that have become hints, to be compared with :meth:`mark`."""
+        self.certain = False
+        """Whether nothing can have changed without a hint; a catch-up makes it so again."""
         self.overflows = 0
         self._heartbeat = -1
         self.beaten = False
         """Set when the file of :meth:`listen` was touched."""
         self._reader = Reader(self._descriptor)
 
-    def start(self, reason: Reason) -> None:
+    @property
+    def roots(self) -> list[Root]:
+        """The watches' top directories."""
+        return self._roots.all
+
+    def start(self, reason: Callable[[Root], Reason]) -> None:
         """Read events from now on; queue the walk that has every directory watched."""
         self._reader.start()
         for root in self.roots:
-            self._queue(root, reason)
+            root.reason = reason(root)
+            self._queue(root, root.reason)
 
     def close(self) -> None:
         """Stop reading and give the inotify instance back."""
         self._reader.stop()
-        if self._walking is not None:
-            self._walking.close()
+        self._urgent.close()
+        self._patient.close()
+        self._roots.close()
         os.close(self._descriptor)
 
     def listen(self, path: str) -> None:
@@ -100,6 +125,26 @@ class Source:
     def rescan(self, root: Root) -> None:
         """Queue a catch-up of one watch."""
         self._queue(root, Reason.CATCH_UP)
+
+    def poll(self, root: Root) -> None:
+        """Queue a catch-up of what can change in a watch without an event."""
+        if root.polled:
+            self.rescan(root)
+            return
+        for path in root.remote:
+            node = self.find(path.rstrip("/"))
+            if node is not None:
+                self._queue(node, Reason.CATCH_UP)
+
+    def retry_unwatched(self) -> None:
+        """Queue a catch-up of every directory without a watch, and so of all below it."""
+        pending: list[Node] = [r for r in self.roots if not r.polled and r.identity is not None]
+        while pending:
+            node = pending.pop()
+            if node.wd < 0:
+                self._queue(node, Reason.CATCH_UP)
+            else:
+                pending.extend((node.children or {}).values())
 
     def find(self, path: str) -> Node | None:
         """Return the watched directory at ``path``."""
@@ -120,12 +165,17 @@ class Source:
         return paths
 
     def _queue(self, node: Node, reason: Reason) -> None:
-        self._to_walk[node, reason] = None
+        (self._urgent if reason is Reason.NEW else self._patient).add(node, reason)
 
     @property
     def scanning(self) -> bool:
         """Whether directories are waiting to be listed."""
-        return self._walking is not None or bool(self._to_walk)
+        return bool(self._urgent or self._patient)
+
+    @property
+    def has_trouble(self) -> bool:
+        """Whether there are directories that are not watched, or not as they should be."""
+        return bool(self._tree.troubled)
 
     @property
     def directories(self) -> int:
@@ -134,32 +184,22 @@ class Source:
 
     def listings(self) -> Iterator[Listing]:
         """Yield what is waiting to be listed; may be left at any time and asked for again."""
-        while True:
-            if self._walking is None:
-                if not self._to_walk:
-                    return
-                job = next(iter(self._to_walk))
-                del self._to_walk[job]
-                self._walking = self._tree.walk(*job)
-            listing = next(self._walking, None)
-            if listing is None:
-                self._walking = None
-            else:
-                yield listing
+        while (listing := self._urgent.next() or self._patient.next()) is not None:
+            yield listing
+
+    def mark(self) -> int:
+        """Return what ``parsed`` will be when every event so far has become a hint."""
+        return self._reader.mark()
 
     def wait(self, timeout: float | None) -> Hints:
-        """Return the hints so far, waiting up to ``timeout`` seconds for the first event."""
-        return self._take(self._reader.take(timeout))
-
-    def drain(self) -> Hints:
-        """Return the hints of every event that happened before this call."""
-        return self._take(self._reader.drain())
-
-    def _take(self, chunks: Sequence[bytes]) -> Hints:
-        for chunk in chunks:
+        """Return the next hints, waiting up to ``timeout`` seconds for the first event."""
+        for chunk in self._reader.take(timeout, TAKEN):
             self._parse(chunk)
+            self.parsed += len(chunk)
         if self._leaving:
             self._let_go()
+        if self._altered:
+            self._inspect_altered()
         if self._roots_changed:
             self._roots_changed = False
             self.check_roots()
@@ -192,6 +232,7 @@ class Source:
     def _special(self, wd: int, mask: int, name: str) -> None:
         if mask & pyinotify.IN_Q_OVERFLOW:
             self.overflows += 1
+            self.certain = False
             for root in self.roots:
                 self.rescan(root)
             return
@@ -207,13 +248,11 @@ class Source:
             self._roots_changed = True
         elif not name:
             if mask & ATTRIB:
-                self._queue(node, Reason.NEW)
+                self._altered[node] = None
         elif mask & (pyinotify.IN_CREATE | pyinotify.IN_MOVED_TO | ATTRIB):
             self._appeared(node, name, mask)
         elif mask & GONE:
-            child = node.child(name)
-            if child is not None:
-                self._leaving[child] = None
+            self._disappeared(node, name, mask)
 
     def _appeared(self, node: Node, name: str, mask: int) -> None:
         """A directory was made, moved in or given other permissions."""
@@ -229,31 +268,40 @@ class Source:
         self._leaving.pop(child, None)
         self._queue(child, Reason.NEW)
 
+    def _disappeared(self, node: Node, name: str, mask: int) -> None:
+        child = node.child(name)
+        if child is None:
+            return
+        if mask & pyinotify.IN_DELETE:
+            # Another directory that takes the name has nothing to do with what was known here.
+            self._leaving.pop(child, None)
+            self._tree.remove(child)
+        else:
+            self._leaving[child] = None
+
     def _let_go(self) -> None:
         """Forget the directories that left and did not come back under another name."""
         for child in self._leaving:
-            self._tree.remove(child)
+            if child.is_left:
+                self._tree.detach(child)
+            elif _is_there(child):
+                # Of two that are exchanged, the second leaves after the first has come to its
+                # place (renameat2(2)).
+                self._queue(child, Reason.NEW)
+            else:
+                self._tree.remove(child)
         self._leaving.clear()
+
+    def _inspect_altered(self) -> None:
+        """Look at directories that were given other permissions, or other times."""
+        for node in self._altered:
+            if not node.is_left and self._tree.inspect(node) and self._tree.has_trouble(node.path):
+                self._queue(node, Reason.NEW)
+        self._altered.clear()
 
     def check_roots(self) -> None:
         """Walk again every root that is not the directory that was watched."""
-        for root in self.roots:
-            try:
-                status = os.stat(root.watch.path)
-            except OSError as error:
-                self._lose(root)
-                self._tree.say(root.watch.path, error)
-                continue
-            if (status.st_dev, status.st_ino) != root.identity:
-                self._lose(root)
-                self._queue(root, Reason.CATCH_UP)
-            elif root.wd < 0 and not root.polled:
-                self._queue(root, Reason.CATCH_UP)
-
-    def _lose(self, root: Root) -> None:
-        if root.identity is not None:
-            root.identity = None
-            self._tree.detach(root)
+        self._roots.check()
 
     def _attach(self, node: Node, descriptor: int) -> None:
         if node.root.polled:
@@ -279,3 +327,16 @@ class Source:
                 del self._nodes[node.wd]
             _rm_watch(self._descriptor, node.wd)
             node.wd = -1
+
+
+def _is_there(node: Node) -> bool:
+    """Say whether there is a directory where ``node`` was."""
+    assert node.parent is not None
+    try:
+        above = node.parent.open()
+    except OSError:
+        return False
+    try:
+        return is_directory(node.name, above)
+    finally:
+        os.close(above)

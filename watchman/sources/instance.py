@@ -54,7 +54,7 @@ def make_event(fields: Mapping[str, Any]) -> Any:
 
 
 class Instance:
-    """An inotify instance with a thread that empties its queue. Raises SourceError if none is left."""
+    """An inotify instance, with a thread that empties its queue. Raises SourceError."""
 
     def __init__(self) -> None:
         self._syscalls = pyinotify.INotifyWrapper.create()

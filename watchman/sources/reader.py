@@ -7,11 +7,12 @@ import collections
 import fcntl
 import os
 import select
+import sys
 import termios
 import threading
 
 CHUNK = 256 * 1024
-"""Bytes asked for in one read(2): more than the default queue's 16,384 short events."""
+"""Bytes asked for in one read(2)."""
 
 PAUSE = 0.003
 """Seconds between two reads while the consumer still has bytes to parse. The kernel holds 16,384
@@ -29,6 +30,7 @@ class Reader:
         self._descriptor = descriptor
         self._chunks: collections.deque[bytes] = collections.deque()
         self._held = 0
+        self._total = 0
         self._condition = threading.Condition()
         self._reading = threading.Lock()
         self._woken = False
@@ -57,10 +59,10 @@ class Reader:
             self._woken = True
             self._condition.notify_all()
 
-    def take(self, timeout: float | None) -> list[bytes]:
-        """Return all chunks read so far, waiting up to ``timeout`` seconds for the first.
+    def take(self, timeout: float | None, most: int = LIMIT + CHUNK) -> list[bytes]:
+        """Return the chunks read so far, waiting up to ``timeout`` seconds for the first.
 
-        Raises whatever ended the thread.
+        What is beyond ``most`` bytes is left for the next call. Raises whatever ended the thread.
         """
         with self._condition:
             if not self._chunks and not self._woken and self.error is None:
@@ -68,17 +70,27 @@ class Reader:
             self._woken = False
             if self.error is not None:
                 raise self.error
-            chunks = list(self._chunks)
-            self._chunks.clear()
-            self._held = 0
+            chunks: list[bytes] = []
+            taken = 0
+            while self._chunks and taken < most:
+                chunks.append(self._chunks.popleft())
+                taken += len(chunks[-1])
+            self._held -= taken
             self._condition.notify_all()
         return chunks
+
+    def mark(self) -> int:
+        """Return how many bytes will have been read with every event that has happened so far."""
+        with self._reading:
+            return self._total + self._waiting()
 
     def drain(self) -> list[bytes]:
         """Return every event that the kernel has queued up to now."""
         with self._reading:
-            self._read()
-        return self.take(0)
+            end = self._total + self._waiting()
+            while self._total < end and self._read():
+                pass
+        return self.take(0, sys.maxsize)
 
     def _run(self) -> None:
         poll = select.poll()
@@ -104,13 +116,19 @@ class Reader:
     def _has_room(self) -> bool:
         return self._stopping or self._held < LIMIT
 
-    def _read(self) -> None:
+    def _waiting(self) -> int:
         waiting = array.array("i", [0])
         fcntl.ioctl(self._descriptor, termios.FIONREAD, waiting)
-        if not waiting[0]:
-            return
-        chunk = os.read(self._descriptor, max(CHUNK, waiting[0]))
+        return waiting[0]
+
+    def _read(self) -> int:
+        """Read what there is, up to a chunk; return how many bytes that was."""
+        if not self._waiting():
+            return 0
+        chunk = os.read(self._descriptor, CHUNK)
         with self._condition:
             self._chunks.append(chunk)
             self._held += len(chunk)
+            self._total += len(chunk)
             self._condition.notify_all()
+        return len(chunk)

@@ -7,110 +7,50 @@ gives an event and whatever was made earlier is in the list.
 
 from __future__ import annotations
 
-import enum
 import errno
 import os
 import stat
-from collections.abc import Callable, Generator, Iterator
-from typing import NamedTuple, cast
+from collections.abc import Callable, Generator, Iterator, Sequence
 
-from watchman.filesystem import DIRECTORY_FLAGS, open_directory, relative_to
-from watchman.model import Watch
+from watchman.filesystem import DIRECTORY_FLAGS, GONE_ERRNOS, is_too_long
+from watchman.sources.nodes import Listing, Node, Reason
 
 LISTING = 1000
 """Names in one :class:`Listing` at the most."""
+_TOO_LONG = OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+KEPT_OPEN = 64
+"""Directories that one walk has open at the most: uploaders decide how deep a tree is."""
 
 
-class Reason(enum.Enum):
-    """Why a directory is listed."""
+class _Level:
+    """A directory that a walk is in."""
 
-    START = "start"
-    """The first walk of this run: what is found may be older than the run."""
-    NEW = "new"
-    """The directory appeared, or moved, while it was watched."""
-    CATCH_UP = "catch-up"
-    """Events may have been lost, or a periodic scan is due."""
+    __slots__ = ("descriptor", "node", "pending")
 
-
-class Node:
-    """One watched directory."""
-
-    __slots__ = ("children", "name", "parent", "root", "wd")
-
-    def __init__(self, name: str, parent: Node | None, root: Root | None) -> None:
-        self.name = name
-        self.parent = parent
-        self.root: Root = root or cast("Root", self)
-        self.children: dict[str, Node] | None = None
-        self.wd = -1
-
-    @property
-    def path(self) -> str:
-        """The directory's path as the events so far tell it."""
-        names: list[str] = []
-        node: Node = self
-        while node.parent is not None:
-            names.append(node.name)
-            node = node.parent
-        names.append(node.root.watch.path.rstrip("/"))
-        names.reverse()
-        return "/".join(names) or "/"
+    def __init__(self, node: Node, descriptor: int) -> None:
+        self.node = node
+        self.descriptor = descriptor
+        self.pending: Iterator[Node] = iter(())
 
     def open(self) -> int:
-        """Open the directory without following symlinks below the root; an ``O_PATH`` descriptor.
+        """Return the descriptor, of a directory opened again if it had to be closed."""
+        if self.descriptor < 0:
+            self.descriptor = self.node.open()
+        return self.descriptor
 
-        Raises OSError.
-        """
-        root = self.root.watch.path
-        return open_directory(root, relative_to(root, self.path))
-
-    def child(self, name: str) -> Node | None:
-        """Return the watched directory ``name`` in this one."""
-        return self.children.get(name) if self.children else None
-
-    def add(self, name: str) -> Node:
-        """Add the directory ``name`` to the tree."""
-        if self.children is None:
-            self.children = {}
-        child = self.children[name] = Node(name, self, self.root)
-        return child
-
-
-class Root(Node):
-    """The top directory of a watch."""
-
-    __slots__ = ("identity", "polled", "watch")
-
-    def __init__(self, watch: Watch, *, polled: bool) -> None:
-        self.watch = watch
-        self.polled = polled
-        self.identity: tuple[int, int] | None = None
-        super().__init__("", None, None)
-
-    def count(self) -> int:
-        """Return how many directories the watch covers, itself included."""
-        pending: list[Node] = [self]
-        for node in pending:
-            pending.extend((node.children or {}).values())
-        return len(pending)
-
-
-class Listing(NamedTuple):
-    """Names found in a directory; its descriptor is open while the listing is in hand."""
-
-    node: Node
-    descriptor: int
-    entries: list[os.DirEntry[str]]
-    reason: Reason
-    last: bool
-    """No more names of this directory follow."""
+    def close(self) -> None:
+        """Give the descriptor back."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
 
 
 class Tree:
     """Walks below roots. ``attach`` has a directory watched, before it is listed.
 
     ``attach(node, descriptor)`` may raise OSError; the directory is listed all the same, and
-    ``trouble(path, error)`` is told (with None once the directory is fine).
+    ``trouble(path, error)`` is told; with None once the directory is fine. ``left(path)`` is told
+    when a directory with trouble has left.
     """
 
     def __init__(
@@ -119,65 +59,87 @@ class Tree:
         attach: Callable[[Node, int], None],
         detach: Callable[[Node], None],
         trouble: Callable[[str, OSError | None], None],
+        left: Callable[[str], None],
     ) -> None:
         self._ignored = ignored
         self._attach = attach
         self._detach = detach
         self._trouble = trouble
-        self.troubled: set[str] = set()
+        self._left = left
+        self.troubled: dict[str, int] = {}
+        """The directories that are not watched, or not as they should be, each with its errno."""
         self.vanished: list[str] = []
         """Paths of directories that left the tree since this list was last emptied."""
 
     def walk(self, top: Node, reason: Reason) -> Generator[Listing, None, None]:
-        """List ``top`` and all below it, depth first; one descriptor is open for each level."""
-        stack: list[tuple[int, Iterator[Node]]] = []
+        """List ``top`` and all below it, depth first."""
+        levels: list[_Level] = []
         pending = iter([top])
         try:
             while True:
                 node = next(pending, None)
                 if node is None:
-                    if not stack:
+                    if levels:
+                        levels.pop().close()
+                    if not levels:
                         return
-                    os.close(stack[-1][0])
-                    stack.pop()
-                    if not stack:
-                        return
-                    pending = stack[-1][1]
+                    pending = levels[-1].pending
+                    continue
+                # What left meanwhile would be watched under a path that is not its own.
+                if node.is_left:
                     continue
                 try:
-                    descriptor = (
-                        os.open(node.name, DIRECTORY_FLAGS, dir_fd=stack[-1][0])
-                        if stack
-                        else self._open(node)
-                    )
+                    level = _Level(node, self._open(node, levels))
                 except OSError as error:
                     self._lost(node, error)
                     continue
+                levels.append(level)
+                if node.parent is None:
+                    status = os.fstat(level.descriptor)
+                    node.root.identity = (status.st_dev, status.st_ino)
+                    node.root.reason = Reason.CATCH_UP
+                if len(levels) > KEPT_OPEN:
+                    levels[-KEPT_OPEN - 1].close()
                 subdirectories: list[Node] = []
-                pending = iter(subdirectories)
-                stack.append((descriptor, pending))
-                yield from self._visit(node, descriptor, reason, subdirectories)
+                pending = level.pending = iter(subdirectories)
+                yield from self._visit(node, level.descriptor, reason, subdirectories)
         finally:
-            for descriptor, _ in stack:
-                os.close(descriptor)
+            for level in levels:
+                level.close()
 
-    def _open(self, node: Node) -> int:
+    def _open(self, node: Node, levels: Sequence[_Level]) -> int:
+        if levels:
+            return os.open(node.name, DIRECTORY_FLAGS, dir_fd=levels[-1].open())
         if node.parent is None:
             flags = DIRECTORY_FLAGS & ~os.O_NOFOLLOW  # the configured path may be a symlink
-            descriptor = os.open(node.root.watch.path, flags)
-            status = os.fstat(descriptor)
-            node.root.identity = (status.st_dev, status.st_ino)
-            return descriptor
+            return os.open(node.root.watch.path, flags)
         above = node.parent.open()
         try:
             return os.open(node.name, DIRECTORY_FLAGS, dir_fd=above)
         finally:
             os.close(above)
 
+    def inspect(self, node: Node) -> bool:
+        """Say whether a directory can be read and searched, and tell about it if not."""
+        try:
+            descriptor = self._open(node, ())
+            try:
+                _search(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            self._lost(node, error)
+            return False
+        return True
+
+    def has_trouble(self, path: str) -> bool:
+        """Say whether something is wrong with a directory or one below it."""
+        prefix = path.rstrip("/") + "/"
+        return path in self.troubled or any(other.startswith(prefix) for other in self.troubled)
+
     def _lost(self, node: Node, error: OSError) -> None:
         """A directory could not be opened: it went away, or we may not read it."""
-        gone = error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE)
-        if gone and node.parent is not None:
+        if error.errno in GONE_ERRNOS and node.parent is not None:
             self.remove(node)
             return
         if node.parent is None:
@@ -186,40 +148,53 @@ class Tree:
 
     def say(self, path: str, error: OSError | None) -> None:
         """Pass on what is wrong with a directory, or that it is fine again; each only once."""
-        if error is not None and path not in self.troubled:
-            self.troubled.add(path)
+        if error is not None and self.troubled.get(path) != error.errno:
+            self.troubled[path] = error.errno or errno.EIO
             self._trouble(path, error)
         elif error is None and path in self.troubled:
-            self.troubled.discard(path)
+            del self.troubled[path]
             self._trouble(path, None)
 
     def _visit(
         self, node: Node, descriptor: int, reason: Reason, subdirectories: list[Node]
     ) -> Iterator[Listing]:
         path = node.path
-        try:
-            self._attach(node, descriptor)
-        except OSError as error:
-            self.say(path, error)
-        else:
-            if self.troubled:
-                self.say(path, None)
+        error = self._try_to_watch(node, descriptor)
         directories: list[str] = []
         entries: list[os.DirEntry[str]] = []
         ignored = self._ignored
-        with os.scandir(descriptor) as found:
-            for entry in found:
-                if entry.is_dir(follow_symlinks=False):
-                    directories.append(entry.name)
-                elif entry.is_file(follow_symlinks=False) and not ignored(entry.name, path):
-                    entries.append(entry)
-                    if len(entries) == LISTING:
-                        yield Listing(node, descriptor, entries, reason, last=False)
-                        entries = []
+        try:
+            with os.scandir(descriptor) as found:
+                for entry in found:
+                    if entry.is_dir(follow_symlinks=False):
+                        directories.append(entry.name)
+                    elif entry.is_file(follow_symlinks=False) and not ignored(entry.name, path):
+                        entries.append(entry)
+                        if len(entries) == LISTING:
+                            yield Listing(node, descriptor, entries, reason, last=False)
+                            entries = []
+        except OSError as failed:
+            # What was not listed is not missing.
+            self.say(path, failed)
+            yield Listing(node, descriptor, entries, reason, last=True, whole=False)
+            return
+        if error is None and any(is_too_long(_inside(path, name)) for name in directories):
+            error = _TOO_LONG
+        if error is not None or self.troubled:
+            self.say(path, error)
         if node.root.watch.rec and (directories or node.children):
             self._reconcile(node, path, descriptor, directories)
             subdirectories.extend((node.children or {}).values())
         yield Listing(node, descriptor, entries, reason, last=True)
+
+    def _try_to_watch(self, node: Node, descriptor: int) -> OSError | None:
+        """Have a directory watched; return what is wrong."""
+        try:
+            self._attach(node, descriptor)
+            _search(descriptor)
+        except OSError as error:
+            return error
+        return None
 
     def _reconcile(self, node: Node, path: str, descriptor: int, directories: list[str]) -> None:
         """Make the node's children those directories that are really there."""
@@ -227,7 +202,7 @@ class Tree:
         # a second look says that it is gone.
         children = dict(node.children or {})
         for name in children.keys() - set(directories):
-            if not _is_directory(name, descriptor):
+            if not is_directory(name, descriptor):
                 self.remove(children[name])
         for name in directories:
             if node.child(name) is None and not self.excluded(node, path, name):
@@ -236,7 +211,12 @@ class Tree:
     def excluded(self, node: Node, path: str, name: str) -> bool:
         """Say whether a directory is not to be watched: ignored, or filtered by the watch."""
         exclude = node.root.watch.exclude
-        return self._ignored(name, path) or (exclude is not None and exclude(f"{path}/{name}"))
+        if self._ignored(name, path) or (exclude is not None and exclude(f"{path}/{name}")):
+            return True
+        if is_too_long(_inside(path, name)):
+            self.say(path, _TOO_LONG)
+            return True
+        return False
 
     def remove(self, node: Node) -> None:
         """Take a directory that is gone, and all below it, out of the tree."""
@@ -249,9 +229,10 @@ class Tree:
     def detach(self, node: Node) -> None:
         """Stop watching a directory and all below it, which may still be there."""
         if self.troubled:
-            prefix = node.path + "/"
+            prefix = node.path.rstrip("/") + "/"
             for path in [path for path in self.troubled if f"{path}/".startswith(prefix)]:
-                self.say(path, None)
+                del self.troubled[path]
+                self._left(path)
         pending = [node]
         while pending:
             current = pending.pop()
@@ -260,7 +241,18 @@ class Tree:
             current.children = None
 
 
-def _is_directory(name: str, descriptor: int) -> bool:
+def _inside(path: str, name: str) -> str:
+    """Return the shortest path that a file in the directory ``name`` can have."""
+    return f"{path}/{name}/x"
+
+
+def _search(descriptor: int) -> None:
+    """Raise PermissionError where the names in a directory may be read, but not used."""
+    os.stat(".", dir_fd=descriptor)
+
+
+def is_directory(name: str, descriptor: int) -> bool:
+    """Say whether ``name`` in a directory is one itself, and no symlink."""
     try:
         status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
     except OSError:

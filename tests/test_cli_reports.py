@@ -1,0 +1,222 @@
+"""The commands that report and act on deliveries, typed as a user would."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.daemon.site import Site
+from tests.waiting import wait_until
+from watchman.journal import Journal, NewDelivery
+from watchman.model import Route, State, Version
+
+ROUTE = Route("local", "tasks.load")
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    found = Site(tmp_path)
+    yield found
+    found.kill()
+
+
+def version(path: Path) -> Version:
+    status = path.stat()
+    return Version(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+def record(site: Site, *deliveries: tuple[Path, Path | None]) -> None:
+    """Put deliveries that failed into the journal of a site where nothing runs."""
+    state = site.top / "var"
+    state.mkdir(mode=0o700, exist_ok=True)
+    journal = Journal(str(state))
+    news = []
+    for number, (source, final) in enumerate(deliveries, 1):
+        there = source if source.exists() else final
+        assert there is not None
+        target = None if final is None else str(final)
+        news.append(NewDelivery(f"id-{number}", str(source), target, version(there), 1, ROUTE))
+    journal.record(news)
+    journal.note([(n, State.FAILED, "refused: too large") for n in range(1, len(news) + 1)])
+    journal.close()
+
+
+def told(site: Site, *arguments: str) -> Any:
+    done = site.notify(*arguments, "--json")
+    assert (done.returncode, done.stderr) == (0, ""), done
+    return json.loads(done.stdout)
+
+
+def make(site: Site, *names: str) -> list[Path]:
+    paths = [site.data / name for name in names]
+    for path in paths:
+        path.write_text(path.name)
+    return paths
+
+
+def test_nothing_has_run_yet(site: Site) -> None:
+    assert told(site, "history") == []
+    assert told(site, "failed") == []
+    assert site.notify("failed").stdout == "nothing failed\n"
+    assert site.notify("retry", "--all").returncode == 1
+    status = site.notify("status", "--json")
+    assert status.returncode == 1
+    assert json.loads(status.stdout)["state"] == "inactive"
+    assert not (site.top / "var").exists()
+
+
+def test_history_of_what_was_sent(site: Site) -> None:
+    site.start()
+    first, second = make(site, "1.csv", "2.csv")
+    wait_until(lambda: len(sent(site)) == 2, 20, "both are sent", interval=0.3)
+    (found,) = told(site, "history", "data/1.csv")
+    assert found["source"] == found["final"] == str(first)
+    assert (found["state"], found["task"], found["broker"]) == ("sent", "tasks.load", "local")
+    assert {item["source"] for item in told(site, "history", "data")} == {str(first), str(second)}
+    assert len(told(site, "history", "--limit", "1")) == 1
+    lines = site.notify("history", str(first)).stdout.splitlines()
+    assert lines[0].endswith(f"  {first}")
+    assert lines[1].startswith("    sent ")
+    status = site.status()
+    assert [(part["broker"], part["state"], part["count"]) for part in status["deliveries"]] == [
+        ("local", "sent", 2)
+    ]
+    assert status["last_arrival"]
+    assert status["last_sent"]
+    site.stop()
+    assert site.status()["last_sent"] == status["last_sent"]
+    assert len(told(site, "history")) == 2
+
+
+def sent(site: Site) -> list[dict[str, Any]]:
+    return [item for item in told(site, "history") if item["state"] == "sent"]
+
+
+def test_failed_and_discard(site: Site) -> None:
+    one, two = make(site, "1.csv", "2.csv")
+    record(site, (one, None), (two, None))
+    found = told(site, "failed")
+    assert [(item["seq"], item["reason"]) for item in found] == [
+        (1, "refused: too large"),
+        (2, "refused: too large"),
+    ]
+    assert "refused: too large" in site.notify("failed").stdout
+    done = site.notify("discard", "2", "77", "data/none")
+    assert done.returncode == 1
+    assert done.stdout == f"2 is discarded: {two}\n"
+    assert done.stderr.splitlines() == [
+        "notify: no failed delivery: 77; 'notify failed' lists them",
+        "notify: no failed delivery: data/none; 'notify failed' lists them",
+    ]
+    assert two.exists()
+    (gone,) = told(site, "history", str(two))
+    assert gone["state"] == "vanished"
+    assert gone["reason"].startswith("discarded by ")
+    assert [item["seq"] for item in told(site, "failed")] == [1]
+
+
+@pytest.mark.parametrize("command", ["retry", "discard"])
+@pytest.mark.parametrize("arguments", [[], ["--all", "1"]])
+def test_usage(site: Site, command: str, arguments: list[str]) -> None:
+    done = site.notify(command, *arguments)
+    assert done.returncode == 2
+    assert "--all" in done.stderr
+
+
+def test_retry_finds_out_which_step_is_left(site: Site) -> None:
+    destination = site.top / "dst"
+    destination.mkdir()
+    here, replaced = make(site, "here.csv", "replaced.csv")
+    moved = destination / "moved.csv"
+    moved.write_text("x")
+    record(
+        site,
+        (here, destination / "here.csv"),
+        (site.data / "moved.csv", moved),
+        (replaced, destination / "replaced.csv"),
+    )
+    # Another file of that name came after the recorded one had gone.
+    replaced.write_text("something longer")
+    done = site.notify("retry", "--all")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line.split(":")[0] for line in done.stdout.splitlines()] == [
+        "1 is moving again",
+        "2 is ready again",
+        "3 is moving again",
+    ]
+
+
+def test_a_running_daemon_picks_a_retry_up(site: Site) -> None:
+    site.start()
+    make(site, "1.csv")
+    wait_until(lambda: len(sent(site)) == 1, 20, "it is sent", interval=0.3)
+    journal = Journal(str(site.top / "var"))
+    journal.note([(1, State.FAILED, "as if refused")])
+    journal.close()
+    assert site.notify("retry", "1").stdout.startswith("1 is ready again: ")
+    wait_until(lambda: len(sent(site)) == 1, 25, "it is sent again", interval=0.3)
+
+
+def test_scan_reports_and_changes_nothing(site: Site) -> None:
+    site.start()
+    make(site, "known.csv")
+    wait_until(lambda: len(sent(site)) == 1, 20, "it is sent", interval=0.3)
+    site.stop()
+    assert told(site, "scan") == []
+    complete, unmatched, ignored = make(site, "new.csv", "new.txt", "new.part")
+    (site.data / "below").mkdir()
+    odd = os.fsencode(site.data / "below") + b"/\xff.csv"
+    Path(os.fsdecode(odd)).write_text("1")
+    (site.data / "link.csv").symlink_to(complete)
+    before = {path.name: path.stat().st_mtime_ns for path in (site.top / "var").iterdir()}
+    with (site.data / "busy.csv").open("w") as writer:
+        writer.write("half")
+        writer.flush()
+        found = {item["path"]: item for item in told(site, "scan")}
+    assert {path: (item["state"], item["note"]) for path, item in found.items()} == {
+        str(complete): ("complete", ""),
+        str(unmatched): ("complete", "no pattern matches"),
+        os.fsdecode(odd): ("complete", ""),
+        str(site.data / "busy.csv"): ("being written", ""),
+    }
+    assert found[str(complete)]["task"] == "tasks.load"
+    text = site.notify("scan").stdout
+    assert "below/\\xff.csv  (complete; tasks.load)" in text
+    assert text.endswith("4 not known\n")
+    assert {p.name: p.stat().st_mtime_ns for p in (site.top / "var").iterdir()} == before
+    assert str(ignored) not in text
+
+
+def test_scan_before_the_first_run(site: Site) -> None:
+    make(site, "old.csv")
+    (found,) = told(site, "scan")
+    assert found["note"] == "existing is 'new': what is there before the first run is not sent"
+
+
+def test_scan_send(site: Site) -> None:
+    done = site.notify("scan", "--send")
+    assert done.returncode == 1
+    assert done.stderr == (
+        "notify: nothing runs with this configuration; 'notify start' starts it\n"
+    )
+    pid = site.start()
+    done = site.notify("scan", "--send")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"Process {pid} catches up now")
+    make(site, "1.csv")
+    wait_until(lambda: len(sent(site)) == 1, 20, "it works on", interval=0.3)
+    assert site.pid == pid
+
+
+def test_while_the_rest_of_the_configuration_is_wrong(site: Site) -> None:
+    pid = site.start()
+    site.data.rmdir()
+    site.configure("BROKERS = 5\n")
+    assert site.status()["pid"] == pid
+    assert told(site, "history") == []
+    site.stop()

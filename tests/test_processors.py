@@ -1,0 +1,101 @@
+"""Processors: what can be one, and those that come with watchman."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pyinotify
+import pytest
+
+from watchman import processors, signals
+from watchman.config.watches import FINISHED_DIRECTORIES
+from watchman.model import Watch
+
+
+class Plain(pyinotify.ProcessEvent):
+    pass
+
+
+class Demanding(pyinotify.ProcessEvent):
+    def my_init(self, out: str) -> None:
+        self.out = out
+
+
+class Broken(pyinotify.ProcessEvent):
+    def my_init(self) -> None:
+        raise OSError("no database")
+
+
+def event(mask: int, name: str = "a", path: str = "/data") -> Any:
+    isdir = bool(mask & pyinotify.IN_ISDIR)
+    return pyinotify.Event({"wd": 1, "mask": mask, "path": path, "name": name, "dir": isdir})
+
+
+@pytest.mark.parametrize("good", [Plain, Plain(), Demanding(out="x"), processors.AllEventsSignaler])
+def test_what_can_be_a_processor(good: object) -> None:
+    assert processors.check(good) is None
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (print, "is no subclass"),
+        (dict, "is no subclass"),
+        (3, "is no subclass"),
+        (Demanding, "cannot be made without arguments (TypeError: "),
+        (Broken, "cannot be made without arguments (OSError: no database)"),
+    ],
+)
+def test_what_cannot(bad: object, reason: str) -> None:
+    assert (processors.check(bad) or "").startswith(reason)
+
+
+@pytest.mark.parametrize(
+    "name",
+    sorted(
+        name
+        for group in ("OP_FLAGS", "EVENT_FLAGS")
+        for name in pyinotify.EventsCodes.FLAG_COLLECTIONS[group]
+    ),
+)
+def test_every_event_has_its_signal(name: str) -> None:
+    processor = processors.AllEventsSignaler()
+    seen: list[tuple[Any, Any]] = []
+
+    def receive(sender: Any, event: Any) -> None:
+        seen.append((sender, event))
+
+    signal = getattr(signals, name.lower())
+    happened = event(getattr(pyinotify, name))
+    with signal.connected_to(receive):
+        processor(happened)
+    assert seen == [(processor, happened)]
+
+
+def test_names_for_logs() -> None:
+    assert processors.name_of(Watch("/a")) == "watchman.processors.CompletedFiles"
+    assert processors.name_of(Watch("/a", kind="directories")) == FINISHED_DIRECTORIES
+    assert processors.name_of(Watch("/a", processor_name="x.Y")) == "x.Y"
+
+
+def test_a_subclass_hears_of_finished_directories(caplog: pytest.LogCaptureFixture) -> None:
+    paths: list[str] = []
+
+    class Mine(processors.FinishedDirectories):
+        def finished(self, path: str) -> None:
+            paths.append(path)
+
+    mine, directory = Mine(), pyinotify.IN_ISDIR
+    with caplog.at_level(logging.INFO):
+        mine(event(pyinotify.IN_CREATE | directory, "a.tmp1"))
+        mine(event(pyinotify.IN_MOVED_TO | directory, "a"))
+        mine(event(pyinotify.IN_CREATE, "file"))
+        mine(event(pyinotify.IN_DELETE | directory, "a"))
+    assert paths == ["/data/a"]
+    assert caplog.messages == [
+        "1|CREATE EVENT: /data/a.tmp1",
+        "2|NOTFINISHED: /data/a.tmp1",
+        "1|MOVEDTO EVENT: /data/a",
+        "2|FINISHED: /data/a",
+    ]

@@ -1,0 +1,187 @@
+"""What is made of the snapshot, the lock's holder and the journal's counts."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from watchman import status
+from watchman.errors import WatchmanError
+from watchman.model import State
+from watchman.mover import CopyStatus, MoveStatus
+from watchman.status import Snapshot
+
+SECOND = 1_000_000_000
+NOW = 1_790_000_000 * SECOND
+COUNTS = {("b", State.READY): (2, NOW - 90 * SECOND), ("", State.MOVED): (1, NOW - SECOND)}
+
+
+def snapshot(**changes: Any) -> Snapshot:
+    found: Snapshot = {
+        "pid": 7,
+        "started_ns": NOW - 100 * SECOND,
+        "beat_ns": NOW - 10 * SECOND,
+        "watching": True,
+        "watches": [
+            {
+                "path": "/up/ü\udcff",
+                "kind": "files",
+                "method": "inotify",
+                "handler": "x.Y",
+                "directories": 3,
+            }
+        ],
+        "troubles": [
+            {"subject": "/up/a\nb", "message": "Permission denied", "since_ns": NOW - 7200 * SECOND}
+        ],
+        "brokers": {
+            "b": {"trouble": "refused", "since_ns": NOW - 60 * SECOND, "last_sent_ns": NOW - SECOND}
+        },
+        "moves": [],
+        "last_arrival_ns": NOW - 5 * SECOND,
+        "overflows": 1,
+    }
+    found.update(changes)  # type: ignore[typeddict-item]  # — each test changes what it needs
+    return found
+
+
+def compose(process: tuple[int, int] | None, **changes: Any) -> status.Status:
+    return status.compose(process, snapshot(**changes), COUNTS, (0, 0), NOW)
+
+
+STARTED = NOW - 101 * SECOND
+
+
+@pytest.mark.parametrize(
+    ("process", "changes", "state"),
+    [
+        (None, {}, "inactive"),
+        ((7, STARTED), {}, "active"),
+        ((0, STARTED), {"pid": 0}, "active"),
+        ((7, STARTED), {"watching": False}, "starting"),
+        ((7, STARTED), {"beat_ns": NOW - 44 * SECOND}, "active"),
+        ((7, STARTED), {"beat_ns": NOW - 46 * SECOND}, "hung"),
+        ((7, STARTED), {"beat_ns": NOW - 46 * SECOND, "watching": False}, "hung"),
+        ((7, STARTED), {"beat_ns": NOW + 46 * SECOND}, "hung"),
+        ((8, NOW - SECOND), {}, "starting"),
+        ((8, NOW - 46 * SECOND), {}, "hung"),
+        # The last run had the same pid, as in a container that was started again.
+        ((7, NOW - SECOND), {}, "starting"),
+    ],
+)
+def test_state(process: tuple[int, int] | None, changes: dict[str, Any], state: str) -> None:
+    found = compose(process, **changes)
+    assert found.state == state
+    assert found.active == (state == "active")
+    text = status.as_text(found, NOW)
+    assert text.startswith(f"watchman is {state}")
+    json.dumps(status.as_json(found, NOW))
+
+
+def test_without_a_word_from_any_run() -> None:
+    assert status.compose(None, None, {}, (0, 0), NOW).state == "inactive"
+    assert status.compose((7, NOW), None, {}, (0, 0), NOW).state == "starting"
+    text = status.as_text(status.compose(None, None, {}, (0, 0), NOW), NOW)
+    assert "No deliveries yet" in text
+    assert "Last sent:    never" in text
+
+
+def test_text_says_it_all() -> None:
+    move = {
+        "source": "/up",
+        "root": "/dst",
+        "waiting": 2,
+        "stuck_since_ns": NOW - 3600 * SECOND,
+        "reason": "No space left on device",
+        "troubles": [[NOW - 2 * SECOND, "Is a directory: /dst/a"]],
+        "copies": [{"source": "/up/a", "final": "/dst/a", "done": 50, "total": 200}],
+    }
+    lines = status.as_text(compose((7, STARTED), moves=[move]), NOW).splitlines()
+
+    def line(*words: str) -> str:
+        (found,) = [line for line in lines if all(word in line for word in words)]
+        return found
+
+    assert "process 7, since" in lines[0]
+    assert "(1 minute ago)" in lines[0]
+    assert line("/up/ü\\xff", "3 directories", "files, inotify", "x.Y")
+    assert line("/up/a\\x0ab", "(2 hours ago)", "Permission denied")
+    assert line("broker b", "(1 minute ago)", "refused")
+    assert line("moving /up to /dst", "(1 hour ago)", "No space left on device")
+    assert line("moving /up to /dst", "(2 s ago)", "Is a directory: /dst/a")
+    assert line("  b ", "ready", " 2 ", "(1 minute ago)")
+    assert line("(no task)", "moved", " 1 ", "(1 s ago)")
+    assert line("Last arrival:", "(5 s ago)")
+    assert line("Last sent:", "(1 s ago)")
+    assert line("25 % of 200 bytes", "/up/a → /dst/a")
+
+
+def test_old_news_are_not_told_of_an_inactive_one() -> None:
+    text = status.as_text(compose(None), NOW)
+    assert "refused" not in text
+    assert "Permission denied" not in text
+    assert "last seen" in text
+    assert "ready" in text
+
+
+def test_json_has_times_that_programs_read() -> None:
+    found = status.as_json(compose((7, STARTED)), NOW)
+    assert found["since"] == "2026-09-21T14:11:39+00:00"
+    assert found["deliveries"][1] == {
+        "broker": "b",
+        "state": "ready",
+        "count": 2,
+        "oldest": "2026-09-21T14:11:50+00:00",
+        "oldest_age": 90.0,
+    }
+    assert found["troubles"][0]["since"] == "2026-09-21T12:13:20+00:00"
+    assert found["brokers"]["b"]["trouble"] == "refused"
+    assert found["overflows"] == 1
+
+
+def test_the_journal_knows_of_earlier_runs() -> None:
+    found = status.compose(None, None, {}, (NOW - 9, NOW - 8), NOW)
+    assert (found.last_arrival_ns, found.last_sent_ns) == (NOW - 9, NOW - 8)
+
+
+def test_written_in_one_step_and_read_again(tmp_path: Path) -> None:
+    move = MoveStatus("/a", "/b", 1, None, "", ((5, "x"),), (CopyStatus("/a/f", "/b/f", 1, 2),))
+    assert status.read(str(tmp_path)) is None
+    status.write(str(tmp_path), snapshot(moves=[move]))
+    (path,) = tmp_path.iterdir()
+    assert path.stat().st_mode & 0o777 == 0o600
+    found = status.read(str(tmp_path))
+    assert found is not None
+    assert found["watches"][0]["path"] == "/up/ü\udcff"
+    assert found["moves"][0]["copies"][0] == {
+        "source": "/a/f",
+        "final": "/b/f",
+        "done": 1,
+        "total": 2,
+    }
+    status.as_text(status.compose((7, STARTED), found, COUNTS, (0, 0), NOW), NOW)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '"x"', '{"pid": 7}', "\0"])
+def test_what_another_version_or_a_crash_left(tmp_path: Path, content: str) -> None:
+    (tmp_path / "status.json").write_text(content)
+    assert status.read(str(tmp_path)) is None
+
+
+def test_a_failed_write_leaves_the_old_one(tmp_path: Path) -> None:
+    status.write(str(tmp_path), snapshot())
+    with pytest.raises(TypeError):
+        status.write(str(tmp_path), snapshot(overflows=object()))
+    assert [path.name for path in tmp_path.iterdir()] == ["status.json"]
+    assert status.read(str(tmp_path)) == snapshot()
+
+
+def test_one_that_may_not_be_read(tmp_path: Path) -> None:
+    (tmp_path / "status.json").mkdir()
+    with pytest.raises(WatchmanError, match="cannot be read: Is a directory"):
+        status.read(str(tmp_path))
+    assert os.path.isdir(tmp_path / "status.json")

@@ -1,0 +1,143 @@
+"""``notify scan``: what is in the watches and not known, found without changing anything."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from watchman.filesystem import DIRECTORY_FLAGS, Seen, look, version_of
+from watchman.journal.reading import Reading
+from watchman.model import Config, Watch
+from watchman.router import Router
+
+_PENDING = {
+    Seen.COMPLETE: "complete",
+    Seen.BUSY: "being written",
+    Seen.UNTESTED: "not tested",
+}
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """A file (or finished directory) that the journal does not know in its present version."""
+
+    path: str
+    watch: str
+    size: int
+    state: str
+    """``complete``, ``being written``, ``not tested`` (the settle rule decides), ``unreadable``."""
+    task: str | None
+    destination: str | None
+    note: str = ""
+    """Why a catch-up would send no task for it; empty if it would."""
+
+
+def unknown(config: Config, journal: Reading) -> Iterator[Unknown]:
+    """Yield what a catch-up would look at. The walk is the service's; the journal is only read."""
+    router = Router(config.patterns, config.moves, config.ignore, config.dry_run)
+    watches = [watch for watch in config.watches if watch.processor is None]
+    first_runs = journal.first_runs(watch.path for watch in watches)
+    with _ignoring_sigio():
+        for watch in watches:
+            first = watch.path in first_runs
+            yield from _Walk(watch, router, journal, first=first).all()
+
+
+class _Walk:
+    """The walk of one watch, a directory at a time."""
+
+    def __init__(self, watch: Watch, router: Router, journal: Reading, *, first: bool) -> None:
+        self.watch = watch
+        self.router = router
+        self.journal = journal
+        self.note = ""
+        if watch.existing == "none":
+            self.note = "existing is 'none': what is there at a start is never sent"
+        elif watch.existing == "new" and first:
+            self.note = "existing is 'new': what is there before the first run is not sent"
+
+    def all(self) -> Iterator[Unknown]:
+        flags = DIRECTORY_FLAGS & ~os.O_NOFOLLOW  # the configured path may be a symlink
+        todo: list[str] = [""]
+        while todo:
+            relative = todo.pop()
+            path = self.watch.prefix + relative if relative else self.watch.path
+            try:
+                descriptor = _open(self.watch.path, relative, flags)
+            except OSError as error:
+                reason = error.strerror or str(error)
+                yield Unknown(path, self.watch.path, 0, "unreadable", None, None, reason)
+                continue
+            try:
+                yield from self._list(descriptor, relative, path, todo)
+            finally:
+                os.close(descriptor)
+
+    def _list(
+        self, descriptor: int, relative: str, path: str, todo: list[str]
+    ) -> Iterator[Unknown]:
+        known = self.journal.known(path)
+        with os.scandir(descriptor) as entries:
+            for entry in entries:
+                full = f"{path.rstrip('/')}/{entry.name}"
+                if self.router.ignored(entry.name, full):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    if self.watch.kind == "directories":
+                        if self._is_finished(entry.name) and entry.name not in known:
+                            yield self._found(full, 0, "complete")
+                    elif self.watch.rec and not (self.watch.exclude and self.watch.exclude(full)):
+                        todo.append(f"{relative}/{entry.name}" if relative else entry.name)
+                elif self.watch.kind == "files" and entry.is_file(follow_symlinks=False):
+                    with contextlib.suppress(OSError):  # gone meanwhile
+                        version = version_of(entry.stat(follow_symlinks=False))
+                        before = known.get(entry.name)
+                        if before is None or not before.same_content(version):
+                            yield from self._look(entry.name, descriptor, full)
+
+    def _look(self, name: str, descriptor: int, path: str) -> Iterator[Unknown]:
+        seen = look(name, descriptor)
+        if seen.version is not None:
+            yield self._found(path, seen.version.size, _PENDING[seen.seen])
+
+    def _found(self, path: str, size: int, state: str) -> Unknown:
+        route = self.router.route(path)
+        note = self.note
+        if self.router.is_dry_run(path):
+            note = "DRY_RUN matches"
+        elif route is None:
+            note = "no pattern matches"
+        task = route.task if route else None
+        destination = self.router.destination(path)
+        return Unknown(path, self.watch.path, size, state, task, destination, note)
+
+    def _is_finished(self, name: str) -> bool:
+        return not any(fnmatchcase(name, pattern) for pattern in self.watch.unfinished)
+
+
+def _open(root: str, relative: str, root_flags: int) -> int:
+    """Open a directory below the root for listing, through no symlink that an uploader made."""
+    descriptor = os.open(root, root_flags)
+    try:
+        for name in relative.split("/") if relative else ():
+            below = os.open(name, DIRECTORY_FLAGS, dir_fd=descriptor)
+            os.close(descriptor)
+            descriptor = below
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+@contextlib.contextmanager
+def _ignoring_sigio() -> Iterator[None]:
+    """A lease that a writer breaks while we hold it raises SIGIO (filesystem.look)."""
+    before = signal.signal(signal.SIGIO, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGIO, before)

@@ -1,0 +1,95 @@
+"""``start``, ``stop``, ``restart``, ``reload``, ``status``: the daemon."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from watchman.commands.common import (
+    as_json_option,
+    common,
+    dry_run,
+    load,
+    load_own,
+    print_json,
+    say,
+    warn,
+)
+
+_timeout = click.option(
+    "--timeout",
+    type=click.FloatRange(min=0),
+    default=30.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long it may take to finish what is in hand.",
+)
+
+
+@click.command()
+@common
+@dry_run
+def start() -> None:
+    """Start the daemon; returns when it watches."""
+    from watchman import daemon
+
+    daemon.start(load, say, warn)
+
+
+@click.command()
+@common
+@_timeout
+@click.option("--kill", is_flag=True, help="Then kill it; nothing is lost by that.")
+def stop(timeout: float, kill: bool) -> None:
+    """Stop the daemon; returns when it has gone."""
+    from watchman import daemon
+
+    daemon.stop(load_own(), say, timeout=timeout, kill=kill)
+
+
+@click.command()
+@common
+@dry_run
+@_timeout
+def restart(timeout: float) -> None:
+    """Stop the daemon if it runs, then start it; a bad configuration changes nothing."""
+    from watchman import daemon
+
+    daemon.restart(load, say, warn, timeout=timeout)
+
+
+@click.command("reload")
+@common
+def reload_() -> None:
+    """Have the running watchman read its configuration and open its log files again."""
+    from watchman import daemon
+
+    daemon.reload(load(), say)
+
+
+@click.command("status")
+@common
+@as_json_option
+@click.pass_context
+def status_(ctx: click.Context, as_json: bool) -> None:
+    """Say how it stands; exit status 0 if it is active, 1 otherwise."""
+    from watchman import daemon, status
+    from watchman.journal.reading import reading
+
+    config = load_own()
+    with reading(config.state_dir) as journal:
+        counts, latest = journal.counts(), journal.latest()
+    found = daemon.running(config)
+    process = None if found is None else (found.pid, found.since_ns)
+    now = time.time_ns()
+    composed = status.compose(process, status.read(config.state_dir), counts, latest, now)
+    if as_json:
+        print_json(status.as_json(composed, now))
+    else:
+        say(status.as_text(composed, now))
+    if not composed.active:
+        ctx.exit(1)
+
+
+COMMANDS = (start, stop, restart, reload_, status_)

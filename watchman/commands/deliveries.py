@@ -1,0 +1,220 @@
+"""``history``, ``failed``, ``retry``, ``discard``, ``scan``: what became of files, and the rest."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pwd
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from watchman.commands.common import (
+    as_json_option,
+    common,
+    iso,
+    load,
+    load_own,
+    moment,
+    print_json,
+    say,
+    warn,
+)
+from watchman.text import printable
+
+if TYPE_CHECKING:
+    from watchman.journal.history import Record, Selection
+
+_selection = click.argument("which", nargs=-1, metavar="[SEQ|PATH]...")
+_all = click.option("--all", "everything", is_flag=True, help="All that failed.")
+
+
+@click.command()
+@common
+@as_json_option
+@click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True)
+@click.argument("paths", nargs=-1, type=click.Path())
+def history(paths: Sequence[str], limit: int, as_json: bool) -> None:
+    """Say what became of files: PATH is a file (before or after its move), directory or pattern."""
+    from watchman.journal.history import history as find
+    from watchman.journal.reading import reading
+
+    with reading(load_own().state_dir) as journal:
+        records = find(journal, [os.path.abspath(path) for path in paths], limit)
+    _show(records, as_json, nothing="nothing is recorded")
+
+
+@click.command()
+@common
+@as_json_option
+def failed(as_json: bool) -> None:
+    """List the deliveries that failed and wait for 'retry' or 'discard'."""
+    from watchman.journal.history import failed as find
+    from watchman.journal.reading import reading
+
+    with reading(load_own().state_dir) as journal:
+        records = find(journal)
+    _show(records, as_json, nothing="nothing failed")
+
+
+@click.command()
+@common
+@_selection
+@_all
+@click.pass_context
+def retry(ctx: click.Context, which: Sequence[str], everything: bool) -> None:
+    """Try failed deliveries again; a running daemon begins within seconds."""
+    from watchman.journal.history import retry as put_back
+
+    selection = _selected(which, everything)
+    records = put_back(load_own().state_dir, selection, _is_moved)
+    for record in records:
+        say(f"{record.seq} is {record.state.name.lower()} again: {printable(record.source)}")
+    _complain(ctx, which, records)
+
+
+@click.command()
+@common
+@_selection
+@_all
+@click.pass_context
+def discard(ctx: click.Context, which: Sequence[str], everything: bool) -> None:
+    """Give failed deliveries up; their files stay where they are."""
+    from watchman.journal.history import discard as give_up
+
+    selection = _selected(which, everything)
+    records = give_up(load_own().state_dir, selection, _operator())
+    for record in records:
+        say(f"{record.seq} is discarded: {printable(record.source)}")
+    _complain(ctx, which, records)
+
+
+@click.command()
+@common
+@as_json_option
+@click.option("--send", is_flag=True, help="Have the running daemon catch up now.")
+def scan(as_json: bool, send: bool) -> None:
+    """Report what is in the watches and not known; --send has it sent."""
+    from watchman import daemon
+    from watchman.checks.scanning import unknown
+    from watchman.journal.reading import reading
+
+    config = load()
+    if send:
+        daemon.rescan(config, say)
+        return
+    with reading(config.state_dir) as journal:
+        found = unknown(config, journal)
+        if as_json:
+            print_json([dataclasses.asdict(item) for item in found])
+            return
+        count = 0
+        for item in found:
+            count += 1
+            what = item.note or item.task or "moved only"
+            say(f"{printable(item.path)}  ({item.state}; {printable(what)})")
+    say(f"{count} not known")
+
+
+def _selected(which: Sequence[str], everything: bool) -> Selection:
+    """Return what the arguments mean: digits are a number, all else is a path."""
+    from watchman.journal.history import Selection
+
+    if bool(which) == everything:
+        raise click.UsageError("name deliveries by number or path, or all of them with --all")
+    return Selection(
+        frozenset(int(one) for one in which if one.isdecimal()),
+        tuple(os.path.abspath(one) for one in which if not one.isdecimal()),
+        everything,
+    )
+
+
+def _complain(ctx: click.Context, which: Sequence[str], records: Sequence[Record]) -> None:
+    """Name what was asked for and is not among the failed; exit status 1 if there is any."""
+    missing = [
+        one
+        for one in which
+        if not any(_selected([one], everything=False).picks(record) for record in records)
+    ]
+    for one in missing:
+        warn(f"no failed delivery: {printable(one)}; 'notify failed' lists them")
+    if missing:
+        ctx.exit(1)
+    if not records:
+        say("nothing failed")
+
+
+def _is_moved(record: Record) -> bool:
+    """Say whether the file is at its final path, and not at its source any more.
+
+    Nothing but the mover makes anything there, and it never overwrites.
+    """
+    if os.path.lexists(record.source):
+        status = os.lstat(record.source)
+        if (status.st_ino, status.st_size, status.st_mtime_ns) == record.version[1:]:
+            return False
+    try:
+        status = os.lstat(record.final)
+    except OSError:
+        return False
+    if record.kind == "directories":
+        return True
+    return (status.st_size, status.st_mtime_ns) == record.version[2:]
+
+
+def _operator() -> str:
+    """Return who runs this command."""
+    uid = os.getuid()
+    try:
+        name = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        name = f"user {uid}"
+    by = os.environ.get("SUDO_USER")
+    return f"{name} (sudo by {printable(by)})" if by else name
+
+
+def _show(records: Sequence[Record], as_json: bool, *, nothing: str) -> None:
+    if as_json:
+        print_json([_as_json(record) for record in records])
+        return
+    if not records:
+        say(nothing)
+    for record in records:
+        for line in _as_text(record):
+            say(line)
+
+
+def _as_text(record: Record) -> list[str]:
+    lines = [
+        f"{record.seq}  {moment(record.arrived_ns)}  {printable(record.source)}",
+        f"    {record.state.name.lower()} {moment(record.noted_ns)}",
+    ]
+    if record.reason:
+        lines[1] += f": {printable(record.reason)}"
+    if record.final != record.source:
+        lines.append(f"    to {printable(record.final)}")
+    if record.task is not None:
+        lines.append(f"    task {record.task} {record.task_id} on broker {record.broker}")
+    return lines
+
+
+def _as_json(record: Record) -> dict[str, Any]:
+    return {
+        "seq": record.seq,
+        "state": record.state.name.lower(),
+        "reason": record.reason,
+        "source": record.source,
+        "final": record.final,
+        "kind": record.kind,
+        "size": record.version.size,
+        "mtime_ns": record.version.mtime_ns,
+        "arrived": iso(record.arrived_ns),
+        "noted": iso(record.noted_ns),
+        "broker": record.broker,
+        "task": record.task,
+        "task_id": record.task_id,
+    }
+
+
+COMMANDS = (history, failed, retry, discard, scan)

@@ -1,0 +1,10 @@
+"""The daemon: ``notify start``, ``stop``, ``restart`` and ``reload``.
+
+Its files are a pid file and two that take its output. Grown output files are left to logrotate,
+which sends SIGHUP: they are opened again then, and the configuration is read again.
+"""
+
+from watchman.daemon.control import reload, rescan, restart, start, stop
+from watchman.daemon.finding import Running, running
+
+__all__ = ["Running", "reload", "rescan", "restart", "running", "start", "stop"]

@@ -1,0 +1,221 @@
+"""Starting the daemon, and talking to the one that runs."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from watchman import locks
+from watchman.config import DEFAULT_LOGGING
+from watchman.daemon import pidfile, places
+from watchman.daemon.detach import Output, Report, detach
+from watchman.daemon.finding import detached, ended, process, running, send
+from watchman.errors import AlreadyRunning, NotRunning, WatchmanError
+from watchman.model import Config
+from watchman.status import handler
+from watchman.text import printable
+
+Say = Callable[[str], None]
+
+STOP_TIMEOUT = 30.0
+"""Seconds that a daemon has to finish what is in hand."""
+_KILLED_TIMEOUT = 5.0
+_HANDLERS = {
+    "out": {"class": "logging.StreamHandler", "formatter": "default", "stream": "ext://sys.stdout"},
+    "err": {
+        "class": "logging.StreamHandler",
+        "formatter": "default",
+        "stream": "ext://sys.stderr",
+        "level": "WARNING",
+    },
+}
+LOGGING: Mapping[str, Any] = {
+    **DEFAULT_LOGGING,
+    "handlers": _HANDLERS,
+    "root": {"level": "INFO", "handlers": ["out", "err"]},
+}
+"""The default LOGGING under ``start``: every line in watchman.out, what is wrong also in
+watchman.err. A LOGGING of the user's own is used as it is."""
+
+
+# Starting
+
+
+def start(load: Callable[[], Config], say: Say, warn: Say) -> None:
+    """Start the daemon; return when it watches.
+
+    ``load`` must give the same configuration from any working directory. ``say`` and ``warn``
+    print for the user. Raises ConfigError before anything is done, AlreadyRunning, and
+    WatchmanError with the reason why the daemon does not watch.
+    """
+    config = load()
+    found = running(config)
+    if found is not None:
+        raise AlreadyRunning(f"already running with {locks.who(found.pid)}")
+    heard: dict[str, Any] = {}
+
+    def hear(message: Mapping[str, Any]) -> None:
+        heard.update(message)
+        if "note" in message:
+            warn(message["note"])
+
+    detach(lambda report: _serve(load, config, report), hear)
+    if "ready" not in heard:
+        reason = heard.get("error") or (
+            f"the daemon ended before it watched; {heard.get('err', 'nobody')} may tell why"
+        )
+        failure = AlreadyRunning if heard.get("already") else WatchmanError
+        raise failure(reason)
+    for watch in config.watches:
+        say(f"DEBUG Adding watch on {printable(watch.path)}, processed by {handler(watch)}")
+    say(f"Watching with process id {heard['ready']}; output in {heard['out']}")
+
+
+def _serve(load: Callable[[], Config], config: Config, report: Report) -> int:
+    """Be the daemon. Return its exit status."""
+    # Loaded here, so that the other commands do without the whole machinery.
+    from watchman.service import Service
+
+    os.chdir(os.path.dirname(config.path))
+    output = Output(*places.output(config))
+    try:
+        with contextlib.suppress(OSError):  # the service says what is wrong with it
+            os.makedirs(config.state_dir, mode=0o700, exist_ok=True)
+        with _pid_file(config) as note:
+            output.open()
+            notes = [note, *output.notes] if note else output.notes
+            for line in notes:
+                report.tell(note=line)
+            report.tell(out=output.paths[1], err=output.paths[2])
+            Service(
+                _loader(load, config, notes),
+                lambda: _ready(report),
+                on_hangup=output.reopen,
+            ).run()
+            report.tell(error="it was stopped before it watched")
+    except WatchmanError as error:
+        report.tell(error=str(error), already=isinstance(error, AlreadyRunning))
+        if output.paths:
+            for line in str(error).splitlines():
+                print(f"notify: {line}", file=sys.stderr)  # noqa: T201 — this is the error file
+        return error.exit_status
+    finally:
+        report.close()
+    return 0
+
+
+def _ready(report: Report) -> None:
+    report.tell(ready=os.getpid())
+    report.close()
+
+
+@contextlib.contextmanager
+def _pid_file(config: Config) -> Iterator[str]:
+    """Hold the pid file; yield what is to be said about its place."""
+    held, note = places.pid_file(config).use(pidfile.claim)
+    try:
+        yield note
+    finally:
+        held.remove()
+
+
+def _loader(load: Callable[[], Config], first: Config, notes: list[str]) -> Callable[[], Config]:
+    """Return a ``load`` that fits the configuration to a process without a terminal."""
+
+    def loaded() -> Config:
+        config = load()
+        for name in ("pid_file", "log_dir"):
+            if getattr(config, name) != getattr(first, name):
+                raise WatchmanError(
+                    f"{name.upper()} changed; restart to use {getattr(config, name)}"
+                )
+        if config.logging == DEFAULT_LOGGING:
+            config = dataclasses.replace(config, logging=LOGGING)
+        return dataclasses.replace(config, warnings=(*config.warnings, *notes))
+
+    return loaded
+
+
+# Stopping
+
+
+def stop(config: Config, say: Say, *, timeout: float = STOP_TIMEOUT, kill: bool = False) -> None:
+    """Stop the daemon; return when its process has gone.
+
+    With ``kill``, SIGKILL after ``timeout`` seconds: nothing is lost by it, the next start goes
+    on where this one was cut off. Raises NotRunning, WatchmanError if it does not end.
+    """
+    with process(config, detached) as found:
+        if found is None:
+            raise NotRunning(_why_nothing_stops(config))
+        daemon, descriptor = found
+        send(descriptor, daemon, signal.SIGTERM)
+        if not ended(descriptor, timeout):
+            if not kill:
+                raise WatchmanError(
+                    f"{locks.who(daemon.pid)} has not ended within {timeout:g} s; it may still "
+                    "do so, or be ended at once with 'notify stop --kill'"
+                )
+            send(descriptor, daemon, signal.SIGKILL)
+            ended(descriptor, _KILLED_TIMEOUT)
+    _clear(config)
+    say("Watching has been stopped.")
+
+
+def _why_nothing_stops(config: Config) -> str:
+    left = _clear(config)
+    line = f"No pid file exists at {config.pid_file}."
+    if left:
+        line = f"No daemon runs; the pid file {left[0]}, left over from a crash, has been removed."
+    other = running(config)
+    if other is not None:
+        line += (
+            f" But {locks.who(other.pid)} watches in the foreground: stop it where it was started"
+            f", or with 'kill {other.pid}'."
+        )
+    return line
+
+
+def _clear(config: Config) -> list[str]:
+    """Remove pid files that nobody holds; return their paths."""
+    return [path for path in places.pid_file(config).candidates() if pidfile.clear(path)]
+
+
+def restart(
+    load: Callable[[], Config], say: Say, warn: Say, *, timeout: float = STOP_TIMEOUT
+) -> None:
+    """Stop the daemon if it runs, and start it; with a bad configuration it goes on running."""
+    config = load()
+    if detached(config) is not None:
+        with contextlib.suppress(NotRunning):  # it ended by itself in between
+            stop(config, say, timeout=timeout)
+    start(load, say, warn)
+
+
+# Asking
+
+
+def reload(config: Config, say: Say) -> None:
+    """Have the running watchman read its configuration and open its output files again."""
+    pid = _signal(config, signal.SIGHUP)
+    say(f"Process {pid} reloads {config.path}; its log tells how that went")
+
+
+def rescan(config: Config, say: Say) -> None:
+    """Have the running watchman catch up with what is in its watches."""
+    pid = _signal(config, signal.SIGUSR1)
+    say(f"Process {pid} catches up now; its log tells what it finds")
+
+
+def _signal(config: Config, number: signal.Signals) -> int:
+    with process(config, running) as found:
+        if found is None:
+            raise NotRunning("nothing runs with this configuration; 'notify start' starts it")
+        watchman, descriptor = found
+        send(descriptor, watchman, number)
+        return watchman.pid

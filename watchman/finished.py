@@ -1,0 +1,104 @@
+"""Whether a directory is finished. Pure: what was seen and the time are passed in.
+
+The name is the uploader's word: a directory is filled under an unfinished name and renamed. A
+watch may ask for more: a file that must be inside (``marker``), and that nothing below it has
+changed for a while (``settle``).
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Hashable, Sequence
+from fnmatch import fnmatchcase
+from typing import Generic, NamedTuple, TypeVar
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+def is_unfinished(name: str, patterns: Sequence[str]) -> bool:
+    """Say whether the name is one of a directory that is still being filled."""
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+class Inside(NamedTuple):
+    """What a walk below a directory found; equal while nothing there changes."""
+
+    entries: int
+    size: int
+    """The sum of all sizes in bytes."""
+    mtime_ns: int
+    """The newest modification below, or of the directory itself."""
+    ctime_ns: int
+    busy: bool = False
+    """Somebody has a file below open for writing."""
+
+
+class _Waiting(NamedTuple):
+    inside: Inside | None
+    since: float
+    due: float | None
+
+
+class Settling(Generic[Key]):
+    """Directories with a finished name that wait for their marker or for quiet.
+
+    Times are seconds of one monotonic clock.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: dict[Key, _Waiting] = {}
+        self._heap: list[tuple[float, int, Key]] = []
+        self._ties = itertools.count()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def __contains__(self, key: Key) -> bool:
+        return key in self._waiting
+
+    def finished(
+        self, key: Key, now: float, *, marked: bool, settle: float, inside: Inside | None
+    ) -> bool:
+        """Say whether the directory is finished; if not, wait for it.
+
+        ``marked``: its marker is there, or the watch asks for none. ``settle``: seconds for
+        which ``inside`` must stay as it is; ``inside`` may be None where that is 0.
+        """
+        if not marked:
+            self._wait(key, _Waiting(None, now, None))
+            return False
+        if not settle or inside is None:
+            self.forget(key)
+            return True
+        before = self._waiting.get(key)
+        same = before is not None and before.inside == inside and not inside.busy
+        since = before.since if before is not None and same else now
+        if now - since >= settle:
+            self.forget(key)
+            return True
+        self._wait(key, _Waiting(inside, since, since + settle))
+        return False
+
+    def forget(self, key: Key) -> None:
+        """Stop waiting for a directory."""
+        self._waiting.pop(key, None)
+
+    def due(self, now: float) -> list[Key]:
+        """Return the directories to look at again now, without forgetting them."""
+        keys = []
+        while self._heap and self._heap[0][0] <= now:
+            due, _, key = heapq.heappop(self._heap)
+            waiting = self._waiting.get(key)
+            if waiting is not None and waiting.due == due:
+                keys.append(key)
+        return keys
+
+    def next_due(self) -> float | None:
+        """Return when :meth:`due` has something to say again."""
+        return self._heap[0][0] if self._heap else None
+
+    def _wait(self, key: Key, waiting: _Waiting) -> None:
+        self._waiting[key] = waiting
+        if waiting.due is not None:
+            heapq.heappush(self._heap, (waiting.due, next(self._ties), key))

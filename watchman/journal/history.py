@@ -1,0 +1,190 @@
+"""What became of files, and what operators do about deliveries that failed."""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import os
+import re
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from watchman.errors import JournalError
+from watchman.journal import schema
+from watchman.journal.reading import Reading
+from watchman.model import State, Version
+
+
+class Record(NamedTuple):
+    """A delivery, as it is reported."""
+
+    seq: int
+    task_id: str
+    source: str
+    final: str
+    """Equal to ``source`` where nothing is moved."""
+    version: Version
+    arrived_ns: int
+    broker: str | None
+    task: str | None
+    kind: str
+    state: State
+    noted_ns: int
+    """When it came into this state."""
+    reason: str
+
+
+_SELECT = """SELECT seq, task_id, source, final, device, inode, size, mtime_ns, arrived_ns,
+    deliveries.broker, routes.task, kind, state, noted_ns, reason
+    FROM deliveries LEFT JOIN routes ON routes.id = deliveries.route """
+_FAILED = int(State.FAILED)
+_AT_A_TIME = 500
+
+
+def history(reading: Reading, paths: Sequence[str], limit: int) -> list[Record]:
+    """Return what became of files, the newest first, ``limit`` at the most.
+
+    Each of ``paths`` is absolute and names a file before or after its move, a directory with
+    all below it, or an fnmatch pattern. Without any: everything.
+    """
+    wanted = [_Wanted(path) for path in paths]
+
+    def is_wanted(source: bytes, final: bytes | None) -> bool:
+        return any(one.is_it(source) or (final and one.is_it(final)) for one in wanted)
+
+    reading.connection.create_function("is_wanted", 2, is_wanted, deterministic=True)
+    where = "WHERE is_wanted(source, final)" if wanted else ""
+    rows = reading.connection.execute(f"{_SELECT} {where} ORDER BY seq DESC LIMIT ?", (limit,))
+    return list(map(_record, rows))
+
+
+def failed(reading: Reading, limit: int = -1) -> list[Record]:
+    """Return the deliveries that failed, in the order of their arrival; -1 for all."""
+    return _failed(reading.connection, limit)
+
+
+def _failed(connection: sqlite3.Connection, limit: int = -1) -> list[Record]:
+    query = f"{_SELECT} WHERE state = {_FAILED} ORDER BY seq LIMIT ?"
+    return list(map(_record, connection.execute(query, (limit,))))
+
+
+def _record(row: tuple[Any, ...]) -> Record:
+    seq, task_id, source, final, device, inode, size, mtime_ns, arrived_ns, *rest = row
+    broker, task, kind, state, noted_ns, reason = rest
+    path = os.fsdecode(source)
+    return Record(
+        seq,
+        task_id,
+        path,
+        path if final is None else os.fsdecode(final),
+        Version(device, inode, size, mtime_ns),
+        arrived_ns,
+        broker,
+        task,
+        kind,
+        State(state),
+        noted_ns,
+        reason or "",
+    )
+
+
+class _Wanted:
+    """One path, directory or pattern, as the file system's own bytes."""
+
+    def __init__(self, path: str) -> None:
+        self._path = os.fsencode(path)
+        self._below = self._path.rstrip(b"/") + b"/"
+        translated = fnmatch.translate(path) if re.search(r"[*?\[]", path) else None
+        self._match = re.compile(translated).match if translated else None
+
+    def is_it(self, path: bytes) -> bool:
+        return (
+            path == self._path
+            or path.startswith(self._below)
+            or (self._match is not None and self._match(os.fsdecode(path)) is not None)
+        )
+
+
+class Selection(NamedTuple):
+    """Which failed deliveries an operator means."""
+
+    seqs: frozenset[int] = frozenset()
+    paths: tuple[str, ...] = ()
+    """As in :func:`history`."""
+    all: bool = False
+
+    def picks(self, record: Record) -> bool:
+        """Whether it means this one."""
+        if self.all or record.seq in self.seqs:
+            return True
+        names = {os.fsencode(record.source), os.fsencode(record.final)}
+        return any(_Wanted(path).is_it(name) for path in self.paths for name in names)
+
+
+def retry(state_dir: str, selection: Selection, is_moved: Callable[[Record], bool]) -> list[Record]:
+    """Put failed deliveries back on their way; return them in their new state.
+
+    ``is_moved`` says whether a delivery's file is already at its final path: FAILED does not
+    tell at which step it failed. A running daemon finds them with its next heartbeat. Raises
+    JournalError.
+    """
+
+    def back(record: Record) -> tuple[State, str]:
+        if record.final != record.source and not is_moved(record):
+            return State.MOVING, ""
+        return (State.MOVED if record.task is None else State.READY), ""
+
+    return _change(state_dir, selection, back)
+
+
+def discard(state_dir: str, selection: Selection, by: str) -> list[Record]:
+    """Give failed deliveries up for ``by``; return them in their new state.
+
+    The files stay where they are. Raises JournalError.
+    """
+    return _change(state_dir, selection, lambda _: (State.VANISHED, f"discarded by {by}"))
+
+
+def _change(
+    state_dir: str, selection: Selection, decide: Callable[[Record], tuple[State, str]]
+) -> list[Record]:
+    """Change failed deliveries, a bounded number in a transaction: the daemon may be writing."""
+    changed: list[Record] = []
+    with _writing(state_dir) as connection:
+        # Decided before the transactions: it may mean looking at a slow disk.
+        decided = [
+            (record, *decide(record)) for record in _failed(connection) if selection.picks(record)
+        ]
+        for start in range(0, len(decided), _AT_A_TIME):
+            now = time.time_ns()
+            connection.execute("BEGIN IMMEDIATE")
+            for record, state, reason in decided[start : start + _AT_A_TIME]:
+                cursor = connection.execute(
+                    "UPDATE deliveries SET state = ?, noted_ns = ?, reason = ? "
+                    "WHERE seq = ? AND state = ?",
+                    (int(state), now, reason or None, record.seq, _FAILED),
+                )
+                if cursor.rowcount:
+                    changed.append(record._replace(state=state, noted_ns=now, reason=reason))
+            connection.execute("COMMIT")
+    return changed
+
+
+@contextlib.contextmanager
+def _writing(state_dir: str) -> Iterator[sqlite3.Connection]:
+    path = os.path.join(state_dir, "journal.db")
+    try:
+        if not os.path.exists(path):
+            raise JournalError(f"there is no journal at {path} yet: nothing has been recorded")
+        connection = schema.connect(path)
+        try:
+            yield connection
+        finally:
+            connection.close()  # rolls back what was not committed
+    except sqlite3.Error as error:
+        raise JournalError(
+            f"the journal {path} cannot be written: {error}; try it as the user that watchman "
+            "runs as, and check the free space"
+        ) from error

@@ -1,0 +1,98 @@
+"""Waiting for a disk that is full or fails: said once, and once when it is over."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+
+from watchman.errors import JournalError
+
+log = logging.getLogger("watchman.journal")
+
+FIRST_DELAY = 0.25
+LONGEST_DELAY = 5.0
+"""Seconds between two attempts: an attempt on a full disk costs next to nothing."""
+_SLICE = 0.1
+"""Seconds between two looks whether to give up."""
+
+# Primary result codes that another attempt can cure, https://www.sqlite.org/rescode.html
+_REMEDIES = {
+    5: "another process is writing to it: let it finish, or end it",
+    8: "make the file and its directory writable",
+    10: "see what the kernel says of the disk (dmesg), and raise the limit of file sizes if it "
+    "is reached",
+    13: "free space there",
+    14: "raise the limit of open files, or free space there",
+}
+
+
+class Patience:
+    """Decides about errors of one database, with its lock held. As a context: one transaction."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._delay = 0.0
+        self._since = 0.0
+        self.give_up: Callable[[], bool] = lambda: False
+        """Asked while waiting; may be set at any time."""
+        self.trouble = ""
+        """Why nothing can be written at the moment; empty while it can."""
+
+    def __enter__(self) -> None:
+        self._delay = 0.0
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self.trouble and kind is None:
+            seconds = time.monotonic() - self._since
+            log.warning("The journal %s can be written again after %.0f s", self._path, seconds)
+            self.trouble = ""
+
+    def wait_after(self, error: sqlite3.OperationalError) -> None:
+        """Sleep until another attempt is due. Raises ``error`` where none can help.
+
+        Raises JournalError once :attr:`give_up` says so.
+        """
+        code = _code(error) & 0xFF
+        if code not in _REMEDIES:
+            raise error
+        if not self.trouble:
+            self._since = time.monotonic()
+            self.trouble = f"{error}; {_REMEDIES[code]}"
+            log.error(
+                "The journal %s cannot be written: %s. Nothing is lost: new files wait where "
+                "they are, and it is tried again until it works",
+                self._path,
+                self.trouble,
+            )
+        self._delay = min(self._delay * 2 or FIRST_DELAY, LONGEST_DELAY)
+        self._sleep(error)
+
+    def _sleep(self, error: sqlite3.OperationalError) -> None:
+        due = time.monotonic() + self._delay
+        # An event that a signal handler sets could be the one that it has interrupted.
+        never = threading.Event()
+        while time.monotonic() < due:
+            if self.give_up():
+                raise JournalError(
+                    f"stopped while the journal {self._path} cannot be written: {self.trouble}; "
+                    "what was not recorded is found again at the next start"
+                ) from error
+            never.wait(_SLICE)
+
+
+def _code(error: sqlite3.Error) -> int:
+    """Return SQLite's extended result code; Python 3.10 has only the words."""
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is not None:
+        return int(code)
+    words = {
+        "database is locked": 5,
+        "attempt to write a readonly database": 8,
+        "disk I/O error": 10,
+        "database or disk is full": 13,
+        "unable to open database file": 14,
+    }
+    return words.get(str(error), 1)

@@ -1,0 +1,106 @@
+"""Reading the journal from outside the daemon, without changing a byte."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from urllib.parse import quote
+
+from watchman.errors import JournalError
+from watchman.journal import schema
+from watchman.model import State, Version
+
+
+@contextlib.contextmanager
+def reading(state_dir: str) -> Iterator[Reading]:
+    """Open the journal for reading; one that is not there yet reads as empty.
+
+    Raises JournalError where it cannot be read.
+    """
+    path = os.path.join(state_dir, "journal.db")
+    try:
+        connection = _connect(path)
+        try:
+            yield Reading(connection)
+        finally:
+            connection.close()
+    except sqlite3.Error as error:
+        raise JournalError(
+            f"the journal {path} cannot be read: {error}; try it as the user that watchman runs as"
+        ) from error
+    except OSError as error:
+        raise JournalError(
+            f"the journal {path} cannot be read: {error.strerror}; try it as the user that "
+            "watchman runs as"
+        ) from error
+
+
+def _connect(path: str) -> sqlite3.Connection:
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        connection = sqlite3.connect(":memory:", isolation_level=None)
+        schema.create(connection)
+        return connection
+    # Without a log beside it nobody has the journal open and the file alone is whole. Opened in
+    # the usual way, even for reading, SQLite would make one, and leave it behind.
+    # (https://www.sqlite.org/wal.html#read_only_databases)
+    idle = "" if os.path.exists(f"{path}-wal") else "&immutable=1"
+    connection = sqlite3.connect(
+        f"file:{quote(os.fsencode(path))}?mode=ro{idle}", uri=True, isolation_level=None, timeout=60
+    )
+    try:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version != schema.SCHEMA_VERSION:
+            raise JournalError(
+                f"the journal {path} has schema {version}, this watchman knows "
+                f"{schema.SCHEMA_VERSION}; use the version of watchman that wrote it"
+            )
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+class Reading:
+    """The journal, opened for reading."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+
+    def counts(self) -> Mapping[tuple[str, State], tuple[int, int]]:
+        """Return for each (broker, state) the number of deliveries and the oldest's arrival.
+
+        The broker is empty for deliveries that are only moved.
+        """
+        rows = self.connection.execute(
+            "SELECT coalesce(broker, ''), state, count(*), min(arrived_ns) FROM deliveries "
+            "GROUP BY 1, 2"
+        )
+        return {(broker, State(state)): (count, oldest) for broker, state, count, oldest in rows}
+
+    def latest(self) -> tuple[int, int]:
+        """Return when the last delivery was recorded and the last one sent, in ns; 0 for never."""
+        arrival = self.connection.execute(
+            "SELECT arrived_ns FROM deliveries ORDER BY seq DESC LIMIT 1"
+        ).fetchone()
+        sent = self.connection.execute(
+            "SELECT noted_ns FROM deliveries WHERE state = 3 ORDER BY seq DESC LIMIT 1"
+        ).fetchone()
+        return (arrival[0] if arrival else 0, sent[0] if sent else 0)
+
+    def known(self, directory: str) -> dict[str, Version]:
+        """Return the known version of every name in the directory at a path."""
+        rows = self.connection.execute(
+            "SELECT name, device, inode, size, mtime_ns FROM known "
+            "WHERE directory = (SELECT id FROM directories WHERE path = ?)",
+            (os.fsencode(directory.rstrip("/")),),
+        )
+        return {os.fsdecode(name): Version(*version) for name, *version in rows}
+
+    def first_runs(self, paths: Iterable[str]) -> set[str]:
+        """Return those watch roots that no run has scanned to the end yet."""
+        rows = self.connection.execute("SELECT path FROM watches WHERE first_run_ns > 0").fetchall()
+        return set(paths) - {os.fsdecode(path) for (path,) in rows}

@@ -1,0 +1,91 @@
+"""What a watch may name to handle its events: classes derived from ``pyinotify.ProcessEvent``."""
+
+from __future__ import annotations
+
+import logging
+from fnmatch import fnmatchcase
+from typing import Any
+
+import pyinotify
+
+from watchman import signals
+from watchman.model import Watch
+from watchman.text import printable
+
+log = logging.getLogger("watchman.notify")
+
+
+def check(candidate: object) -> str | None:
+    """Say why something cannot process events; None if it can.
+
+    A class is made once without arguments to find out: pyinotify calls its ``my_init()``.
+    """
+    if isinstance(candidate, pyinotify.ProcessEvent):
+        return None
+    if not (isinstance(candidate, type) and issubclass(candidate, pyinotify.ProcessEvent)):
+        return "is no subclass of pyinotify.ProcessEvent"
+    try:
+        candidate()
+    except Exception as error:  # noqa: BLE001 — making it runs the user's own code
+        return f"cannot be made without arguments ({type(error).__name__}: {error})"
+    return None
+
+
+def name_of(watch: Watch) -> str:
+    """Return the dotted name of what handles a watch's events, for logs and ``status``."""
+    if watch.processor_name:
+        return watch.processor_name
+    handler = FinishedDirectories if watch.kind == "directories" else CompletedFiles
+    return f"{handler.__module__}.{handler.__qualname__}"
+
+
+class CompletedFiles:
+    """Stands for ``kind='files'`` in logs and ``status``: the pipeline of completed uploads."""
+
+
+class AllEventsSignaler(pyinotify.ProcessEvent):
+    """Sends the signal of :mod:`watchman.signals` for every event."""
+
+    def process_default(self, event: Any) -> None:
+        """Send the signal named like the event."""
+        name = event.maskname.partition("|")[0].lower()
+        signals.send_safely(getattr(signals, name), self, event=event)
+
+    def process_IN_Q_OVERFLOW(self, event: Any) -> None:  # noqa: N802 — pyinotify's name
+        """Send ``in_q_overflow``; pyinotify would only print a warning."""
+        self.process_default(event)
+
+
+class FinishedDirectories(pyinotify.ProcessEvent):
+    """Directories that are made under a finished name, or renamed to one.
+
+    A watch ``(path, mask, 'watchman.processors.FinishedDirectories')`` is the same as
+    ``{'path': path, 'mask': mask, 'kind': 'directories'}``: journal, move and task included. A
+    subclass named there gets the bare events, logs the same lines and calls :meth:`finished`;
+    nothing is remembered, moved or sent for it.
+    """
+
+    unfinished: tuple[str, ...] = ("*.tmp*",)
+    """fnmatch patterns for the names of directories that are still being filled."""
+
+    def process_IN_CREATE(self, event: Any) -> None:  # noqa: N802 — pyinotify's name
+        """Judge a new directory."""
+        self._judge("CREATE", event)
+
+    def process_IN_MOVED_TO(self, event: Any) -> None:  # noqa: N802 — pyinotify's name
+        """Judge a directory that was renamed or moved in."""
+        self._judge("MOVEDTO", event)
+
+    def finished(self, path: str) -> None:
+        """Called with the path of each finished directory; does nothing by itself."""
+
+    def _judge(self, kind: str, event: Any) -> None:
+        if not event.dir:
+            return
+        path = printable(event.pathname)
+        log.info("1|%s EVENT: %s", kind, path)
+        if any(fnmatchcase(event.name, pattern) for pattern in self.unfinished):
+            log.info("2|NOTFINISHED: %s", path)
+            return
+        log.info("2|FINISHED: %s", path)
+        self.finished(event.pathname)

@@ -1,0 +1,311 @@
+"""One thread for each broker: takes ready deliveries from the journal, in order, and sends them.
+
+Nothing is held in memory but the page in hand, so a backlog costs none.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import logging
+import random
+import re
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from watchman.errors import JournalError
+from watchman.logs import info_all
+from watchman.model import Answer, Delivery, Message, Outcome, Publisher, State
+from watchman.sender.examination import examine
+from watchman.text import printable
+
+log = logging.getLogger("watchman.notify")
+
+PAGE = 500
+"""Deliveries read, published and noted at a time."""
+FIRST_RETRY = 0.5
+LONGEST_RETRY = 60.0
+TEND = 15.0
+"""Seconds between two calls of ``Publisher.tend`` on an idle broker."""
+REEXAMINE = 1.0
+"""Seconds until deliveries whose files changed are looked at again."""
+OBSTRUCTED = 10.0
+"""The same where their files could not be looked at."""
+_CREDENTIALS = re.compile(r"(?<=://)[^/\s@]*@")
+
+
+class Ledger(Protocol):
+    """What a sender needs of the journal."""
+
+    def page_ready(self, broker: str, after: int, limit: int) -> list[Delivery]:
+        """Deliveries in state READY behind ``after``, by seq."""
+        ...
+
+    def note(self, changes: Sequence[tuple[int, State, str]]) -> None:
+        """Note new states, (seq, state, reason) each; durable when it returns."""
+        ...
+
+    def announced_later(self, delivery: Delivery) -> bool:
+        """Whether a newer delivery of the same path is recorded."""
+        ...
+
+
+def _nothing(_: list[Delivery]) -> None:
+    """Do nothing."""
+
+
+class Sender:
+    """Sends to one broker.
+
+    ``open_publisher`` is called in the sender's own thread, at the first delivery, so that the
+    broker libraries are imported only when they are needed. ``on_changed`` is told the paths
+    of files that no longer are what was recorded; ``on_sent`` the deliveries that were accepted,
+    ``on_failed`` those that were refused.
+    """
+
+    def __init__(
+        self,
+        broker: str,
+        ledger: Ledger,
+        open_publisher: Callable[[], Publisher],
+        root_of: Callable[[str], str],
+        on_changed: Callable[[list[str]], None],
+        on_sent: Callable[[list[Delivery]], None],
+        on_failed: Callable[[list[Delivery]], None] = _nothing,
+    ) -> None:
+        self.broker = broker
+        self._ledger = ledger
+        self._open_publisher = open_publisher
+        self._publisher: Publisher | None = None
+        self._root_of = root_of
+        self._on_changed = on_changed
+        self._on_sent = on_sent
+        self._on_failed = on_failed
+        self._condition = threading.Condition()
+        self._woken = False
+        self._stopping = False
+        self._look_again = 0.0
+        """Seconds until deliveries that were passed over are to be looked at; 0 for none."""
+        self._delay = 0.0
+        self._said: set[int] = set()
+        """The seqs of tasks that are in the log and not settled."""
+        self._obstacle = ""
+        self.trouble = ""
+        """Why the broker cannot be used at the moment; empty while it can."""
+        self.trouble_since_ns = 0
+        self.last_sent_ns = 0
+        self.error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name=f"sender-{broker}", daemon=True)
+
+    def start(self) -> None:
+        """Begin to send what is ready."""
+        self._woken = True
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Say that there may be something to send."""
+        if not self._woken:
+            with self._condition:
+                self._woken = True
+                self._condition.notify()
+
+    def stop(self) -> None:
+        """Ask the thread to end after the page in hand."""
+        with self._condition:
+            self._stopping = True
+            self._condition.notify()
+
+    def join(self, timeout: float) -> bool:
+        """Wait for the thread's end; False if it is still busy after ``timeout`` seconds."""
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping:
+                self._woken = False
+                self._pass()
+                self._wait()
+        except JournalError as error:
+            # What was sent and could not be noted is sent again, with the same task id.
+            self.error = error
+        except BaseException as error:
+            log.exception("The sender for broker %s died", self.broker)
+            self.error = error
+        finally:
+            self._drop()
+
+    def _wait(self) -> None:
+        """Sleep: out of a broker's way while it is in trouble, else until there is work."""
+        if self._delay:
+            # Jitter keeps many senders from knocking at one broker at the same time.
+            pause = self._delay * random.uniform(0.6, 1.0)  # noqa: S311 — jitter, no secret
+            with self._condition:
+                self._condition.wait_for(lambda: self._stopping, pause)
+            return
+        timeout = self._look_again or (TEND if self._publisher is not None else None)
+        with self._condition:
+            self._condition.wait_for(lambda: self._stopping or self._woken, timeout)
+        if self._publisher is not None and not self._woken and not self._look_again:
+            self._tend(self._publisher)
+
+    def _tend(self, publisher: Publisher) -> None:
+        try:
+            publisher.tend()
+        except Exception as error:  # noqa: BLE001 — whatever it is, the connection is in doubt
+            log.debug("Broker %s: %s: %s", self.broker, type(error).__name__, error)
+            self._drop()
+
+    def _drop(self) -> None:
+        """Let go of the publisher; the next message opens another one."""
+        publisher, self._publisher = self._publisher, None
+        if publisher is not None:
+            with contextlib.suppress(Exception):
+                publisher.close()
+
+    def _pass(self) -> None:
+        """Send everything that is ready, from the oldest on, until the broker balks."""
+        after, obstacle = 0, ""
+        begun = time.monotonic()
+        self._look_again = 0.0
+        while not self._stopping:
+            page = self._ledger.page_ready(self.broker, after, PAGE)
+            if not page:
+                break
+            after = page[-1].seq
+            found = examine(page, self._root_of, self._ledger.announced_later)
+            if found.changed:
+                self._look_again = max(self._look_again, REEXAMINE)
+                self._on_changed([delivery.source for delivery in found.changed])
+            if found.obstacle:
+                self._look_again = OBSTRUCTED
+                obstacle = obstacle or found.obstacle
+            if not self._send(found.good, found.vanished):
+                return
+        if self._look_again:
+            # However many are passed over: looking at them takes a tenth of the time at most.
+            self._look_again = max(self._look_again, 10 * (time.monotonic() - begun))
+        self._say_obstacle(obstacle)
+
+    def _say_obstacle(self, obstacle: str) -> None:
+        if obstacle and not self._obstacle:
+            log.warning(
+                "Cannot look at %s; its task and those of other files like it wait until that "
+                "works: mount what is missing, or give watchman's user read and search permission",
+                obstacle,
+            )
+        elif self._obstacle and not obstacle and not self._stopping:
+            log.warning("All files whose tasks are ready for broker %s can be seen", self.broker)
+        if not self._stopping:
+            self._obstacle = obstacle
+
+    def _send(self, good: list[Delivery], vanished: list[tuple[Delivery, str]]) -> bool:
+        """Publish one page and note the answers; False if the broker wants a pause."""
+        answers = self._publish(good) if good else []
+        changes = [(delivery.seq, State.VANISHED, reason) for delivery, reason in vanished]
+        sent: list[Delivery] = []
+        refused: list[tuple[Delivery, str]] = []
+        again = ""
+        for delivery, (answer, reason) in zip(good, answers, strict=True):
+            if answer is Answer.ACCEPTED:
+                changes.append((delivery.seq, State.SENT, ""))
+                sent.append(delivery)
+            elif answer is Answer.REFUSED:
+                changes.append((delivery.seq, State.FAILED, reason))
+                refused.append((delivery, reason))
+            else:
+                again = again or reason or "no reason given"
+        if changes:
+            self._ledger.note(changes)
+            self._said.difference_update(seq for seq, _, _ in changes)
+        if vanished:
+            # It may have been away for a moment only, and is an arrival then.
+            self._on_changed([delivery.source for delivery, _ in vanished])
+        if refused:
+            self._say_refused(refused)
+            self._on_failed([delivery for delivery, _ in refused])
+        if sent:
+            self.last_sent_ns = time.time_ns()
+            self._on_sent(sent)
+        self._judge(again, worked=bool(good) and not again)
+        return not again
+
+    def _say_refused(self, refused: list[tuple[Delivery, str]]) -> None:
+        """Name one file for each reason: thousands may be refused for the same."""
+        first: dict[tuple[str, str], Delivery] = {}
+        count: collections.Counter[tuple[str, str]] = collections.Counter()
+        for delivery, reason in refused:
+            key = (delivery.route.task if delivery.route else "", reason)
+            first.setdefault(key, delivery)
+            count[key] += 1
+        for (task, reason), delivery in first.items():
+            others = count[task, reason] - 1
+            log.error(
+                "Task %s for %s%s was refused by broker %s: %s; mend the cause, then run "
+                "'notify retry', or drop it with 'notify discard'",
+                task,
+                printable(delivery.final),
+                f" (and for {others} more files)" if others else "",
+                self.broker,
+                reason,
+            )
+
+    def _publish(self, good: list[Delivery]) -> list[Outcome]:
+        """Hand a page to the publisher. What it raises is an answer too: to be tried again."""
+        try:
+            if self._publisher is None:
+                self._publisher = self._open_publisher()
+            self._say_sending(good)
+            outcomes = self._publisher.publish(list(map(_message, good)))
+            if len(outcomes) != len(good):
+                raise RuntimeError(f"{len(outcomes)} answers for {len(good)} messages")
+        except Exception as error:
+            log.debug("Broker %s failed", self.broker, exc_info=True)
+            self._drop()
+            reason = _CREDENTIALS.sub("***@", f"{type(error).__name__}: {error}")
+            return [Outcome(Answer.AGAIN, printable(reason))] * len(good)
+        return outcomes
+
+    def _say_sending(self, good: list[Delivery]) -> None:
+        """Log each task once, however often it has to be tried."""
+        fresh = [delivery for delivery in good if delivery.seq not in self._said]
+        info_all(log, "Sending task %s", [d.route.task for d in fresh if d.route is not None])
+        if len(self._said) > 10 * PAGE:
+            self._said.clear()  # settled by somebody else: an operator, a removed file
+        self._said.update(delivery.seq for delivery in fresh)
+
+    def _judge(self, again: str, *, worked: bool) -> None:
+        """Keep track of the broker's health; say each change of it once."""
+        if again:
+            self._delay = min(self._delay * 2 or FIRST_RETRY, LONGEST_RETRY)
+            if not self.trouble:
+                self.trouble_since_ns = time.time_ns()
+                log.warning(
+                    "Broker %s takes no tasks: %s; they wait in the journal and are sent when "
+                    "it is back",
+                    self.broker,
+                    again,
+                )
+            self.trouble = again
+        elif worked:
+            if self.trouble:
+                log.warning("Broker %s takes tasks again", self.broker)
+            self.trouble = ""
+            self.trouble_since_ns = 0
+            self._delay = 0.0
+
+
+def _message(delivery: Delivery) -> Message:
+    assert delivery.route is not None
+    version = delivery.version
+    return Message(
+        delivery.task_id,
+        delivery.final,
+        delivery.source,
+        version.size,
+        version.mtime_ns,
+        delivery.arrived_ns,
+        delivery.route,
+    )

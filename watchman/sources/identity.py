@@ -1,0 +1,119 @@
+"""What tells a directory from another one that later stands under the same name."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import stat
+import struct
+from typing import Any
+
+from watchman.filesystem import DIRECTORY_FLAGS, Seen, look
+from watchman.model import Version
+
+_AT_SYMLINK_NOFOLLOW = 0x100
+_STATX_BTIME = 0x800
+_BTIME = struct.Struct("qI")
+_BTIME_OFFSET = 80
+DEEPEST = 100
+"""Levels of directories that are followed: each costs a descriptor."""
+
+
+@functools.cache
+def _statx() -> Any:
+    """Return the C library's statx(2), which Python has no function for; None if it has none."""
+    return getattr(ctypes.CDLL(None, use_errno=True), "statx", None)
+
+
+def birth_ns(name: str, directory: int) -> int:
+    """Return when the entry ``name`` was made; 0 where the file system does not keep it.
+
+    ext4, XFS, Btrfs and tmpfs do. The layout of ``struct statx`` is in statx(2).
+    """
+    statx = _statx()
+    if statx is None:
+        return 0
+    buffer = ctypes.create_string_buffer(256)
+    path = os.fsencode(name)
+    if statx(directory, path, _AT_SYMLINK_NOFOLLOW, _STATX_BTIME, buffer) != 0:
+        return 0
+    (mask,) = struct.unpack_from("I", buffer)
+    if not mask & _STATX_BTIME:
+        return 0
+    seconds, nanoseconds = _BTIME.unpack_from(buffer, _BTIME_OFFSET)
+    return int(seconds * 1_000_000_000 + nanoseconds)
+
+
+def identify(name: str, directory: int) -> tuple[Version, int] | None:
+    """Return a directory's identity and its ctime in ns; None if there is no directory.
+
+    The identity is a Version that stays the same whatever changes inside: no size, and the time
+    when the directory was made for an mtime. An inode number alone is soon used again.
+    """
+    try:
+        status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except OSError:
+        return None
+    if not stat.S_ISDIR(status.st_mode):
+        return None
+    version = Version(status.st_dev, status.st_ino, 0, birth_ns(name, directory))
+    return version, status.st_ctime_ns
+
+
+class Contents:
+    """What a walk below a directory found."""
+
+    __slots__ = ("busy", "ctime_ns", "entries", "mtime_ns", "size")
+
+    def __init__(self) -> None:
+        self.entries = 0
+        self.size = 0
+        self.mtime_ns = 0
+        self.ctime_ns = 0
+        self.busy = False
+        """Somebody has a file below open for writing."""
+
+    def count(self, status: os.stat_result) -> None:
+        """Add one entry."""
+        self.entries += 1
+        self.size += status.st_size
+        self.mtime_ns = max(self.mtime_ns, status.st_mtime_ns)
+        self.ctime_ns = max(self.ctime_ns, status.st_ctime_ns)
+
+
+def walk_inside(name: str, directory: int) -> Contents:
+    """Look at all that is below a directory, without following symlinks.
+
+    What vanishes meanwhile changes its directory's mtime, which the next walk sees. What cannot
+    be read, or lies deeper than DEEPEST, does not count.
+    """
+    inside = Contents()
+    _walk(name, directory, inside, DEEPEST)
+    return inside
+
+
+def _walk(name: str, directory: int, inside: Contents, levels: int) -> None:
+    try:
+        descriptor = os.open(name, DIRECTORY_FLAGS, dir_fd=directory)
+    except OSError:
+        return
+    try:
+        inside.count(os.fstat(descriptor))
+        with os.scandir(descriptor) as found:
+            for entry in found:
+                if not entry.is_dir(follow_symlinks=False):
+                    _count_file(entry, descriptor, inside)
+                elif levels:
+                    _walk(entry.name, descriptor, inside, levels - 1)
+    finally:
+        os.close(descriptor)
+
+
+def _count_file(entry: os.DirEntry[str], directory: int, inside: Contents) -> None:
+    try:
+        inside.count(entry.stat(follow_symlinks=False))
+        if entry.is_file(follow_symlinks=False):
+            inside.busy |= look(entry.name, directory).seen is Seen.BUSY
+    except OSError:
+        pass  # gone meanwhile

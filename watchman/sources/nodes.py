@@ -1,0 +1,114 @@
+"""The directories that are watched, as a tree."""
+
+from __future__ import annotations
+
+import enum
+import os
+from typing import NamedTuple, cast
+
+from watchman.filesystem import open_directory, relative_to
+from watchman.model import Watch
+
+
+class Reason(enum.Enum):
+    """Why a directory is listed."""
+
+    START = "start"
+    """The first walk of this run: what is found may be older than the run."""
+    NEW = "new"
+    """The directory appeared, or moved, while it was watched."""
+    CATCH_UP = "catch-up"
+    """Events may have been lost, or a periodic scan is due."""
+
+
+class Node:
+    """One watched directory."""
+
+    __slots__ = ("children", "name", "parent", "root", "wd")
+
+    def __init__(self, name: str, parent: Node | None, root: Root | None) -> None:
+        self.name = name
+        self.parent = parent
+        self.root: Root = root or cast("Root", self)
+        self.children: dict[str, Node] | None = None
+        self.wd = -1
+
+    @property
+    def path(self) -> str:
+        """The directory's path as the events so far tell it."""
+        names: list[str] = []
+        node: Node = self
+        while node.parent is not None:
+            names.append(node.name)
+            node = node.parent
+        names.append(node.root.watch.path.rstrip("/"))
+        names.reverse()
+        return "/".join(names) or "/"
+
+    def open(self) -> int:
+        """Open the directory without following symlinks below the root; an ``O_PATH`` descriptor.
+
+        Raises OSError.
+        """
+        root = self.root.watch.path
+        return open_directory(root, relative_to(root, self.path))
+
+    def child(self, name: str) -> Node | None:
+        """Return the watched directory ``name`` in this one."""
+        return self.children.get(name) if self.children else None
+
+    @property
+    def is_left(self) -> bool:
+        """Whether the directory has left the tree, or one above it has."""
+        return self.parent is not None and self.parent.child(self.name) is not self
+
+    def add(self, name: str) -> Node:
+        """Add the directory ``name`` to the tree."""
+        if self.children is None:
+            self.children = {}
+        child = self.children[name] = Node(name, self, self.root)
+        return child
+
+
+class Root(Node):
+    """The top directory of a watch."""
+
+    __slots__ = ("identity", "mounts", "polled", "reason", "remote", "watch")
+
+    def __init__(self, watch: Watch, *, polled: bool) -> None:
+        self.watch = watch
+        self.polled = polled
+        """Whether it is only scanned."""
+        self.identity: tuple[int, int] | None = None
+        """The device and inode that are watched; None while there is nothing to watch."""
+        self.reason = Reason.START
+        """What the next walk is for, should the directory turn out to be another one."""
+        self.mounts: dict[str, object] = {}
+        """What is mounted below, by path."""
+        self.remote: tuple[str, ...] = ()
+        """Where in it others can write without an event here; with a slash behind each."""
+        super().__init__("", None, None)
+
+    def is_polled(self, path: str) -> bool:
+        """Say whether what others write at ``path`` may give no event here."""
+        return self.polled or path.startswith(self.remote)
+
+    def count(self) -> int:
+        """Return how many directories the watch covers, itself included."""
+        pending: list[Node] = [self]
+        for node in pending:
+            pending.extend((node.children or {}).values())
+        return len(pending)
+
+
+class Listing(NamedTuple):
+    """Names found in a directory; its descriptor is open while the listing is in hand."""
+
+    node: Node
+    descriptor: int
+    entries: list[os.DirEntry[str]]
+    reason: Reason
+    last: bool
+    """No more names of this directory follow."""
+    whole: bool = True
+    """Whether the last listing closes a complete list: False where reading failed."""

@@ -1,0 +1,258 @@
+"""The directories that a processor's watch covers, kept right through renames and lost events."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from watchman.filesystem import DIRECTORY_FLAGS, PATH_FLAGS, open_directory
+from watchman.model import Watch
+from watchman.sources import instance as ev
+
+Trouble = Callable[[str, "OSError | None"], None]
+Identity = tuple[int, int]
+"""Device and inode."""
+
+_GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE})
+_LISTING = ev.IN_OPEN | ev.IN_ACCESS | ev.IN_CLOSE_NOWRITE
+"""What listing a directory causes in the directory itself."""
+
+
+class Place:
+    """A watched directory."""
+
+    __slots__ = ("children", "identity", "leaving", "name", "parent", "wd")
+
+    def __init__(self) -> None:
+        self.wd = -1
+        self.identity: Identity | None = None
+        self.name = ""
+        self.parent: Place | None = None
+        self.children: dict[str, Place] = {}
+        self.leaving = False
+        """It left its name, and where it went is not known yet."""
+
+    @property
+    def relative(self) -> str:
+        """The path below the watch's own; empty for that."""
+        names: list[str] = []
+        place: Place = self
+        while place.parent is not None:
+            names.append(place.name)
+            place = place.parent
+        return "/".join(reversed(names))
+
+    def leave(self) -> None:
+        """Give up the name."""
+        if self.parent is not None and self.parent.children.get(self.name) is self:
+            del self.parent.children[self.name]
+
+    def settle(self, parent: Place, name: str) -> None:
+        """Stand under this name from now on."""
+        self.leave()
+        self.parent, self.name, self.leaving = parent, name, False
+        parent.children[name] = self
+
+
+class Watched(NamedTuple):
+    """A directory that the kernel watches, by its number there."""
+
+    wd: int
+    identity: Identity
+
+
+class Entry(NamedTuple):
+    """A name in a directory."""
+
+    name: str
+    is_dir: bool
+    is_file: bool
+
+
+class Places:
+    """The watched directories of one watch; ``mask`` is what the kernel is asked for.
+
+    ``trouble`` is told once what cannot be watched, and once (with None) that it can again.
+    """
+
+    def __init__(self, watch: Watch, instance: ev.Instance, mask: int, trouble: Trouble) -> None:
+        self._watch = watch
+        self._instance = instance
+        self._mask = mask
+        self._trouble = trouble
+        self._troubled: set[str] = set()
+        self.root = Place()
+        self.by_wd: dict[int, Place] = {}
+
+    def path(self, place: Place, name: str = "") -> str:
+        """Return a place's path, or that of an entry in it, as the events so far tell it."""
+        below = "/".join(filter(None, (place.relative, name)))
+        return self._watch.prefix + below if below else self._watch.path
+
+    def begin(self, *, first: bool) -> None:
+        """Watch the tree from its top: at the start, or again after events were lost.
+
+        Our own listing is not seen by the watch: what it causes is asked for afterwards.
+        """
+        deeper = self._watch.rec or (self._watch.auto_add and not first)
+        self.root.identity = None
+        found = self.add(self.root, mask=self._mask & ~_LISTING if deeper else self._mask)
+        if found is None:
+            return
+        self.root.wd, self.root.identity = found
+        self.by_wd[found.wd] = self.root
+        if deeper:
+            self._walk(first=first)
+
+    def check_root(self) -> None:
+        """Start over if the watch's path is another directory than the one that is watched."""
+        try:
+            identity = _identity(os.stat(self._watch.path))
+        except OSError as error:
+            self.forget(self.root)
+            self.root.identity = None
+            self._say(self._watch.path, error)
+            return
+        if identity != self.root.identity:
+            self.forget(self.root)
+            self.begin(first=True)
+
+    def settle(self, found: Watched, parent: Place, name: str) -> Place:
+        """Return the place of a watched directory, now under this name.
+
+        One that was watched before is the same place, whatever its name was.
+        """
+        place = self.by_wd.get(found.wd)
+        if place is None:
+            place = self.by_wd[found.wd] = Place()
+            place.wd, place.identity = found
+        if place is not self.root:  # a bind mount can show it again further down
+            place.settle(parent, name)
+        return place
+
+    def add(self, parent: Place, name: str = "", mask: int | None = None) -> Watched | None:
+        """Have the directory ``name`` watched, or the parent itself; None where that fails."""
+        try:
+            descriptor = self._open(parent, name)
+        except OSError as error:
+            self._lost(self.path(parent, name), error)
+            return None
+        try:
+            identity = _identity(os.fstat(descriptor))
+            wd = self._instance.add(descriptor, mask or self._mask)
+        except OSError as error:
+            self._say(self.path(parent, name), error)
+            return None
+        finally:
+            os.close(descriptor)
+        if self._troubled:
+            self._say(self.path(parent, name), None)
+        return Watched(wd, identity)
+
+    def _open(self, place: Place, name: str = "") -> int:
+        """Open a place, or the directory ``name`` in it, as an ``O_PATH`` descriptor.
+
+        Raises OSError, ESTALE where the place's path leads to another directory by now.
+        """
+        descriptor = open_directory(self._watch.path, place.relative)
+        try:
+            if place.identity not in (None, _identity(os.fstat(descriptor))):
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+            return os.open(name, PATH_FLAGS, dir_fd=descriptor) if name else os.dup(descriptor)
+        finally:
+            os.close(descriptor)
+
+    @contextlib.contextmanager
+    def listing(self, place: Place) -> Iterator[tuple[int, list[Entry]]]:
+        """Yield a descriptor of a watched directory and what is in it; -1 if it is gone."""
+        descriptor, entries = -1, []
+        try:
+            above = self._open(place)
+            try:
+                descriptor = os.open(".", DIRECTORY_FLAGS, dir_fd=above)
+            finally:
+                os.close(above)
+            with os.scandir(descriptor) as found:
+                entries = [
+                    Entry(e.name, e.is_dir(follow_symlinks=False), e.is_file(follow_symlinks=False))
+                    for e in found
+                ]
+        except OSError as error:
+            self._lost(self.path(place), error)
+        try:
+            yield descriptor, entries
+        finally:
+            if descriptor >= 0:
+                os.close(descriptor)
+
+    def excluded(self, parent: Place, name: str) -> bool:
+        """Say whether the watch leaves a directory out (``exclude_filter``)."""
+        exclude = self._watch.exclude
+        return exclude is not None and exclude(self.path(parent, name))
+
+    def dropped(self, wd: int) -> None:
+        """Note that the kernel watches a directory no longer."""
+        place = self.by_wd.pop(wd)
+        place.leave()
+        place.wd = -1
+
+    def release(self, found: Watched) -> None:
+        """Stop watching a directory that has not been given a place."""
+        if found.wd not in self.by_wd:
+            self._instance.remove(found.wd)
+
+    def forget(self, top: Place) -> None:
+        """Stop watching a directory and all below it, which may still be there."""
+        top.leave()
+        pending = [top]
+        while pending:
+            place = pending.pop()
+            pending.extend(place.children.values())
+            place.children = {}
+            if self.by_wd.pop(place.wd, None) is not None:
+                self._instance.remove(place.wd)
+            place.wd = -1
+
+    def _walk(self, *, first: bool) -> None:
+        visited = {self.root.wd}
+        queue = [self.root]
+        for place in queue:  # grows meanwhile
+            with self.listing(place) as (_, entries):
+                names = [entry.name for entry in entries if entry.is_dir]
+            known, place.children = place.children, {}
+            for name in names:
+                # Without auto_add, what was not watched at the start never is.
+                if not (first or self._watch.auto_add or name in known):
+                    continue
+                if self.excluded(place, name):
+                    continue
+                watched = self.add(place, name, self._mask & ~_LISTING)
+                if watched is not None and watched.wd not in visited:
+                    visited.add(watched.wd)
+                    queue.append(self.settle(watched, place, name))
+        for wd in self.by_wd.keys() - visited:
+            del self.by_wd[wd]
+            self._instance.remove(wd)
+        if self._mask & _LISTING:
+            for place in reversed(queue):
+                self.add(place)
+
+    def _lost(self, path: str, error: OSError) -> None:
+        """Pass on what is wrong with a directory, unless it is only gone and not the top."""
+        gone = error.errno in _GONE and path != self._watch.path
+        self._say(path, None if gone else error)
+
+    def _say(self, path: str, error: OSError | None) -> None:
+        if error is not None and path not in self._troubled:
+            self._troubled.add(path)
+            self._trouble(path, error)
+        elif error is None and path in self._troubled:
+            self._troubled.discard(path)
+            self._trouble(path, None)
+
+
+def _identity(status: os.stat_result) -> Identity:
+    return status.st_dev, status.st_ino

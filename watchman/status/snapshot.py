@@ -1,0 +1,142 @@
+"""The running watchman's own word: a snapshot in ``status.json``."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict
+
+from watchman.errors import WatchmanError
+from watchman.model import Watch
+
+FILE = "status.json"
+
+FILES_HANDLER = "watchman.processors.CompletedFiles"
+DIRECTORIES_HANDLER = "watchman.processors.FinishedDirectories"
+
+
+class WatchStatus(TypedDict):
+    """One watch."""
+
+    path: str
+    kind: str
+    method: str
+    """``inotify`` or ``poll``: what is in force."""
+    handler: str
+    """:func:`handler`."""
+    directories: int
+
+
+class TroubleStatus(TypedDict):
+    """Something that is not being watched (or not as it should be)."""
+
+    subject: str
+    message: str
+    since_ns: int
+
+
+class BrokerStatus(TypedDict):
+    """One broker's sender."""
+
+    trouble: str
+    """Why it takes no tasks; empty while it does."""
+    since_ns: int
+    """Since when there is trouble; 0 while there is none."""
+    last_sent_ns: int
+    """0 if nothing was sent since the start."""
+
+
+class CopyStatus(TypedDict):
+    """A copy to another file system, in progress; sizes in bytes."""
+
+    source: str
+    final: str
+    done: int
+    total: int
+
+
+class MoveStatus(TypedDict):
+    """One MOVES entry: the fields of ``mover.MoveStatus``."""
+
+    source: str
+    root: str
+    waiting: int
+    stuck_since_ns: int | None
+    reason: str
+    troubles: Sequence[Sequence[Any]]
+    """(since_ns, what and where) each."""
+    copies: Sequence[CopyStatus]
+
+
+class Snapshot(TypedDict):
+    """What the pipeline knows of itself. Times are in ns since the epoch, 0 for never."""
+
+    pid: int
+    started_ns: int
+    beat_ns: int
+    """When this was written; the proof that events come through."""
+    watching: bool
+    """Whether the first scan is over."""
+    watches: list[WatchStatus]
+    troubles: list[TroubleStatus]
+    brokers: dict[str, BrokerStatus]
+    moves: list[MoveStatus]
+    last_arrival_ns: int
+    overflows: int
+
+
+def handler(watch: Watch) -> str:
+    """Return the dotted name of what handles a watch's events."""
+    if watch.processor_name:
+        return watch.processor_name
+    return DIRECTORIES_HANDLER if watch.kind == "directories" else FILES_HANDLER
+
+
+def write(state_dir: str, snapshot: Mapping[str, Any]) -> None:
+    """Replace the snapshot in one step (0600). NamedTuples in it are written as objects.
+
+    Not fsynced: after a crash of the machine it is of no use. Raises OSError.
+    """
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{FILE}.", dir=state_dir)
+    try:
+        with open(descriptor, "w", encoding="ascii") as file:
+            json.dump(_plain(snapshot), file)
+        os.replace(temporary, os.path.join(state_dir, FILE))
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def read(state_dir: str) -> Snapshot | None:
+    """Return the last snapshot, of whichever process wrote it; None if there is none.
+
+    Raises WatchmanError where it may not be read.
+    """
+    path = os.path.join(state_dir, FILE)
+    try:
+        with open(path, encoding="ascii") as file:
+            snapshot = json.load(file)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    except OSError as error:
+        raise WatchmanError(
+            f"{path} cannot be read: {error.strerror}; try it as the user that watchman runs as"
+        ) from error
+    if not isinstance(snapshot, dict) or not snapshot.keys() >= Snapshot.__required_keys__:
+        return None  # another version's
+    found: Snapshot = snapshot  # type: ignore[assignment]  # — its keys have been looked at
+    return found
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "_asdict"):
+        value = value._asdict()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value

@@ -280,6 +280,7 @@ class Lane:
 
     def _finish(self, batch: Batch) -> None:
         """Make the batch durable, then note it; where that fails, nothing of it is noted."""
+        self._scribe.say_batch()
         moved = batch.moved + batch.copied
         try:
             if moved:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
+from watchman.logs import info_all
 from watchman.model import Delivery, State
 from watchman.text import printable
 
@@ -48,6 +49,10 @@ class Host(NamedTuple):
     """Called when a lane has worked off rows."""
 
 
+def _way(row: Delivery) -> str:
+    return f"{printable(row.source)} to {printable(row.final)}"
+
+
 class Scribe:
     """Writes redirects in the ledger, and each move in the log, once."""
 
@@ -56,6 +61,7 @@ class Scribe:
         self._of_earlier_run = host.inherited
         self._unsynced: set[int] = set()
         self._said: dict[int, str] = {}
+        self._lines: list[str] = []
 
     def redirect(self, seq: int, final: str) -> None:
         """Record a new final path; durable when it returns."""
@@ -71,11 +77,20 @@ class Scribe:
 
     def say(self, row: Delivery) -> None:
         """Write the line that operators rely on; a retry is not another move."""
-        if self._said.get(row.seq) == row.final:
-            return
-        self._said[row.seq] = row.final
-        if log.isEnabledFor(logging.INFO):
-            log.info("Moving %s to %s", printable(row.source), printable(row.final))
+        if self._said.get(row.seq) != row.final:
+            self._said[row.seq] = row.final
+            log.info("Moving %s", _way(row))
+
+    def say_with_batch(self, row: Delivery) -> None:
+        """Say it with the rest of the batch; for the lane's own thread."""
+        if self._said.get(row.seq) != row.final:
+            self._said[row.seq] = row.final
+            self._lines.append(_way(row))
+
+    def say_batch(self) -> None:
+        """Write the lines of a batch, before anybody else speaks of its files."""
+        info_all(log, "Moving %s", self._lines)
+        self._lines.clear()
 
     def forget(self, seq: int) -> None:
         """Forget a row that is done with."""

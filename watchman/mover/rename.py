@@ -30,7 +30,11 @@ class Clerk(Protocol):
         ...
 
     def say(self, row: Delivery) -> None:
-        """Log the move, once for each final path."""
+        """Log the move at once, and once for each final path."""
+        ...
+
+    def say_with_batch(self, row: Delivery) -> None:
+        """Log the move when the batch is through."""
         ...
 
 
@@ -78,7 +82,7 @@ def _place(
                 raise Elsewhere(row)
             row = redirect(row, target, clerk)
             final = os.path.basename(row.final)
-        clerk.say(row)
+        clerk.say_with_batch(row)
         try:
             rename_noreplace(name, source, final, target, tree=hold is None)
         except FileExistsError:

@@ -13,6 +13,8 @@ from watchman.model import Version
 WHOLE = 20_000
 """A directory with up to so many known names is read in one go when it is scanned."""
 _CACHED = 4096
+_MOST_LOADED = 200_000
+_COUNT = "SELECT count(*) FROM directories"
 _LENGTHS = (1, 10, 100, 500)
 """Names in one query: a few lengths, so that SQLite finds its prepared statement again."""
 
@@ -35,7 +37,25 @@ class KnownVersions:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._ids: dict[str, int] = {}
-        database.on_rollback.append(self._ids.clear)
+        self._all = False
+        """Whether ``_ids`` holds every directory, so that a missing one needs no query."""
+        database.on_rollback.append(self._drop_ids)
+
+    def load_directories(self) -> None:
+        """Read all directories' numbers, for the time of a scan of everything."""
+        if self._database.reader.execute(_COUNT).fetchone()[0] <= _MOST_LOADED:
+            rows = self._database.reader.execute("SELECT path, id FROM directories")
+            self._ids = {os.fsdecode(path): number for path, number in rows}
+            self._all = True
+
+    def unload_directories(self) -> None:
+        """Give the memory back."""
+        if len(self._ids) > _CACHED:
+            self._drop_ids()
+
+    def _drop_ids(self) -> None:
+        self._all = False
+        self._ids.clear()
 
     def remember(
         self, connection: sqlite3.Connection, items: Iterable[tuple[str, Version, int]]
@@ -55,14 +75,15 @@ class KnownVersions:
 
     def _id(self, directory: str) -> int:
         """Return the number of a directory; 0 if nothing was ever known there."""
-        return self._ids.get(directory) or self._cache(directory, self._database.reader)
+        number = self._ids.get(directory, 0)
+        return number if number or self._all else self._cache(directory, self._database.reader)
 
     def _cache(self, directory: str, connection: sqlite3.Connection) -> int:
         query = "SELECT id FROM directories WHERE path = ?"
         row = connection.execute(query, (os.fsencode(directory),)).fetchone()
         if row is None:
             return 0
-        if len(self._ids) >= _CACHED:
+        if len(self._ids) >= _CACHED and not self._all:
             self._ids.clear()
         number = self._ids[directory] = int(row[0])
         return number
@@ -134,7 +155,7 @@ class KnownVersions:
             connection.executemany("DELETE FROM directories WHERE id = ?", numbers)
 
         self._database.write(work)
-        self._ids.clear()
+        self._drop_ids()
 
     def refresh(self, items: Iterable[tuple[str, Version]]) -> None:
         """Note that a known file's times changed and its content did not.

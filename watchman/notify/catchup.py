@@ -47,6 +47,7 @@ class CatchUp:
         """Whether the directory in hand has a file that is known."""
         self._seen = 0
         self._next_progress = 0.0
+        journal.known.load_directories()
 
     @property
     def pending(self) -> bool:
@@ -61,6 +62,7 @@ class CatchUp:
             self._drain()
         if not self.pending:
             self._source.certain = True
+            self._journal.known.unload_directories()
             if self._first_runs:
                 self._end_first_runs()
 

@@ -37,6 +37,8 @@ SLICE = 500
 """Hints handled, recorded and committed at a time."""
 
 _UNREACHABLE = -2
+_BEYOND_DOUBT = 1 << 16
+"""A bit that the kernel's masks do not use: no event that is still unread can tell more."""
 
 
 class _Found(NamedTuple):
@@ -143,10 +145,10 @@ class Intake:
         self._touched.sort_out(hints)
         self._early.sort_out(hints)
         items = list(hints.items())
+        for early in self._early.settled():
+            items += [(key, _BEYOND_DOUBT) for key in early]
         for start in range(0, len(items), SLICE):
             self._handle_slice(items[start : start + SLICE])
-        for early in self._early.settled():
-            self._handle_slice([(key, 0) for key in early], beyond_doubt=True)
         for touched in self._touched.settled():
             self._journal.known.refresh(touched.values())
 
@@ -197,9 +199,7 @@ class Intake:
             printable(path[:200]),
         )
 
-    def _handle_slice(
-        self, items: Sequence[tuple[Key, int]], *, beyond_doubt: bool = False
-    ) -> None:
+    def _handle_slice(self, items: Sequence[tuple[Key, int]]) -> None:
         ignored = self._router.ignored
         into = _Sorted({}, {}, {}, [])
         with _Directories() as directories:
@@ -219,7 +219,7 @@ class Intake:
                 else:
                     self._judge(key, mask, seen, path, into)
         if into.early:
-            if beyond_doubt or self._source.mark() <= self._source.parsed:
+            if self._source.mark() <= self._source.parsed:
                 into.found.update(into.early)
             else:
                 self._early.add(dict.fromkeys(into.early))
@@ -241,7 +241,7 @@ class Intake:
             only_touched = False
         if not self.is_complete(key, seen, mask, polled=key[0].root.is_polled(path)):
             return
-        if mask & CLOSED:
+        if mask & (CLOSED | _BEYOND_DOUBT):
             into.found[key] = _item(key, path, seen)
         elif only_touched or (not mask & CONTENT and key in self._touched):
             self._only_touched.discard(key)

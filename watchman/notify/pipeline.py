@@ -194,6 +194,8 @@ class Pipeline:
         service_log.info("Watching %d director%s", count, "y" if count == 1 else "ies")
         self.health.write(self)
         self._ready()
+        for sender in self.senders.values():
+            sender.warm_up()
 
     def _shut_down(self) -> None:
         """Stop in the order of the way: nothing new, then what is under way."""

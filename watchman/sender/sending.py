@@ -85,6 +85,7 @@ class Sender:
         self._on_failed = on_failed
         self._condition = threading.Condition()
         self._woken = False
+        self._warm = False
         self._stopping = False
         self._look_again = 0.0
         """Seconds until deliveries that were passed over are to be looked at; 0 for none."""
@@ -103,6 +104,11 @@ class Sender:
         """Begin to send what is ready."""
         self._woken = True
         self._thread.start()
+
+    def warm_up(self) -> None:
+        """Import what the broker needs before its first delivery waits for it."""
+        self._warm = True
+        self.wake()
 
     def wake(self) -> None:
         """Say that there may be something to send."""
@@ -127,6 +133,8 @@ class Sender:
             while not self._stopping:
                 self._woken = False
                 self._pass()
+                if self._warm and self._publisher is None:
+                    self._prepare()
                 self._wait()
         except JournalError as error:
             # What was sent and could not be noted is sent again, with the same task id.
@@ -136,6 +144,13 @@ class Sender:
             self.error = error
         finally:
             self._drop()
+
+    def _prepare(self) -> None:
+        self._warm = False
+        try:
+            self._publisher = self._open_publisher()
+        except Exception as error:  # noqa: BLE001 — the first delivery will meet it, and say it
+            log.debug("Broker %s: %s: %s", self.broker, type(error).__name__, error)
 
     def _wait(self) -> None:
         """Sleep: out of a broker's way while it is in trouble, else until there is work."""

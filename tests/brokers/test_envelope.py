@@ -18,8 +18,9 @@ from kombu.transport import virtual
 
 from tests.brokers.messages import AWKWARD, message, route
 from watchman.brokers.application import instrumented, make_application, make_connection
-from watchman.brokers.envelope import Envelopes, Letter, watchman_headers
+from watchman.brokers.envelope import Envelopes
 from watchman.brokers.frames import Content, FrameStyle, frames, publish_method
+from watchman.brokers.recorder import Letter, watchman_headers
 from watchman.brokers.virtual import VirtualStyle
 from watchman.model import Answer, Message, Outcome, Route
 

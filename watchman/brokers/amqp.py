@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 
 from watchman.brokers.application import connect_options, instrumented, make_application
 from watchman.brokers.confirms import Confirms
-from watchman.brokers.envelope import Envelopes, Letter, Target
+from watchman.brokers.envelope import Envelopes
 from watchman.brokers.frames import Content, FrameStyle, frames, publish_method
 from watchman.brokers.kombu import KombuPublisher
 from watchman.brokers.link import AmqpLink, unconnected
+from watchman.brokers.recorder import Letter, Target
 from watchman.brokers.urls import masked, public_url
 from watchman.model import ACCEPTED, Answer, Broker, Message, Outcome
 

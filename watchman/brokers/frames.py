@@ -12,6 +12,12 @@ from struct import pack
 from typing import Any, NamedTuple
 
 from watchman.brokers.envelope import (
+    Arguments,
+    Encoder,
+    Style,
+    encode_json,
+)
+from watchman.brokers.recorder import (
     ARGSREPR,
     ARRIVED,
     MTIME,
@@ -20,14 +26,10 @@ from watchman.brokers.envelope import (
     SIZE,
     SOURCE,
     TASK_ID,
-    Arguments,
-    Encoder,
     Letter,
     Recorded,
-    Style,
     Target,
     Unsuitable,
-    encode_json,
 )
 from watchman.model import Message
 

@@ -14,7 +14,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from watchman.brokers.application import connect_options, make_application, make_connection
-from watchman.brokers.envelope import refused, send_task, watchman_headers
+from watchman.brokers.envelope import refused
+from watchman.brokers.recorder import send_task, watchman_headers
 from watchman.brokers.urls import masked, public_url, scheme_of
 from watchman.model import ACCEPTED, Answer, Broker, Message, Outcome
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from watchman.brokers.application import make_connection
-from watchman.brokers.envelope import Target
+from watchman.brokers.recorder import Target
 
 HEARTBEAT_SECONDS = 60.0
 """Asked of the broker; ``tend`` and every publish keep it, several times in that time."""

@@ -19,8 +19,9 @@ from watchman.brokers.application import (
     make_application,
     make_connection,
 )
-from watchman.brokers.envelope import Envelopes, Letter, Target
+from watchman.brokers.envelope import Envelopes
 from watchman.brokers.kombu import KombuPublisher
+from watchman.brokers.recorder import Letter, Target
 from watchman.brokers.urls import masked, public_url
 from watchman.brokers.virtual import VirtualStyle
 from watchman.model import ACCEPTED, Answer, Broker, Message, Outcome

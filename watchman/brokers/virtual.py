@@ -14,6 +14,12 @@ from collections.abc import Callable
 from typing import Any
 
 from watchman.brokers.envelope import (
+    Arguments,
+    Encoder,
+    Style,
+    encode_json,
+)
+from watchman.brokers.recorder import (
     ARGSREPR,
     ARRIVED,
     MTIME,
@@ -22,13 +28,9 @@ from watchman.brokers.envelope import (
     SIZE,
     SOURCE,
     TASK_ID,
-    Arguments,
-    Encoder,
     Letter,
     Recorded,
-    Style,
     Unsuitable,
-    encode_json,
 )
 from watchman.model import Message
 

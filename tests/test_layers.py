@@ -28,7 +28,11 @@ def test_every_contract_is_kept() -> None:
     ("module", "line", "contract"),
     [
         ("model.py", "import watchman.filesystem", "A module imports only from layers below it"),
-        ("sender/sending.py", "import watchman.journal", "A module imports only from layers below it"),
+        (
+            "sender/sending.py",
+            "import watchman.journal",
+            "A module imports only from layers below it",
+        ),
         ("unheard_of.py", "", "A module imports only from layers below it"),
         ("sender/sending.py", "import redis", "Only brokers/ knows Celery"),
         ("arrivals.py", "import pyinotify", "Only the inotify source and processors know"),

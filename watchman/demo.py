@@ -90,7 +90,8 @@ class Demo:
         for variable in ("CELERY_BROKER_URL", "CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL"):
             environment.pop(variable, None)
         daemon = [sys.executable, "-m", "watchman", "run", "--config", str(config)]
-        worker = [sys.executable, "-m", "celery", "-A", "watchman.brokers.showcase", "--quiet"]
+        worker = [sys.executable, "-W", "ignore", "-m", "celery", "--quiet"]
+        worker += ["-A", "watchman.brokers.showcase"]
         worker += ["worker", "--pool", "solo", "--loglevel", "ERROR", "--without-gossip"]
         with contextlib.ExitStack() as stack:
             stack.enter_context(self._process("worker", worker, environment, scratch))

@@ -87,8 +87,9 @@ class Service:
         config = self._load()
         # First: whoever finds the lock held may send any of these signals.
         self._set_up_process()
+        # Before anything is made: a mistake in LOGGING is one of the configuration.
+        configuration.apply_logging(config)
         with locked(config.state_dir):
-            configuration.apply_logging(config)
             journal = Journal(config.state_dir)
             try:
                 self._watch(config, journal)

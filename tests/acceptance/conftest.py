@@ -15,10 +15,6 @@ from tests.servers.rabbitmq import RabbitServer
 from tests.servers.redis import RedisServer
 from tests.servers.worker import CeleryWorker
 
-# A solo worker acknowledges in the next turn of its event loop. With a whole prefetch waiting for
-# that, and no other timer, RabbitMQ has nothing to send and the loop sleeps ten seconds at a time.
-UNLIMITED = {"worker_prefetch_multiplier": 0}
-
 _databases = itertools.cycle(range(2, 16))
 
 
@@ -47,7 +43,7 @@ def on_redis_server(
     url = _database(redis_server, 1)
     directory = tmp_path_factory.mktemp("on-redis")
     tasks = (*TASKS, BARRIER)
-    with CeleryWorker(url, directory, tasks, settings=UNLIMITED) as worker:
+    with CeleryWorker(url, directory, tasks) as worker:
         yield Bench(worker, url)
 
 
@@ -58,7 +54,7 @@ def on_rabbit_server(
     rabbit_server.delete("celery")
     directory = tmp_path_factory.mktemp("on-rabbit")
     tasks = (*TASKS, BARRIER)
-    with CeleryWorker(rabbit_server.url, directory, tasks, settings=UNLIMITED) as worker:
+    with CeleryWorker(rabbit_server.url, directory, tasks) as worker:
         yield Bench(worker, rabbit_server.url)
     rabbit_server.delete("celery")
 

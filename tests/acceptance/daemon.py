@@ -18,7 +18,7 @@ STOP_SECONDS = 40.0
 KEPT = ("PATH", "HOME", "TZ", "TMPDIR", "CI")
 
 NOTIFIED, MOVING, SENDING = ": Notified of ", ": Moving ", ": Sending task "
-WATCHING = re.compile(rb"\[INFO\] watchman\.\w+: Watching \d+ directories\n")
+WATCHING = re.compile(rb"\[INFO\] watchman\.\w+: Watching \d+ director(y|ies)\n")
 
 
 def environment(**changes: str) -> dict[str, str]:

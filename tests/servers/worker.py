@@ -77,7 +77,12 @@ class CeleryWorker:
         self.queues = tuple(queues)
         self.concurrency = concurrency
         self.process: Process | None = None
-        celery: dict[str, Any] = {"worker_hijack_root_logger": False}
+        # A solo worker acknowledges in the next turn of its event loop, and with a whole prefetch
+        # waiting for that, RabbitMQ sends nothing for seconds: no limit.
+        celery: dict[str, Any] = {
+            "worker_hijack_root_logger": False,
+            "worker_prefetch_multiplier": 0,
+        }
         if transport_options:
             celery["broker_transport_options"] = dict(transport_options)
         celery.update(settings or {})

@@ -5,6 +5,7 @@ Nothing here imports celery, kombu, amqp or redis before a publisher is opened.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,12 +15,24 @@ from watchman.model import Broker, Publisher
 __all__ = ["check_options", "check_url", "open_publisher", "public_url"]
 
 
-def open_publisher(broker: Broker, celery_settings: Mapping[str, Any], state_dir: str) -> Publisher:
+_opening = threading.Lock()
+"""Held while a publisher is opened: celery replaces its own module while it is imported, so two
+threads that import it at once can see it half-made."""
+
+
+def open_publisher(
+    broker: Broker, celery_settings: Mapping[str, Any], state_dir: str
+) -> Publisher:
     """Return the publisher for a broker; it connects when it is first used.
 
     ``celery_settings`` are celeryconfig.py's, in old or new names. ``state_dir`` holds the
-    embedded broker's directories, for ``filesystem://``.
+    embedded broker's directories, for ``filesystem://``. May be called from several threads.
     """
+    with _opening:
+        return _open(broker, celery_settings, state_dir)
+
+
+def _open(broker: Broker, celery_settings: Mapping[str, Any], state_dir: str) -> Publisher:
     scheme = scheme_of(broker.urls[0])
     plain = "+" not in broker.urls[0].partition("://")[0]
     if scheme == "memory":

@@ -105,6 +105,7 @@ def replace(path: str, reason: str) -> None:
 
     Nobody may have it open. Raises sqlite3.Error and OSError where the new one cannot be made.
     """
+    log.info("The journal %s is damaged: saving what can be read of it", path)
     fresh = schema.connect(path + ".making")
     try:
         schema.create(fresh)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from watchman.errors import JournalError
 from watchman.model import Delivery, State
 from watchman.mover.lane import BATCH, Lane
 from watchman.mover.ledger import Host, Ledger
@@ -157,7 +158,9 @@ class Mover:
     def _died(self, error: BaseException) -> None:
         if self.error is None:
             self.error = error
-        log.critical("The mover cannot go on: %s: %s", type(error).__name__, error)
+        # Who gives up waiting for the journal's disk was told to stop, and is not heard of twice.
+        if not isinstance(error, JournalError):
+            log.critical("The mover cannot go on: %s: %s", type(error).__name__, error)
         self._stop.set()
         self._rouse()
         for lane in self._lanes:

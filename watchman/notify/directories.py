@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 
+from watchman.errors import JournalError
 from watchman.journal import Journal
 from watchman.model import Watch
 from watchman.notify.units import FOUND, QUIET, Units
@@ -115,6 +116,8 @@ class DirectoryWatcher:
         try:
             while not self._stopping:
                 self._turn()
+        except JournalError as error:
+            self.error = error  # told to stop while the disk is full: the pipeline says so
         except BaseException as error:
             log.exception("Watching for finished directories ended")
             self.error = error

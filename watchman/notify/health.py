@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 from watchman import status
+from watchman.filesystem import PATH_MAX
 from watchman.mounts import is_polled
 from watchman.notify.schedule import RETRY_UNWATCHED
 from watchman.sources.inotify import Source
@@ -163,6 +164,11 @@ def _reason(error: OSError) -> str:
         return f"{why}; give user {os.geteuid()} read and search permission there"
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return f"{why}; it is watched as soon as it is there"
+    if error.errno == errno.ENAMETOOLONG:
+        return (
+            "directories in it are so deep that the paths of their files are longer than "
+            f"{PATH_MAX} bytes, and no program can open those; move them up"
+        )
     return f"{why}; it is tried again"
 
 

@@ -38,6 +38,8 @@ _SPECIAL = pyinotify.IN_ISDIR | pyinotify.IN_Q_OVERFLOW | _ROOT_LOST
 TAKEN = 1024 * 1024
 """Bytes parsed at a time: hints take several times the memory of the events they come from."""
 
+_NOT_RETRIED = frozenset({errno.ENOSPC, errno.ENAMETOOLONG})
+
 _EVENT = struct.Struct("iIII")
 
 # The two system calls without pyinotify's wrapper: it takes three times as long for each, and
@@ -137,7 +139,15 @@ class Source:
                 self._queue(node, Reason.CATCH_UP)
 
     def retry_unwatched(self) -> None:
-        """Queue a catch-up of every directory without a watch, and so of all below it."""
+        """Queue a catch-up of the directories that are not watched as they should be."""
+        troubled = self._tree.troubled
+        for path in [path for path, number in troubled.items() if number not in _NOT_RETRIED]:
+            node = self.find(path)
+            if node is not None and node.root.identity is not None:
+                self._queue(node, Reason.CATCH_UP)
+        if errno.ENOSPC not in troubled.values():
+            return
+        # Below a directory without a watch everything is scanned with it.
         pending: list[Node] = [r for r in self.roots if not r.polled and r.identity is not None]
         while pending:
             node = pending.pop()

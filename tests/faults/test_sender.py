@@ -1,0 +1,370 @@
+"""What a sender does about publishers that raise, files that left, and brokers that are dead."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import tracemalloc
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.running import Remembering, config_for, running
+from tests.waiting import wait_until
+from watchman import filesystem, signals
+from watchman.filesystem import version_of
+from watchman.journal import Journal, NewDelivery
+from watchman.model import Answer, Delivery, Message, Outcome, Publisher, Route, State, Version
+from watchman.sender import Sender, examination, sending
+
+ROUTE = Route("b", "task")
+
+
+class Bench:
+    """A sender on a real journal."""
+
+    def __init__(self, directory: Path) -> None:
+        self.root = directory / "up"
+        self.root.mkdir()
+        self.journal = Journal(str(directory))
+        self.publisher = Remembering()
+        self.open: Callable[[], Publisher] = lambda: self.publisher
+        self.changed: list[str] = []
+        self.failed: list[Delivery] = []
+        self.sender = Sender(
+            "b",
+            self.journal,
+            self._open,
+            lambda _: str(self.root),
+            self.changed.extend,
+            lambda _: None,
+            self.failed.extend,
+        )
+
+    def _open(self) -> Publisher:
+        return self.open()
+
+    def record(self, name: str, content: str = "x", arrived_ns: int = 1) -> Path:
+        path = self.root / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(content)
+        version = version_of(path.stat())
+        self.journal.record(
+            [NewDelivery(f"id {name}", str(path), None, version, arrived_ns, ROUTE)]
+        )
+        return path
+
+    def states(self) -> dict[State, int]:
+        return {state: count for (_, state), (count, _) in self.journal.counts().items()}
+
+    def until(self, **states: int) -> None:
+        wanted = {State[name]: count for name, count in states.items()}
+        self.sender.wake()
+        wait_until(lambda: self.states() == wanted, 10, f"{states}, not {self.states()}")
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    monkeypatch.setattr(sending, "FIRST_RETRY", 0.01)
+    monkeypatch.setattr(sending, "LONGEST_RETRY", 0.05)
+    monkeypatch.setattr(sending, "REEXAMINE", 0.02)
+    monkeypatch.setattr(sending, "OBSTRUCTED", 0.02)
+    bench = Bench(tmp_path)
+    yield bench
+    bench.sender.stop()
+    assert bench.sender.join(10)
+    bench.journal.close()
+    assert bench.sender.error is None
+
+
+def warnings_of(caplog: pytest.LogCaptureFixture, words: str) -> list[str]:
+    return [r.getMessage() for r in caplog.records if words in r.getMessage()]
+
+
+class Raising(Remembering):
+    """Raises a number of times, from each of its methods."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.left = times
+        self.closed = 0
+
+    def publish(self, batch: Sequence[Message]) -> list[Outcome]:
+        if self.left:
+            self.left -= 1
+            raise KeyError("amqp://user:secret@host// has no such thing")
+        return super().publish(batch)
+
+    def tend(self) -> None:
+        raise ValueError("tend")
+
+    def close(self) -> None:
+        self.closed += 1
+        raise ValueError("close")
+
+
+def test_what_a_publisher_raises_means_again(
+    bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sending, "TEND", 0.01)
+    publisher = bench.publisher = Raising(3)
+    bench.record("a")
+    bench.sender.start()
+    bench.until(SENT=1)
+    assert publisher.closed >= 3  # each failure begins with a new one
+    (said,) = warnings_of(caplog, "takes no tasks")
+    assert "KeyError" in said
+    assert "secret" not in said
+    assert len(warnings_of(caplog, "takes tasks again")) == 1
+    before = publisher.closed
+    wait_until(lambda: publisher.closed > before, 5, "tending failed")
+    bench.record("b")
+    bench.until(SENT=2)
+
+
+def test_a_publisher_that_cannot_be_made_means_again(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    tries = []
+
+    def broken() -> Publisher:
+        tries.append(1)
+        raise ImportError("No module named 'redis'")
+
+    bench.open = broken
+    bench.record("a")
+    bench.sender.start()
+    wait_until(lambda: len(tries) > 3, 10)
+    assert "No module named 'redis'" in bench.sender.trouble
+    bench.open = lambda: bench.publisher
+    bench.until(SENT=1)
+    assert len(warnings_of(caplog, "takes no tasks")) == 1
+    assert warnings_of(caplog, "Sending task") == []  # caplog holds warnings only
+
+
+def test_too_few_answers_are_no_answers(bench: Bench) -> None:
+    class Short(Remembering):
+        def publish(self, batch: Sequence[Message]) -> list[Outcome]:
+            answers = super().publish(batch)
+            return answers if len(batch) == 1 else answers[:1]
+
+    bench.publisher = Short()
+    bench.record("a")
+    bench.record("b")
+    bench.sender.start()
+    wait_until(lambda: "1 answers for 2 messages" in bench.sender.trouble, 10)
+    assert bench.states() == {State.READY: 2}
+
+
+def test_refused_is_failed_and_announced(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    bench.publisher.answer = Outcome(Answer.REFUSED, "too large")
+    for number in range(20):
+        bench.record(f"{number}")
+    bench.sender.start()
+    bench.until(FAILED=20)
+    wait_until(lambda: len(bench.failed) == 20, 5)
+    said = warnings_of(caplog, "was refused")
+    assert len(said) < 20
+    assert "too large" in said[0]
+
+
+@pytest.mark.parametrize("arrived", ["long ago", "just now"])
+def test_a_file_that_left_is_vanished(bench: Bench, arrived: str) -> None:
+    fresh = 2**62 if arrived == "just now" else 1
+    bench.record("gone", arrived_ns=fresh).unlink()
+    bench.record("sub/gone", arrived_ns=fresh).unlink()
+    (bench.root / "sub").rmdir()
+    stays = bench.record("stays", arrived_ns=fresh)
+    bench.sender.start()
+    bench.until(VANISHED=2, SENT=1)
+    assert bench.publisher.paths == [str(stays)]
+    # It is looked at again, should it only have been away for a moment.
+    wait_until(lambda: sorted(map(os.path.basename, bench.changed)) == ["gone", "gone"], 5)
+    assert bench.journal.known.lookup(str(bench.root), ["gone"]) == {}
+
+
+def test_a_newer_version_supersedes_an_unsent_older_one(bench: Bench) -> None:
+    bench.record("a", "old")
+    path = bench.record("a", "newer")
+    bench.sender.start()
+    bench.until(VANISHED=1, SENT=1)
+    (message,) = bench.publisher.messages
+    assert (message.path, message.size) == (str(path), 5)
+    assert list(bench.journal.known.lookup(str(bench.root), ["a"])) == ["a"]
+
+
+def test_a_file_that_is_being_written_waits_and_holds_up_nobody(bench: Bench) -> None:
+    bench.record("busy")
+    bench.record("free")
+    with (bench.root / "busy").open("a"):
+        bench.sender.start()
+        bench.until(READY=1, SENT=1)
+        wait_until(lambda: len(bench.changed) > 2, 5, "it is looked at again")
+    bench.until(SENT=2)
+
+
+def test_what_cannot_be_looked_at_waits(
+    bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No descriptor left, no permission, an I/O error: that does not make a file vanish."""
+    bench.record("a")
+    real = filesystem.open_directory
+    tries = []
+
+    def refused(root: str, relative: str) -> int:
+        tries.append(relative)
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(examination, "open_directory", refused)
+    bench.sender.start()
+    wait_until(lambda: len(tries) > 3, 5)
+    assert bench.states() == {State.READY: 1}
+    monkeypatch.setattr(examination, "open_directory", real)
+    bench.until(SENT=1)
+    assert len(warnings_of(caplog, "Cannot look at")) == 1
+
+
+def test_a_destination_that_is_away_waits(bench: Bench, tmp_path: Path) -> None:
+    share = tmp_path / "share"
+    share.mkdir()
+    away = tmp_path / "away"
+    for name in ("a", "b"):
+        (share / name).write_text(name)
+        source, final = str(bench.root / name), str(share / name)
+        bench.journal.record([NewDelivery(name, source, final, Version(1, 2, 3, 4), 1, ROUTE)])
+    bench.journal.note([(1, State.READY, ""), (2, State.READY, "")])
+    share.rename(away)
+    bench.sender.start()
+    wait_until(lambda: bench.sender._obstacle, 5)
+    assert bench.states() == {State.READY: 2}
+    (away / "b").unlink()
+    away.rename(share)
+    bench.until(SENT=1, VANISHED=1)
+
+
+def test_a_late_file_is_in_the_log_too(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    """A large file that is moved slowly becomes ready behind smaller ones that came later."""
+    caplog.set_level(logging.INFO, "watchman.notify")
+    path = bench.record("slow")
+    bench.journal.note([(1, State.MOVING, "")])
+    bench.record("quick")
+    bench.sender.start()
+    bench.until(MOVING=1, SENT=1)
+    bench.journal.note([(1, State.READY, "")])
+    bench.until(SENT=2)
+    assert bench.publisher.paths[-1] == str(path)
+    assert len(warnings_of(caplog, "Sending task")) == 2
+
+
+def test_the_backlog_of_a_dead_broker_costs_no_memory_and_drains_in_order(bench: Bench) -> None:
+    count = 100_000
+    store = bench.root / "file"
+    store.write_text("x")
+    for start in range(0, count, 10_000):
+        bench.journal.record(
+            [
+                NewDelivery(f"{n}", f"/up/{n}", str(store), Version(1, n, 3, 4), 1, ROUTE)
+                for n in range(start, start + 10_000)
+            ]
+        )
+    bench.journal.note([(seq, State.READY, "") for seq in range(1, count + 1)])
+    bench.publisher.answer = Outcome(Answer.AGAIN, "down")
+    tried = threading.Semaphore(0)
+    answered: list[int] = []
+
+    class Counting(Remembering):
+        def publish(self, batch: Sequence[Message]) -> list[Outcome]:
+            if bench.publisher.answer.answer is Answer.AGAIN:
+                tried.release()
+                return [bench.publisher.answer] * len(batch)
+            answered.extend(int(each.task_id) for each in batch)
+            return [bench.publisher.answer] * len(batch)
+
+    counting = Counting()
+    bench.open = lambda: counting
+    tracemalloc.start()
+    try:
+        bench.sender.start()
+        for _ in range(5):
+            assert tried.acquire(timeout=10)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 5_000_000
+    bench.publisher.answer = Outcome(Answer.ACCEPTED)
+    wait_until(lambda: bench.states() == {State.SENT: count}, 60, "all are sent", interval=0.2)
+    assert answered == list(range(count))
+
+
+def test_back_off_grows_to_a_minute_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    unused: Any = None
+    sender = Sender("b", unused, unused, unused, unused, unused)
+    pauses = []
+    monkeypatch.setattr(
+        sender._condition, "wait_for", lambda _, timeout: pauses.append(timeout), raising=False
+    )
+    for _ in range(20):
+        sender._judge("down", worked=False)
+        sender._wait()
+    assert all(0 < pause <= sending.LONGEST_RETRY for pause in pauses)
+    assert pauses[0] < 1
+    assert max(pauses[10:]) > 30
+    assert len(set(pauses[10:])) > 5  # jitter
+    sender._judge("", worked=True)
+    assert sender._delay == 0
+
+
+def test_a_broker_that_left_the_configuration_fails_its_tasks(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Those that are ready at the start, and those whose move is only finished then."""
+    root, store = tmp_path / "up", tmp_path / "store"
+    for path in (root, store, tmp_path / "state"):
+        path.mkdir()
+    journal = Journal(str(tmp_path / "state"))
+    old = Route("left", "task")
+    for name in ("ready", "moving"):
+        (root / name).write_text(name)
+        version = version_of((root / name).stat())
+        final = str(store / name) if name == "moving" else None
+        journal.record([NewDelivery(name, str(root / name), final, version, 1, old)])
+    journal.note_first_run([str(root)])
+    journal.close()
+    failed: list[str] = []
+
+    def note(_: object, delivery: Delivery, **__: object) -> None:
+        failed.append(delivery.task_id)
+
+    with signals.failed.connected_to(note):
+        config = config_for(root, tmp_path / "state", moves=((str(root), str(store)),))
+        with running(config) as (pipeline, publisher):
+            wait_until(lambda: sorted(failed) == ["moving", "ready"], 10)
+            assert (store / "moving").read_text() == "moving"
+            rows = pipeline.journal.page_failed(0, 9)
+            assert {row.task_id for row in rows} == {"moving", "ready"}
+            (root / "later").write_text("later")
+            wait_until(lambda: publisher.paths == [str(store / "later")], 10)
+    assert "Broker left is no longer in BROKERS" in caplog.text
+
+
+def test_a_destination_that_left_the_configuration_fails_its_moves(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = tmp_path / "up"
+    for path in (root, tmp_path / "state"):
+        path.mkdir()
+    journal = Journal(str(tmp_path / "state"))
+    for name in ("a", "b"):
+        (root / name).write_text(name)
+        version = version_of((root / name).stat())
+        journal.record([NewDelivery(name, str(root / name), f"/gone/{name}", version, 1, ROUTE)])
+    journal.note_first_run([str(root)])
+    journal.close()
+    with running(config_for(root, tmp_path / "state")) as (pipeline, publisher):
+        wait_until(lambda: len(pipeline.journal.page_failed(0, 9)) == 2, 10)
+        assert publisher.messages == []
+    assert (root / "a").read_text() == "a"
+    assert caplog.text.count("no MOVES entry leads there any more") == 1

@@ -139,14 +139,16 @@ class KnownVersions:
                     (self._id(directory), os.fsencode(name), seq),
                 )
 
-    def forget_below(self, path: str) -> None:
-        """Forget all names in a directory that is gone, and in those below it."""
-        blob = os.fsencode(path)
-        # All paths that begin with "path/": "0" is the character behind "/".
-        below = (blob, blob.rstrip(b"/") + b"/", blob.rstrip(b"/") + b"0")
+    def forget_below(self, *paths: str) -> None:
+        """Forget all names in directories that are gone, and in those below them, in one commit."""
         where = "path = ? OR (path >= ? AND path < ?)"
         query = f"SELECT id FROM directories WHERE {where}"  # noqa: S608 — no outside text
-        numbers = self._database.reader.execute(query, below).fetchall()
+        numbers: list[tuple[int]] = []
+        for path in paths:
+            blob = os.fsencode(path)
+            # All paths that begin with "path/": "0" is the character behind "/".
+            below = (blob, blob.rstrip(b"/") + b"/", blob.rstrip(b"/") + b"0")
+            numbers += self._database.reader.execute(query, below).fetchall()
         if not numbers:
             return
 

@@ -12,10 +12,10 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from watchman.journal import arguments
 from watchman.journal.damage import EVERY_WATCH
 from watchman.journal.database import Database
 from watchman.journal.known import KnownVersions
+from watchman.journal.routes import Routes
 from watchman.model import Delivery, Route, State, Version
 
 
@@ -50,9 +50,7 @@ class Journal:
     def __init__(self, state_dir: str) -> None:
         self._database = Database(os.path.join(state_dir, "journal.db"))
         self.known = KnownVersions(self._database)
-        self._routes: dict[int, Route] = {}
-        self._route_ids: dict[int, tuple[Route, int]] = {}
-        self._database.on_rollback.append(self._route_ids.clear)
+        self._routes = Routes(self._database)
         last = self._database.reader.execute("SELECT max(seq) FROM deliveries").fetchone()[0]
         self._next_seq = (last or 0) + 1
 
@@ -112,7 +110,7 @@ class Journal:
                         *new.version,
                         new.arrived_ns,
                         None if route is None else route.broker,
-                        None if route is None else self._route_id(connection, route),
+                        None if route is None else self._routes.number(connection, route),
                         new.kind,
                         _READY if new.final is None else _MOVING,
                         now,
@@ -122,21 +120,6 @@ class Journal:
             self.known.remember(connection, versions)
 
         self._database.write(work)
-
-    def _route_id(self, connection: sqlite3.Connection, route: Route) -> int:
-        cached = self._route_ids.get(id(route))
-        if cached is not None:
-            return cached[1]
-        key = (route.broker, route.task, arguments.encode(route))
-        connection.execute(
-            "INSERT OR IGNORE INTO routes (broker, task, arguments) VALUES (?,?,?)", key
-        )
-        (route_id,) = connection.execute(
-            "SELECT id FROM routes WHERE broker = ? AND task = ? AND arguments = ?", key
-        ).fetchone()
-        # The route is kept beside its id, so that no other object can get the same id().
-        self._route_ids[id(route)] = (route, route_id)
-        return int(route_id)
 
     # Paging
 
@@ -169,19 +152,12 @@ class Journal:
                     source if final is None else fsdecode(final),
                     Version(device, inode, size, mtime_ns),
                     arrived_ns,
-                    None if row[9] is None else self._routes.get(row[9]) or self._route(row[9]),
+                    None if row[9] is None else self._routes.get(row[9]),
                     _STATES[row[10]],
                     row[11],
                 )
             )
         return page
-
-    def _route(self, route_id: int) -> Route:
-        row = self._database.reader.execute(
-            "SELECT broker, task, arguments FROM routes WHERE id = ?", (route_id,)
-        ).fetchone()
-        route = self._routes[route_id] = arguments.decode(*row)
-        return route
 
     # Noting
 

@@ -138,7 +138,7 @@ class CatchUp:
         for name in names:
             seen = look(name, listing.descriptor)
             if seen.seen is Seen.BUSY:
-                self._intake.is_complete((listing.node, name), seen)
+                self._intake.is_complete((listing.node, name), seen, f"{path}/{name}")
             elif seen.version is not None:
                 noted.append((f"{path}/{name}", seen.version))
         self._journal.record((), noted)

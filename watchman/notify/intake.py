@@ -4,31 +4,23 @@ from __future__ import annotations
 
 import collections
 import logging
-import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from watchman import signals
 from watchman.arrivals import UNTESTED_SETTLE, Arrivals
-from watchman.filesystem import (
-    CANNOT_TELL,
-    GONE,
-    GONE_ERRNOS,
-    PATH_MAX,
-    Look,
-    Seen,
-    is_too_long,
-    look,
-)
+from watchman.filesystem import Look, Seen, is_too_long
 from watchman.journal import Journal, NewDelivery
 from watchman.logs import info_all
 from watchman.model import Version, Watch
 from watchman.notify.doubts import Doubts, Key
 from watchman.notify.identity import task_id
+from watchman.notify.looking import Directories, look_at
+from watchman.notify.remarks import Remarks
 from watchman.router import Router
-from watchman.sources.inotify import ATTRIB, CLOSE_WRITE, CLOSED, CONTENT, Hints, Source
-from watchman.sources.nodes import Node, Root
+from watchman.sources.inotify import ATTRIB, CLOSED, CONTENT, Hints, Source
+from watchman.sources.nodes import Node
 from watchman.text import printable
 
 log = logging.getLogger("watchman.notify")
@@ -36,7 +28,6 @@ log = logging.getLogger("watchman.notify")
 SLICE = 500
 """Hints handled, recorded and committed at a time."""
 
-_UNREACHABLE = -2
 _BEYOND_DOUBT = 1 << 16
 """A bit that the kernel's masks do not use: no event that is still unread can tell more."""
 
@@ -53,47 +44,10 @@ class _Found(NamedTuple):
 class _Sorted(NamedTuple):
     """What became of a slice of hints."""
 
-    found: dict[Key, _Found]
+    found: list[_Found]
     early: dict[Key, _Found]
     touched: dict[Key, _Found]
     gone: list[str]
-
-
-class _Directories:
-    """Directories that are open while a slice of hints is handled."""
-
-    LIMIT = 200
-
-    def __init__(self) -> None:
-        self._open: dict[Node, tuple[int, str]] = {}
-
-    def __enter__(self) -> _Directories:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for descriptor, _path in self._open.values():
-            if descriptor >= 0:
-                os.close(descriptor)
-        self._open.clear()
-
-    def get(self, node: Node) -> tuple[int, str]:
-        """Return (descriptor, or what is negative; path with a slash behind it)."""
-        found = self._open.get(node)
-        if found is None:
-            if len(self._open) >= self.LIMIT:
-                self.__exit__()
-            try:
-                descriptor = node.open()
-            except OSError as error:
-                descriptor = -1 if error.errno in GONE_ERRNOS else _UNREACHABLE
-            found = self._open[node] = (descriptor, node.path.rstrip("/") + "/")
-        return found
-
-
-def _look(name: str, descriptor: int, mask: int) -> Look:
-    if descriptor >= 0:
-        return look(name, descriptor, closed=bool(mask & CLOSE_WRITE))
-    return CANNOT_TELL if descriptor == _UNREACHABLE else GONE
 
 
 class Intake:
@@ -121,7 +75,7 @@ class Intake:
         newer version where the times are changed after closing, and double the task."""
         self._only_touched: set[Key] = set()
         """Of the files that settle, those of which nothing but an attribute is known to differ."""
-        self._said: set[tuple[Root, str]] = set()
+        self._remarks = Remarks()
         self.last_arrival_ns = 0
 
     @property
@@ -144,9 +98,10 @@ class Intake:
         self.forget_vanished()
         self._touched.sort_out(hints)
         self._early.sort_out(hints)
-        items = list(hints.items())
         for early in self._early.settled():
-            items += [(key, _BEYOND_DOUBT) for key in early]
+            for key in early:
+                hints[key] = hints.get(key, 0) | _BEYOND_DOUBT
+        items = list(hints.items())
         for start in range(0, len(items), SLICE):
             self._handle_slice(items[start : start + SLICE])
         for touched in self._touched.settled():
@@ -154,55 +109,28 @@ class Intake:
 
     def forget_vanished(self) -> None:
         """Forget what was in directories that left, before their names are used again."""
-        for path in self._source.vanished():
-            self._journal.known.forget_below(path)
+        vanished = self._source.vanished()
+        if vanished:
+            self._journal.known.forget_below(*vanished)
 
-    def is_complete(self, key: Key, seen: Look, mask: int = 0, *, polled: bool = False) -> bool:
-        """Judge a file; one that is not complete yet is looked at again later.
-
-        ``polled``: others can write to it without an event here.
-        """
+    def is_complete(self, key: Key, seen: Look, path: str, mask: int = 0) -> bool:
+        """Judge a file; one that is not complete yet is looked at again later."""
         root = key[0].root
         settle = root.watch.settle
-        if seen.seen is Seen.UNTESTED and not polled:
-            self._say_untested(root)
-        if settle is None and polled:
+        if settle is None and (root.polled or root.remote) and root.is_polled(path):
             # What another host writes, neither events nor leases on this one can see.
             settle = UNTESTED_SETTLE
+        elif seen.seen is Seen.UNTESTED and not root.is_polled(path):
+            self._remarks.untested(root)
         closed = bool(mask & CLOSED)
         return self._arrivals.complete(
             key, seen, time.monotonic(), time.time_ns(), closed=closed, settle=settle
         )
 
-    def _say_untested(self, root: Root) -> None:
-        if (root, "lease") in self._said:
-            return
-        self._said.add((root, "lease"))
-        settle = root.watch.settle
-        log.warning(
-            "%s: whether a file is still open for writing cannot be told for all of them (a lease "
-            "needs their owner, or CAP_LEASE); such a file counts as complete when its size and "
-            "time have not changed for %g s; run watchman as the uploads' owner or as root",
-            printable(root.watch.path),
-            UNTESTED_SETTLE if settle is None else settle,
-        )
-
-    def _say_too_long(self, root: Root, path: str) -> None:
-        if (root, "path") in self._said:
-            return
-        self._said.add((root, "path"))
-        log.warning(
-            "%s: files whose paths are longer than %d bytes are not announced, because no program "
-            "can open them by their path; the first begins with %s",
-            printable(root.watch.path),
-            PATH_MAX,
-            printable(path[:200]),
-        )
-
     def _handle_slice(self, items: Sequence[tuple[Key, int]]) -> None:
         ignored = self._router.ignored
-        into = _Sorted({}, {}, {}, [])
-        with _Directories() as directories:
+        into = _Sorted([], {}, {}, [])
+        with Directories() as directories:
             for key, mask in items:
                 node, name = key
                 descriptor, prefix = directories.get(node)
@@ -210,9 +138,9 @@ class Intake:
                 if ignored(name, path) or not _wanted(node.root.watch, mask):
                     continue
                 if is_too_long(path):
-                    self._say_too_long(node.root, path)
+                    self._remarks.too_long(node.root, path)
                     continue
-                seen = _look(name, descriptor, mask)
+                seen = look_at(name, descriptor, mask)
                 if seen.seen is Seen.GONE:
                     self._arrivals.forget(key)
                     into.gone.append(path)
@@ -220,29 +148,29 @@ class Intake:
                     self._judge(key, mask, seen, path, into)
         if into.early:
             if self._source.mark() <= self._source.parsed:
-                into.found.update(into.early)
+                into.found.extend(into.early.values())
             else:
                 self._early.add(dict.fromkeys(into.early))
         if into.touched:
             self._sort_touched(into)
         if into.found:
-            self._arrived(list(into.found.values()))
+            self._arrived(into.found)
         if into.gone:
             self._journal.known.forget(into.gone)
 
     def _judge(self, key: Key, mask: int, seen: Look, path: str, into: _Sorted) -> None:
-        if mask & ATTRIB and not mask & CONTENT:
+        if mask & ATTRIB and not mask & (CONTENT | _BEYOND_DOUBT):
             if self._is_only_touched(key, seen, path):
                 into.touched[key] = _item(key, path, seen)
             return
-        only_touched = key in self._only_touched
+        only_touched = self._only_touched and key in self._only_touched
         if only_touched and mask & CONTENT:
             self._only_touched.discard(key)
             only_touched = False
-        if not self.is_complete(key, seen, mask, polled=key[0].root.is_polled(path)):
+        if not self.is_complete(key, seen, path, mask):
             return
         if mask & (CLOSED | _BEYOND_DOUBT):
-            into.found[key] = _item(key, path, seen)
+            into.found.append(_item(key, path, seen))
         elif only_touched or (not mask & CONTENT and key in self._touched):
             self._only_touched.discard(key)
             into.touched[key] = _item(key, path, seen)
@@ -256,7 +184,7 @@ class Intake:
         """
         if seen.seen is Seen.UNTESTED and key not in self._arrivals:
             self._only_touched.add(key)
-            return self.is_complete(key, seen, polled=key[0].root.is_polled(path))
+            return self.is_complete(key, seen, path)
         return seen.seen is Seen.COMPLETE
 
     def _sort_touched(self, into: _Sorted) -> None:
@@ -271,7 +199,7 @@ class Intake:
             if same and self._source.certain:
                 refreshed[key] = (item.path, item.version)
             else:
-                into.found[key] = item
+                into.found.append(item)
         if refreshed:
             self._touched.add(refreshed)
 
@@ -288,20 +216,21 @@ class Intake:
     def _arrived(self, found: Sequence[_Found]) -> None:
         """Record complete files that are not known; the commit is on disk when this returns."""
         known = self._known(found)
-        unknown = [
-            item
+        # By path: two hints may have come for one, by way of a directory that was renamed.
+        unknown = {
+            item.path: item
             for item in found
             if (before := known.get(item.path)) is None or not before.same_content(item.version)
-        ]
+        }
         if not unknown:
             return
-        info_all(log, "Notified of %s", [printable(item.path) for item in unknown])
+        info_all(log, "Notified of %s", list(map(printable, unknown)))
         self.last_arrival_ns = now_ns = time.time_ns()
         new: list[NewDelivery] = []
         noted: list[tuple[str, Version]] = []
         concerned: set[str | None] = set()
-        for item in unknown:
-            path, version = item.path, item.version
+        for path, item in unknown.items():
+            version = item.version
             route, final = self._router.route(path), self._router.destination(path)
             if self._router.is_dry_run(path):
                 _say_what_would_happen(path, final, route and route.task)

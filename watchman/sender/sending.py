@@ -5,7 +5,6 @@ Nothing is held in memory but the page in hand, so a backlog costs none.
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import logging
 import random
@@ -17,8 +16,9 @@ from typing import Protocol
 
 from watchman.errors import JournalError
 from watchman.logs import info_all
-from watchman.model import Answer, Delivery, Message, Outcome, Publisher, State
+from watchman.model import Answer, Delivery, Outcome, Publisher, State
 from watchman.sender.examination import examine
+from watchman.sender.messages import message_for, say_refused
 from watchman.text import printable
 
 log = logging.getLogger("watchman.notify")
@@ -239,7 +239,7 @@ class Sender:
             # It may have been away for a moment only, and is an arrival then.
             self._on_changed([delivery.source for delivery, _ in vanished])
         if refused:
-            self._say_refused(refused)
+            say_refused(refused, self.broker)
             self._on_failed([delivery for delivery, _ in refused])
         if sent:
             self.last_sent_ns = time.time_ns()
@@ -247,33 +247,13 @@ class Sender:
         self._judge(again, worked=bool(good) and not again)
         return not again
 
-    def _say_refused(self, refused: list[tuple[Delivery, str]]) -> None:
-        """Name one file for each reason: thousands may be refused for the same."""
-        first: dict[tuple[str, str], Delivery] = {}
-        count: collections.Counter[tuple[str, str]] = collections.Counter()
-        for delivery, reason in refused:
-            key = (delivery.route.task if delivery.route else "", reason)
-            first.setdefault(key, delivery)
-            count[key] += 1
-        for (task, reason), delivery in first.items():
-            others = count[task, reason] - 1
-            log.error(
-                "Task %s for %s%s was refused by broker %s: %s; mend the cause, then run "
-                "'notify retry', or drop it with 'notify discard'",
-                task,
-                printable(delivery.final),
-                f" (and for {others} more files)" if others else "",
-                self.broker,
-                reason,
-            )
-
     def _publish(self, good: list[Delivery]) -> list[Outcome]:
         """Hand a page to the publisher. What it raises is an answer too: to be tried again."""
         try:
             if self._publisher is None:
                 self._publisher = self._open_publisher()
             self._say_sending(good)
-            outcomes = self._publisher.publish(list(map(_message, good)))
+            outcomes = self._publisher.publish(list(map(message_for, good)))
             if len(outcomes) != len(good):
                 raise RuntimeError(f"{len(outcomes)} answers for {len(good)} messages")
         except Exception as error:
@@ -310,17 +290,3 @@ class Sender:
             self.trouble = ""
             self.trouble_since_ns = 0
             self._delay = 0.0
-
-
-def _message(delivery: Delivery) -> Message:
-    assert delivery.route is not None
-    version = delivery.version
-    return Message(
-        delivery.task_id,
-        delivery.final,
-        delivery.source,
-        version.size,
-        version.mtime_ns,
-        delivery.arrived_ns,
-        delivery.route,
-    )

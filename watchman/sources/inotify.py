@@ -7,22 +7,19 @@ watches are added here, events are parsed here, and an overflow is a reason to s
 
 from __future__ import annotations
 
-import ctypes
-import errno
-import fcntl
 import os
 import struct
 from collections.abc import Callable, Iterator, Sequence
 
 import pyinotify
 
-from watchman.errors import SourceError
 from watchman.model import Watch
+from watchman.sources.kernel import Kernel
 from watchman.sources.lanes import Lane
 from watchman.sources.nodes import Listing, Node, Reason, Root
 from watchman.sources.reader import Reader
 from watchman.sources.roots import Roots
-from watchman.sources.tree import Tree, is_directory
+from watchman.sources.tree import Tree
 
 CONTENT = pyinotify.IN_CLOSE_WRITE | pyinotify.IN_MOVED_TO | pyinotify.IN_CREATE
 CLOSE_WRITE = pyinotify.IN_CLOSE_WRITE
@@ -38,17 +35,7 @@ _SPECIAL = pyinotify.IN_ISDIR | pyinotify.IN_Q_OVERFLOW | _ROOT_LOST
 TAKEN = 1024 * 1024
 """Bytes parsed at a time: hints take several times the memory of the events they come from."""
 
-_NOT_RETRIED = frozenset({errno.ENOSPC, errno.ENAMETOOLONG})
-
 _EVENT = struct.Struct("iIII")
-
-# The two system calls without pyinotify's wrapper: it takes three times as long for each, and
-# 50,000 directories are to be watched in half a second.
-_libc = ctypes.CDLL(None, use_errno=True)
-_add_watch = _libc.inotify_add_watch
-_add_watch.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_uint32)
-_rm_watch = _libc.inotify_rm_watch
-_rm_watch.argtypes = (ctypes.c_int, ctypes.c_int)
 
 Hints = dict[tuple[Node, str], int]
 """What to look at, in the order of the events: (directory, name) → mask of the last event."""
@@ -69,14 +56,7 @@ class Source:
         trouble: Callable[[str, OSError | None], None],
         left: Callable[[str], None],
     ) -> None:
-        try:
-            self._descriptor = pyinotify.WatchManager().get_fd()
-        except OSError as error:
-            raise SourceError(
-                f"no inotify instance: {error}; raise /proc/sys/fs/inotify/max_user_instances"
-            ) from error
-        flags = fcntl.fcntl(self._descriptor, fcntl.F_GETFD)
-        fcntl.fcntl(self._descriptor, fcntl.F_SETFD, flags | fcntl.FD_CLOEXEC)
+        self._kernel = Kernel()
         self._tree = Tree(ignored, self._attach, self._detach, trouble, left)
         self._roots = Roots(watches, self._tree, self._queue, self.find)
         self._nodes: dict[int, Node] = {}
@@ -94,7 +74,7 @@ class Source:
         self._heartbeat = -1
         self.beaten = False
         """Set when the file of :meth:`listen` was touched."""
-        self._reader = Reader(self._descriptor)
+        self._reader = Reader(self._kernel.descriptor)
 
     @property
     def roots(self) -> list[Root]:
@@ -114,11 +94,11 @@ class Source:
         self._urgent.close()
         self._patient.close()
         self._roots.close()
-        os.close(self._descriptor)
+        self._kernel.close()
 
     def listen(self, path: str) -> None:
         """Set ``beaten`` whenever the attributes of the file at ``path`` change."""
-        self._heartbeat = _add_watch(self._descriptor, os.fsencode(path), ATTRIB)
+        self._heartbeat = self._kernel.listen(path, ATTRIB)
 
     def wake(self) -> None:
         """Make :meth:`wait` return at once."""
@@ -130,31 +110,11 @@ class Source:
 
     def poll(self, root: Root) -> None:
         """Queue a catch-up of what can change in a watch without an event."""
-        if root.polled:
-            self.rescan(root)
-            return
-        for path in root.remote:
-            node = self.find(path.rstrip("/"))
-            if node is not None:
-                self._queue(node, Reason.CATCH_UP)
+        self._roots.poll(root)
 
     def retry_unwatched(self) -> None:
         """Queue a catch-up of the directories that are not watched as they should be."""
-        troubled = self._tree.troubled
-        for path in [path for path, number in troubled.items() if number not in _NOT_RETRIED]:
-            node = self.find(path)
-            if node is not None and node.root.identity is not None:
-                self._queue(node, Reason.CATCH_UP)
-        if errno.ENOSPC not in troubled.values():
-            return
-        # Below a directory without a watch everything is scanned with it.
-        pending: list[Node] = [r for r in self.roots if not r.polled and r.identity is not None]
-        while pending:
-            node = pending.pop()
-            if node.wd < 0:
-                self._queue(node, Reason.CATCH_UP)
-            else:
-                pending.extend((node.children or {}).values())
+        self._roots.retry_unwatched()
 
     def find(self, path: str) -> Node | None:
         """Return the watched directory at ``path``."""
@@ -294,7 +254,7 @@ class Source:
         for child in self._leaving:
             if child.is_left:
                 self._tree.detach(child)
-            elif _is_there(child):
+            elif child.is_there():
                 # Of two that are exchanged, the second leaves after the first has come to its
                 # place (renameat2(2)).
                 self._queue(child, Reason.NEW)
@@ -316,12 +276,7 @@ class Source:
     def _attach(self, node: Node, descriptor: int) -> None:
         if node.root.polled:
             return
-        # The descriptor's name in /proc stands for the very directory that was opened: it is
-        # plain ASCII, never too long, and cannot be swapped for another.
-        wd = _add_watch(self._descriptor, b"/proc/self/fd/%d" % descriptor, MASK)
-        if wd < 0:
-            code = ctypes.get_errno() or errno.EIO
-            raise OSError(code, os.strerror(code), node.path)
+        wd = self._kernel.watch(descriptor, MASK)
         if node.wd != wd:
             self._detach(node)
             before = self._nodes.get(wd)
@@ -335,18 +290,5 @@ class Source:
         if node.wd >= 0:
             if self._nodes.get(node.wd) is node:
                 del self._nodes[node.wd]
-            _rm_watch(self._descriptor, node.wd)
+            self._kernel.forget(node.wd)
             node.wd = -1
-
-
-def _is_there(node: Node) -> bool:
-    """Say whether there is a directory where ``node`` was."""
-    assert node.parent is not None
-    try:
-        above = node.parent.open()
-    except OSError:
-        return False
-    try:
-        return is_directory(node.name, above)
-    finally:
-        os.close(above)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import os
+import stat
 from typing import NamedTuple, cast
 
 from watchman.filesystem import open_directory, relative_to
@@ -62,6 +63,18 @@ class Node:
         """Whether the directory has left the tree, or one above it has."""
         return self.parent is not None and self.parent.child(self.name) is not self
 
+    def is_there(self) -> bool:
+        """Say whether there is a directory at its place, this one or another."""
+        assert self.parent is not None
+        try:
+            above = self.parent.open()
+        except OSError:
+            return False
+        try:
+            return is_directory(self.name, above)
+        finally:
+            os.close(above)
+
     def add(self, name: str) -> Node:
         """Add the directory ``name`` to the tree."""
         if self.children is None:
@@ -112,3 +125,12 @@ class Listing(NamedTuple):
     """No more names of this directory follow."""
     whole: bool = True
     """Whether the last listing closes a complete list: False where reading failed."""
+
+
+def is_directory(name: str, descriptor: int) -> bool:
+    """Say whether ``name`` in a directory is one itself, and no symlink."""
+    try:
+        status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+    except OSError:
+        return False
+    return stat.S_ISDIR(status.st_mode)

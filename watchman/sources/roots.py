@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Sequence
 
@@ -9,6 +10,9 @@ from watchman import mounts
 from watchman.model import Watch
 from watchman.sources.nodes import Node, Reason, Root
 from watchman.sources.tree import Tree
+
+_NOT_RETRIED = frozenset({errno.ENOSPC, errno.ENAMETOOLONG})
+"""One is for all directories without a watch; the other stays until they are moved."""
 
 
 class Roots:
@@ -58,6 +62,34 @@ class Roots:
                 self._queue(root, root.reason)
             elif root.wd < 0 and not root.polled and root.watch.path not in self._tree.troubled:
                 self._queue(root, Reason.CATCH_UP)
+
+    def poll(self, root: Root) -> None:
+        """Queue a catch-up of what can change in a watch without an event."""
+        if root.polled:
+            self._queue(root, Reason.CATCH_UP)
+            return
+        for path in root.remote:
+            node = self._find(path.rstrip("/"))
+            if node is not None:
+                self._queue(node, Reason.CATCH_UP)
+
+    def retry_unwatched(self) -> None:
+        """Queue a catch-up of the directories that are not watched as they should be."""
+        troubled = self._tree.troubled
+        for path in [path for path, number in troubled.items() if number not in _NOT_RETRIED]:
+            node = self._find(path)
+            if node is not None and node.root.identity is not None:
+                self._queue(node, Reason.CATCH_UP)
+        if errno.ENOSPC not in troubled.values():
+            return
+        # Below a directory without a watch everything is scanned with it.
+        pending: list[Node] = [r for r in self.all if not r.polled and r.identity is not None]
+        while pending:
+            node = pending.pop()
+            if node.wd < 0:
+                self._queue(node, Reason.CATCH_UP)
+            else:
+                pending.extend((node.children or {}).values())
 
     def _lose(self, root: Root) -> None:
         if root.identity is not None:

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 from collections.abc import Callable, Generator, Iterator, Sequence
 
 from watchman.filesystem import DIRECTORY_FLAGS, GONE_ERRNOS, is_too_long
-from watchman.sources.nodes import Listing, Node, Reason
+from watchman.sources.nodes import Listing, Node, Reason, is_directory
 
 LISTING = 1000
 """Names in one :class:`Listing` at the most."""
@@ -249,12 +248,3 @@ def _inside(path: str, name: str) -> str:
 def _search(descriptor: int) -> None:
     """Raise PermissionError where the names in a directory may be read, but not used."""
     os.stat(".", dir_fd=descriptor)
-
-
-def is_directory(name: str, descriptor: int) -> bool:
-    """Say whether ``name`` in a directory is one itself, and no symlink."""
-    try:
-        status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
-    except OSError:
-        return False
-    return stat.S_ISDIR(status.st_mode)

@@ -1,0 +1,48 @@
+"""What a sender hands to its publisher, and what it says of what was refused."""
+
+from __future__ import annotations
+
+import collections
+import logging
+from collections.abc import Sequence
+
+from watchman.model import Delivery, Message
+from watchman.text import printable
+
+log = logging.getLogger("watchman.notify")
+
+
+def message_for(delivery: Delivery) -> Message:
+    """Return the message that announces a delivery with a route."""
+    assert delivery.route is not None
+    version = delivery.version
+    return Message(
+        delivery.task_id,
+        delivery.final,
+        delivery.source,
+        version.size,
+        version.mtime_ns,
+        delivery.arrived_ns,
+        delivery.route,
+    )
+
+
+def say_refused(refused: Sequence[tuple[Delivery, str]], broker: str) -> None:
+    """Name one file for each reason: thousands may be refused for the same."""
+    first: dict[tuple[str, str], Delivery] = {}
+    count: collections.Counter[tuple[str, str]] = collections.Counter()
+    for delivery, reason in refused:
+        key = (delivery.route.task if delivery.route else "", reason)
+        first.setdefault(key, delivery)
+        count[key] += 1
+    for (task, reason), delivery in first.items():
+        others = count[task, reason] - 1
+        log.error(
+            "Task %s for %s%s was refused by broker %s: %s; mend the cause, then run "
+            "'notify retry', or drop it with 'notify discard'",
+            task,
+            printable(delivery.final),
+            f" (and for {others} more files)" if others else "",
+            broker,
+            reason,
+        )

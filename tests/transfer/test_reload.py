@@ -42,7 +42,7 @@ def test_files_of_every_moment(tmp_path: Path) -> None:
     argv = [sys.executable, "-c", WRITER, str(root), str(done)]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as writer:
         try:
-            wait_until(lambda: (root / "d39").exists(), what="the writer is under way")
+            wait_until((root / "d39").exists, what="the writer is under way")
             with Daemon(config) as daemon:
                 for number in range(RELOADS):
                     daemon.send(signal.SIGHUP)

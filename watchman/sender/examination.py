@@ -15,7 +15,8 @@ from watchman.text import printable
 
 FRESH = 1.0
 """Seconds after an arrival for which the lease test that came before it is not repeated."""
-_OPEN = 32
+_OPEN = 128
+"""Directories open at a time."""
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE})
 _THE_FILE_IS_GONE = "the file is gone"
 

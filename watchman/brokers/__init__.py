@@ -20,9 +20,7 @@ _opening = threading.Lock()
 threads that import it at once can see it half-made."""
 
 
-def open_publisher(
-    broker: Broker, celery_settings: Mapping[str, Any], state_dir: str
-) -> Publisher:
+def open_publisher(broker: Broker, celery_settings: Mapping[str, Any], state_dir: str) -> Publisher:
     """Return the publisher for a broker; it connects when it is first used.
 
     ``celery_settings`` are celeryconfig.py's, in old or new names. ``state_dir`` holds the

@@ -11,6 +11,7 @@ from typing import TypeVar
 from watchman.errors import JournalError
 from watchman.journal import damage, schema
 from watchman.journal.patience import Patience
+from watchman.turns import turn
 
 T = TypeVar("T")
 
@@ -104,7 +105,8 @@ class Database:
     def _attempt(self, work: Callable[[sqlite3.Connection], T]) -> T:
         try:
             self._writer.execute("BEGIN IMMEDIATE")
-            result = work(self._writer)
+            with turn():
+                result = work(self._writer)
             self._writer.execute("COMMIT")
         except BaseException:
             if self._writer.in_transaction:

@@ -17,6 +17,7 @@ from watchman.journal.database import Database
 from watchman.journal.known import KnownVersions
 from watchman.journal.routes import Routes
 from watchman.model import Delivery, Route, State, Version
+from watchman.turns import turn
 
 
 class NewDelivery(NamedTuple):
@@ -141,7 +142,9 @@ class Journal:
     def _page(self, where: str, parameters: tuple[Any, ...]) -> list[Delivery]:
         fsdecode = os.fsdecode
         page = []
-        for row in self._database.reader.execute(_SELECT + where, parameters):
+        with turn():
+            rows = self._database.reader.execute(_SELECT + where, parameters).fetchall()
+        for row in rows:
             seq, task_id, source, final, device, inode, size, mtime_ns, arrived_ns = row[:9]
             source = fsdecode(source)
             page.append(

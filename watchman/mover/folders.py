@@ -12,7 +12,7 @@ from types import TracebackType
 from watchman.filesystem import PATH_FLAGS, open_directory, relative_to
 from watchman.mover.syscalls import sync_directory
 
-MOST = 64
+MOST = 200
 """Directories that a batch may hold open on either side: descriptors are limited."""
 
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})

@@ -29,6 +29,7 @@ from watchman.mover.trouble import (
     key_of,
 )
 from watchman.text import printable
+from watchman.turns import turn
 
 log = logging.getLogger("watchman.mover")
 
@@ -142,7 +143,8 @@ class Lane:
             batch = Batch(folders)
             for result in results:
                 self._take_result(result, batch)
-            left = self._work([*again, *rows], batch)
+            with turn():
+                left = self._work([*again, *rows], batch)
             self._finish(batch)
         with self._ready:
             self._inbox.extendleft(reversed(left))

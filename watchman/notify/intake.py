@@ -22,6 +22,7 @@ from watchman.router import Router
 from watchman.sources.inotify import ATTRIB, CLOSED, CONTENT, Hints, Source
 from watchman.sources.nodes import Node
 from watchman.text import printable
+from watchman.turns import turn
 
 log = logging.getLogger("watchman.notify")
 
@@ -130,7 +131,7 @@ class Intake:
     def _handle_slice(self, items: Sequence[tuple[Key, int]]) -> None:
         ignored = self._router.ignored
         into = _Sorted([], {}, {}, [])
-        with Directories() as directories:
+        with turn(), Directories() as directories:
             for key, mask in items:
                 node, name = key
                 descriptor, prefix = directories.get(node)

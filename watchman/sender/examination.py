@@ -12,6 +12,7 @@ from typing import NamedTuple
 from watchman.filesystem import Look, Seen, look, open_directory, relative_to, version_of
 from watchman.model import Delivery
 from watchman.text import printable
+from watchman.turns import turn
 
 FRESH = 1.0
 """Seconds after an arrival for which the lease test that came before it is not repeated."""
@@ -47,7 +48,7 @@ def examine(
     found = Examined([], [], [], "")
     fresh_ns = time.time_ns() - int(FRESH * 1e9)
     obstacle = ""
-    with _Directories(root_of) as directories:
+    with turn(), _Directories(root_of) as directories:
         for delivery in page:
             try:
                 if delivery.final != delivery.source or delivery.kind == "directories":

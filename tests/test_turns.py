@@ -1,0 +1,62 @@
+"""Taking turns is a courtesy: it keeps threads apart, and nobody depends on it."""
+
+from __future__ import annotations
+
+import threading
+
+from tests.waiting import wait_until
+from watchman.turns import turn
+
+
+def test_a_second_thread_comes_after_the_first() -> None:
+    order: list[str] = []
+    inside = threading.Event()
+
+    def second() -> None:
+        inside.wait()
+        with turn():
+            order.append("second")
+
+    thread = threading.Thread(target=second)
+    thread.start()
+    with turn():
+        inside.set()
+        order.append("first")
+    thread.join()
+    assert order == ["first", "second"]
+
+
+def test_a_thread_may_take_a_turn_within_its_own() -> None:
+    with turn(), turn():
+        pass
+    free = threading.Event()
+
+    def other() -> None:
+        with turn():
+            free.set()
+
+    threading.Thread(target=other).start()
+    wait_until(free.is_set, what="both turns have ended")
+
+
+def test_a_thread_that_hangs_holds_up_nobody() -> None:
+    release, passed = threading.Event(), threading.Event()
+    holding = threading.Event()
+
+    def hang() -> None:
+        with turn():
+            holding.set()
+            release.wait()
+
+    def go_on() -> None:
+        with turn():
+            passed.set()
+
+    hanging = threading.Thread(target=hang)
+    hanging.start()
+    wait_until(holding.is_set, what="one thread hangs in its turn")
+    threading.Thread(target=go_on).start()
+    wait_until(passed.is_set, what="the other goes on without a turn")
+    assert not release.is_set()
+    release.set()
+    hanging.join()

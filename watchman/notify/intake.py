@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -190,7 +189,7 @@ class Intake:
 
     def _sort_touched(self, into: _Sorted) -> None:
         """Sort attribute changes: nothing new, other times, or another content."""
-        known = self._known(into.touched.values())
+        known = self._journal.known.versions(item.path for item in into.touched.values())
         refreshed: dict[Key, tuple[str, Version]] = {}
         for key, item in into.touched.items():
             before = known.get(item.path)
@@ -204,19 +203,9 @@ class Intake:
         if refreshed:
             self._touched.add(refreshed)
 
-    def _known(self, items: Iterable[_Found]) -> dict[str, Version]:
-        names = collections.defaultdict(list)
-        for item in items:
-            names[item.path.rpartition("/")[0]].append(item.name)
-        return {
-            f"{directory}/{name}": known.version
-            for directory, wanted in names.items()
-            for name, known in self._journal.known.lookup(directory, wanted).items()
-        }
-
     def _arrived(self, found: Sequence[_Found]) -> None:
         """Record complete files that are not known; the commit is on disk when this returns."""
-        known = self._known(found)
+        known = self._journal.known.versions([item.path for item in found])
         # By path: two hints may have come for one, by way of a directory that was renamed.
         unknown = {
             item.path: item

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from operator import itemgetter
 from struct import pack
 from typing import Any, NamedTuple
 
@@ -83,10 +84,10 @@ class FrameStyle(Style):
         if not mark_table:
             raise Unsuitable("the headers")
         # The table begins with its length, which is not known before it is filled in.
-        forms = _form(table[4:]), _form(tail)
+        forms = Form(table[4:]), Form(tail)
         if properties.count(SOURCE.encode()) != 1:
             raise Unsuitable("the headers")
-        return _filler(recorded.target, arguments, (head, *forms), (before, after))
+        return _filler(recorded.target, arguments, head, forms, (before, after))
 
     def _properties(self, recorded: Recorded) -> bytes:
         message = self._basic(
@@ -116,44 +117,64 @@ def _number(value: int) -> bytes:
     return pack(">cq", b"L", value) if abs(value) > _INT_MAX else pack(">ci", b"I", value)
 
 
-def _form(encoded: bytes) -> bytes:
-    """Return a format for ``%`` of encoded bytes with stand-ins in them."""
-    fields = {
-        _long(TASK_ID): b"%(task)b",
-        _long(SOURCE): b"%(source)b",
-        _long(ARGSREPR): b"%(arguments)b",
-        _long(SIZE): b"%(size)b",
-        _long(MTIME): b"%(mtime)b",
-        _long(ARRIVED): b"%(arrived)b",
-        bytes([len(TASK_ID)]) + TASK_ID.encode(): b"%(correlation)b",
-    }
-    pattern = re.compile(b"|".join(map(re.escape, fields)), re.DOTALL)
-    form = pattern.sub(lambda found: fields[found[0]], encoded.replace(b"%", b"%%"))
-    if any(name.encode() in form for name in (TASK_ID, SOURCE, ARGSREPR, SIZE, MTIME, ARRIVED)):
-        raise Unsuitable("the properties")
-    return form
+_FIELDS = {
+    _long(TASK_ID): 0,
+    _long(SOURCE): 1,
+    _long(ARGSREPR): 2,
+    _long(SIZE): 3,
+    _long(MTIME): 4,
+    _long(ARRIVED): 5,
+    bytes([len(TASK_ID)]) + TASK_ID.encode(): 6,
+}
+"""What is filled in, by what stands for it: its place among the values."""
+_PATTERN = re.compile(b"|".join(map(re.escape, _FIELDS)), re.DOTALL)
+_STAND_INS = (TASK_ID, SOURCE, ARGSREPR, SIZE, MTIME, ARRIVED)
+
+
+class Form:
+    """Encoded bytes with stand-ins in them. Raises Unsuitable where one is left over."""
+
+    def __init__(self, encoded: bytes) -> None:
+        self._fixed = _PATTERN.split(encoded)
+        if any(name.encode() in piece for name in _STAND_INS for piece in self._fixed):
+            raise Unsuitable("the properties")
+        # The values come first, then the fixed pieces; in what is encoded they take turns.
+        order = [len(_FIELDS)]
+        for number, found in enumerate(_PATTERN.findall(encoded), len(_FIELDS) + 1):
+            order += (_FIELDS[found], number)
+        self._in_order = itemgetter(*order) if len(order) > 1 else None
+
+    def fill(self, values: tuple[bytes, ...]) -> bytes:
+        """Put the values, in the order of the stand-ins' places, where these stand."""
+        if self._in_order is None:
+            return self._fixed[0]
+        return b"".join(self._in_order((*values, *self._fixed)))
 
 
 def _filler(
-    target: Target, arguments: Arguments, forms: tuple[bytes, bytes, bytes], body: tuple[str, str]
+    target: Target,
+    arguments: Arguments,
+    head: bytes,
+    forms: tuple[Form, Form],
+    body: tuple[str, str],
 ) -> Encoder:
-    head, table_form, tail_form = forms
+    table_form, tail_form = forms
     before, after = body
 
     def fill(message: Message) -> Letter:
         task_id, path, source, size, mtime_ns, arrived_ns, _ = message
         raw_id = task_id.encode()
-        values = {
-            b"task": b"S" + pack(">I", len(raw_id)) + raw_id,
-            b"source": _long(source),
-            b"arguments": _long(arguments(path)),
-            b"size": _number(size),
-            b"mtime": pack(">cd", b"d", mtime_ns / NS),
-            b"arrived": pack(">cd", b"d", arrived_ns / NS),
-            b"correlation": bytes((len(raw_id),)) + raw_id,
-        }
-        table = table_form % values
-        properties = b"".join((head, pack(">I", len(table)), table, tail_form % values))
+        values = (
+            b"S" + pack(">I", len(raw_id)) + raw_id,
+            _long(source),
+            _long(arguments(path)),
+            _number(size),
+            pack(">cd", b"d", mtime_ns / NS),
+            pack(">cd", b"d", arrived_ns / NS),
+            bytes((len(raw_id),)) + raw_id,
+        )
+        table = table_form.fill(values)
+        properties = b"".join((head, pack(">I", len(table)), table, tail_form.fill(values)))
         return Letter(
             target,
             Content(task_id, properties, (before + encode_json(path) + after).encode()),

@@ -6,11 +6,13 @@ and ``basic_publish``.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 import uuid
 from base64 import b64encode
 from collections.abc import Callable
+from operator import itemgetter
 from typing import Any
 
 from watchman.brokers.envelope import (
@@ -37,17 +39,24 @@ from watchman.model import Message
 _BODY = f"{PATH}Body"
 _TAG = f"{PATH}Tag"
 _FIELDS = {
-    f'"{TASK_ID}"': "%(task)s",
-    f'"{SOURCE}"': "%(source)s",
-    f'"{ARGSREPR}"': "%(arguments)s",
-    f'"{SIZE}"': "%(size)d",
-    f'"{MTIME}"': "%(mtime)r",
-    f'"{ARRIVED}"': "%(arrived)r",
-    f'"{_BODY}"': '"%(body)s"',
-    f'"{_TAG}"': '"%(tag)s"',
+    f'"{TASK_ID}"': 0,
+    f'"{SOURCE}"': 1,
+    f'"{ARGSREPR}"': 2,
+    f'"{SIZE}"': 3,
+    f'"{MTIME}"': 4,
+    f'"{ARRIVED}"': 5,
+    _BODY: 6,
+    _TAG: 7,
 }
+"""What is filled in, by what stands for it: its place among the values."""
 _ONCE = (SOURCE, SIZE, MTIME, ARRIVED, _BODY, _TAG)
 _PATTERN = re.compile("|".join(map(re.escape, _FIELDS)))
+
+
+@functools.lru_cache(maxsize=64)
+def _moment(ns: int) -> str:
+    """Return seconds as JSON has them; the files of a batch have arrived together."""
+    return repr(ns / NS)
 
 
 class VirtualStyle(Style):
@@ -80,19 +89,25 @@ class VirtualStyle(Style):
         before, mark, after = recorded.body.partition(f'"{PATH}"')
         if not mark or PATH in after or TASK_ID in recorded.body:
             raise Unsuitable("the body")
-        text = self._envelope(recorded, _BODY, "base64", _TAG).replace("%", "%%")
-        form = _PATTERN.sub(lambda found: _FIELDS[found[0]], text)
-        if TASK_ID in form or any(text.count(name) != 1 for name in _ONCE):
+        text = self._envelope(recorded, _BODY, "base64", _TAG)
+        if TASK_ID in _PATTERN.sub("", text) or any(text.count(name) != 1 for name in _ONCE):
             raise Unsuitable("the headers")
-        return self._filler(recorded, arguments, form, before, after)
+        return self._filler(recorded, arguments, text, before, after)
 
     def _filler(
-        self, recorded: Recorded, arguments: Arguments, form: str, before: str, after: str
+        self, recorded: Recorded, arguments: Arguments, text: str, before: str, after: str
     ) -> Encoder:
-        target, tags = recorded.target, self._tags
+        target, tags, join = recorded.target, self._tags, "".join
         shown_before = encode_json(arguments.before)[:-1]
         shown_after = encode_json(arguments.after)[1:]
         simple = arguments.simple
+        fixed = _PATTERN.split(text)
+        # The values come first, then the fixed pieces; in the text they take turns.
+        places = [_FIELDS[found] for found in _PATTERN.findall(text)]
+        order = [len(_FIELDS)]
+        for number, place in enumerate(places, len(_FIELDS) + 1):
+            order += (place, number)
+        in_order = itemgetter(*order)
 
         def fill(message: Message) -> Letter:
             task_id, path, source, size, mtime_ns, arrived_ns, _ = message
@@ -101,17 +116,18 @@ class VirtualStyle(Style):
                 shown = encode_json(arguments(path))
             else:
                 shown = shown_before + quoted[1:-1] + shown_after
-            values = {
-                "task": encode_json(task_id),
-                "source": quoted if source is path else encode_json(source),
-                "arguments": shown,
-                "size": size,
-                "mtime": mtime_ns / NS,
-                "arrived": arrived_ns / NS,
-                "body": b64encode((before + quoted + after).encode()).decode(),
-                "tag": next(tags),
-            }
-            return Letter(target, form % values)
+            values = (
+                encode_json(task_id),
+                quoted if source is path else encode_json(source),
+                shown,
+                str(size),
+                repr(mtime_ns / NS),
+                _moment(arrived_ns),
+                b64encode((before + quoted + after).encode()).decode(),
+                next(tags),
+                *fixed,
+            )
+            return Letter(target, join(in_order(values)))
 
         return fill
 

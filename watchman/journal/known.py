@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from watchman.journal.database import Database
@@ -116,13 +116,13 @@ class KnownVersions:
             wanted[number, name]: known.version for number, name, known in self._rows([*wanted])
         }
 
-    def _rows(self, wanted: Sequence[tuple[int, bytes]]) -> Iterator[tuple[int, bytes, Known]]:
+    def _rows(self, wanted: list[tuple[int, bytes]]) -> Iterator[tuple[int, bytes, Known]]:
         """Yield (directory, name, what is remembered) for those pairs that are known."""
         for start in range(0, len(wanted), _LENGTHS[-1]):
             part = wanted[start : start + _LENGTHS[-1]]
             length = next(length for length in _LENGTHS if length >= len(part))
             # What is asked for twice is answered twice, and is still one answer.
-            part = [*part, *part[:1] * (length - len(part))]
+            part += part[:1] * (length - len(part))
             rows = self._database.reader.execute(
                 _SOME.format(marks=",".join(["(?,?)"] * length)), list(itertools.chain(*part))
             )

@@ -66,6 +66,11 @@ def version_of(status: os.stat_result) -> Version:
     return Version(status.st_dev, _signed(status.st_ino), status.st_size, status.st_mtime_ns)
 
 
+def is_same_content(status: os.stat_result, version: Version) -> bool:
+    """Say whether a stat result shows the content that ``version`` is of (``same_content``)."""
+    return version[1:] == (_signed(status.st_ino), status.st_size, status.st_mtime_ns)
+
+
 def _signed(number: int) -> int:
     """Return an inode number as SQLite can store it: 64 bits with a sign."""
     return number if number < 1 << 63 else number - (1 << 64)

@@ -143,13 +143,14 @@ class Journal:
         return self._page("WHERE state = 4 AND seq > ? ORDER BY seq LIMIT ?", (after, limit))
 
     def _page(self, where: str, parameters: tuple[Any, ...]) -> list[Delivery]:
-        fsdecode = os.fsdecode
+        fsdecode, route_of = os.fsdecode, self._routes.get
         page = []
         with turn():
             rows = self._database.reader.execute(_SELECT + where, parameters).fetchall()
         for row in rows:
-            seq, task_id, source, final, device, inode, size, mtime_ns, arrived_ns = row[:9]
-            source = fsdecode(source)
+            seq, task_id, blob, final, device, inode, size, mtime_ns, arrived_ns, *rest = row
+            route, state, kind = rest
+            source = fsdecode(blob)
             page.append(
                 Delivery(
                     seq,
@@ -158,9 +159,9 @@ class Journal:
                     source if final is None else fsdecode(final),
                     Version(device, inode, size, mtime_ns),
                     arrived_ns,
-                    None if row[9] is None else self._routes.get(row[9]),
-                    _STATES[row[10]],
-                    row[11],
+                    None if route is None else route_of(route),
+                    _STATES[state],
+                    kind,
                 )
             )
         return page

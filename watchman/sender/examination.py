@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import time
 from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import NamedTuple
 
-from watchman.filesystem import Look, Seen, look, open_directory, relative_to, version_of
+from watchman.filesystem import (
+    GONE,
+    GONE_ERRNOS,
+    Look,
+    Seen,
+    is_same_content,
+    look,
+    open_directory,
+    relative_to,
+)
 from watchman.model import Delivery
 from watchman.text import printable
 from watchman.turns import turn
@@ -18,7 +26,6 @@ FRESH = 1.0
 """Seconds after an arrival for which the lease test that came before it is not repeated."""
 _OPEN = 128
 """Directories open at a time."""
-_GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE})
 _THE_FILE_IS_GONE = "the file is gone"
 
 
@@ -53,9 +60,10 @@ def examine(
             try:
                 if delivery.final != delivery.source or delivery.kind == "directories":
                     verdict = _is_there(delivery.final)
+                elif delivery.arrived_ns > fresh_ns and directories.has(delivery):
+                    verdict = None
                 else:
-                    seen = directories.look(delivery.final, tested=delivery.arrived_ns > fresh_ns)
-                    verdict = _judge(delivery, seen, announced_later)
+                    verdict = _judge(delivery, directories.look(delivery.final), announced_later)
             except OSError as error:
                 obstacle = obstacle or f"{printable(delivery.final)}: {error.strerror}"
                 continue
@@ -113,25 +121,32 @@ class _Directories:
                 os.close(descriptor)
         self._open.clear()
 
-    def look(self, path: str, *, tested: bool) -> Look:
-        """Look at a file, without the lease test if it was ``tested`` just now.
+    def has(self, delivery: Delivery) -> bool:
+        """Say whether the file is as it was recorded, without the lease test.
 
         Raises OSError where its directory cannot be opened, unless it is gone.
         """
-        directory, _, name = path.rpartition("/")
-        descriptor = self._open.get(directory)
-        if descriptor is None:
-            descriptor = self._get(directory or "/", path)
-            self._open[directory] = descriptor
+        descriptor, name = self._find(delivery.final)
         if descriptor < 0:
-            return Look(Seen.GONE)
-        if not tested:
-            return look(name, descriptor)
+            return False
         try:
             status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
         except FileNotFoundError:
-            return Look(Seen.GONE)
-        return Look(Seen.COMPLETE, version_of(status), status.st_ctime_ns)
+            return False
+        return is_same_content(status, delivery.version)
+
+    def look(self, path: str) -> Look:
+        """Look at a file. Raises OSError where its directory cannot be opened, unless it is gone."""
+        descriptor, name = self._find(path)
+        return look(name, descriptor) if descriptor >= 0 else GONE
+
+    def _find(self, path: str) -> tuple[int, str]:
+        """Return the descriptor of a file's directory, -1 if it is gone, and the file's name."""
+        directory, _, name = path.rpartition("/")
+        descriptor = self._open.get(directory)
+        if descriptor is None:
+            descriptor = self._open[directory] = self._get(directory or "/", path)
+        return descriptor, name
 
     def _get(self, directory: str, path: str) -> int:
         if len(self._open) >= _OPEN:
@@ -140,6 +155,6 @@ class _Directories:
         try:
             return open_directory(root, relative_to(root, directory))
         except OSError as error:
-            if error.errno not in _GONE:
+            if error.errno not in GONE_ERRNOS:
                 raise
             return -1

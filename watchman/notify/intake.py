@@ -9,13 +9,14 @@ from typing import NamedTuple
 
 from watchman import signals
 from watchman.arrivals import UNTESTED_SETTLE, Arrivals
+from watchman.descriptors import Descriptors
 from watchman.filesystem import Look, Seen, is_too_long
 from watchman.journal import Journal, NewDelivery
 from watchman.logs import info_all
 from watchman.model import Version, Watch
 from watchman.notify.doubts import Doubts, Key
 from watchman.notify.identity import task_id
-from watchman.notify.looking import Directories, look_at
+from watchman.notify.looking import descriptor_of, look_at
 from watchman.notify.remarks import Remarks
 from watchman.router import Router
 from watchman.sources.inotify import ATTRIB, CLOSED, CONTENT, Hints, Source
@@ -102,8 +103,10 @@ class Intake:
             for key in early:
                 hints[key] = hints.get(key, 0) | _BEYOND_DOUBT
         items = list(hints.items())
-        for start in range(0, len(items), SLICE):
-            self._handle_slice(items[start : start + SLICE])
+        with Descriptors(descriptor_of) as directories:
+            for start in range(0, len(items), SLICE):
+                directories.renew()
+                self._handle_slice(items[start : start + SLICE], directories)
         for touched in self._touched.settled():
             self._journal.known.refresh(touched.values())
 
@@ -127,20 +130,25 @@ class Intake:
             key, seen, time.monotonic(), time.time_ns(), closed=closed, settle=settle
         )
 
-    def _handle_slice(self, items: Sequence[tuple[Key, int]]) -> None:
+    def _handle_slice(
+        self, items: Sequence[tuple[Key, int]], directories: Descriptors[Node]
+    ) -> None:
         ignored = self._router.ignored
+        prefixes: dict[Node, str] = {}
         into = _Sorted([], {}, {}, [])
-        with turn(), Directories() as directories:
+        with turn():
             for key, mask in items:
                 node, name = key
-                descriptor, prefix = directories.get(node)
+                prefix = prefixes.get(node)
+                if prefix is None:
+                    prefix = prefixes[node] = node.path.rstrip("/") + "/"
                 path = prefix + name
                 if ignored(name, path) or not _wanted(node.root.watch, mask):
                     continue
                 if is_too_long(path):
                     self._remarks.too_long(node.root, path)
                     continue
-                seen = look_at(name, descriptor, mask)
+                seen = look_at(name, directories.get(node), mask)
                 if seen.seen is Seen.GONE:
                     self._arrivals.forget(key)
                     into.gone.append(path)

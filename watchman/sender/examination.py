@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable
-from types import TracebackType
 from typing import NamedTuple
 
+from watchman.descriptors import Descriptors
 from watchman.filesystem import (
     GONE,
     GONE_ERRNOS,
@@ -24,8 +24,6 @@ from watchman.turns import turn
 
 FRESH = 1.0
 """Seconds after an arrival for which the lease test that came before it is not repeated."""
-_OPEN = 128
-"""Directories open at a time."""
 _THE_FILE_IS_GONE = "the file is gone"
 
 
@@ -44,10 +42,10 @@ class Examined(NamedTuple):
 
 def examine(
     page: Iterable[Delivery],
-    root_of: Callable[[str], str],
+    directories: Descriptors[str],
     announced_later: Callable[[Delivery], bool],
 ) -> Examined:
-    """Sort deliveries. ``root_of`` gives the watch root that a path is in.
+    """Sort deliveries by a look at each, in :func:`directories_below`.
 
     A file that could not be looked at (no permission, no descriptor, a share that is away) is
     not called gone: it is in none of the lists, only in ``obstacle``.
@@ -55,15 +53,20 @@ def examine(
     found = Examined([], [], [], "")
     fresh_ns = time.time_ns() - int(FRESH * 1e9)
     obstacle = ""
-    with turn(), _Directories(root_of) as directories:
+    directories.renew()
+    with turn():
         for delivery in page:
             try:
                 if delivery.final != delivery.source or delivery.kind == "directories":
                     verdict = _is_there(delivery.final)
-                elif delivery.arrived_ns > fresh_ns and directories.has(delivery):
-                    verdict = None
                 else:
-                    verdict = _judge(delivery, directories.look(delivery.final), announced_later)
+                    directory, _, name = delivery.final.rpartition("/")
+                    descriptor = directories.get(directory)
+                    if delivery.arrived_ns > fresh_ns and _is_same(delivery, name, descriptor):
+                        verdict = None
+                    else:
+                        seen = look(name, descriptor) if descriptor >= 0 else GONE
+                        verdict = _judge(delivery, seen, announced_later)
             except OSError as error:
                 obstacle = obstacle or f"{printable(delivery.final)}: {error.strerror}"
                 continue
@@ -89,6 +92,17 @@ def _is_there(path: str) -> str | None:
     return None
 
 
+def _is_same(delivery: Delivery, name: str, directory: int) -> bool:
+    """Say whether a file is still as it was recorded, without the lease test."""
+    if directory < 0:
+        return False
+    try:
+        status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return is_same_content(status, delivery.version)
+
+
 def _judge(
     delivery: Delivery, seen: Look, announced_later: Callable[[Delivery], bool]
 ) -> str | None:
@@ -100,61 +114,20 @@ def _judge(
     return _THE_FILE_IS_GONE if seen.version is None else ""
 
 
-class _Directories:
-    """Directories that are open while a page is examined; never reached through a symlink."""
+def directories_below(root_of: Callable[[str], str]) -> Descriptors[str]:
+    """Return the directories of files, by path, each reached from its watch root by no symlink.
 
-    def __init__(self, root_of: Callable[[str], str]) -> None:
-        self._root_of = root_of
-        self._open: dict[str, int] = {}
+    ``root_of`` gives the watch root that a path is in; the descriptor of what is gone is -1, and
+    what cannot be opened for another reason raises OSError.
+    """
 
-    def __enter__(self) -> _Directories:
-        return self
-
-    def __exit__(
-        self, _kind: type[BaseException] | None, _value: object, _trace: TracebackType | None
-    ) -> None:
-        self._close()
-
-    def _close(self) -> None:
-        for descriptor in self._open.values():
-            if descriptor >= 0:
-                os.close(descriptor)
-        self._open.clear()
-
-    def has(self, delivery: Delivery) -> bool:
-        """Say whether the file is as it was recorded, without the lease test.
-
-        Raises OSError where its directory cannot be opened, unless it is gone.
-        """
-        descriptor, name = self._find(delivery.final)
-        if descriptor < 0:
-            return False
+    def open_one(directory: str) -> int:
+        root = root_of(f"{directory}/")
         try:
-            status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
-        except FileNotFoundError:
-            return False
-        return is_same_content(status, delivery.version)
-
-    def look(self, path: str) -> Look:
-        """Look at a file. Raises OSError where its directory cannot be opened, unless it is gone."""
-        descriptor, name = self._find(path)
-        return look(name, descriptor) if descriptor >= 0 else GONE
-
-    def _find(self, path: str) -> tuple[int, str]:
-        """Return the descriptor of a file's directory, -1 if it is gone, and the file's name."""
-        directory, _, name = path.rpartition("/")
-        descriptor = self._open.get(directory)
-        if descriptor is None:
-            descriptor = self._open[directory] = self._get(directory or "/", path)
-        return descriptor, name
-
-    def _get(self, directory: str, path: str) -> int:
-        if len(self._open) >= _OPEN:
-            self._close()
-        root = self._root_of(path)
-        try:
-            return open_directory(root, relative_to(root, directory))
+            return open_directory(root, relative_to(root, directory or "/"))
         except OSError as error:
             if error.errno not in GONE_ERRNOS:
                 raise
             return -1
+
+    return Descriptors(open_one)

@@ -14,10 +14,11 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from watchman.descriptors import Descriptors
 from watchman.errors import JournalError
 from watchman.logs import info_all
 from watchman.model import Answer, Delivery, Outcome, Publisher, State
-from watchman.sender.examination import examine
+from watchman.sender.examination import directories_below, examine
 from watchman.sender.messages import message_for, say_refused
 from watchman.text import printable
 
@@ -182,15 +183,26 @@ class Sender:
 
     def _pass(self) -> None:
         """Send everything that is ready, from the oldest on, until the broker balks."""
-        after, obstacle = 0, ""
         begun = time.monotonic()
         self._look_again = 0.0
+        with directories_below(self._root_of) as directories:
+            obstacle = self._send_pages(directories)
+        if obstacle is None:
+            return
+        if self._look_again:
+            # However many are passed over: looking at them takes a tenth of the time at most.
+            self._look_again = max(self._look_again, 10 * (time.monotonic() - begun))
+        self._say_obstacle(obstacle)
+
+    def _send_pages(self, directories: Descriptors[str]) -> str | None:
+        """Send page after page; return why files could not be seen, None if the broker balks."""
+        after, obstacle = 0, ""
         while not self._stopping:
             page = self._ledger.page_ready(self.broker, after, PAGE)
             if not page:
                 break
             after = page[-1].seq
-            found = examine(page, self._root_of, self._ledger.announced_later)
+            found = examine(page, directories, self._ledger.announced_later)
             if found.changed:
                 self._look_again = max(self._look_again, REEXAMINE)
                 self._on_changed([delivery.source for delivery in found.changed])
@@ -198,11 +210,8 @@ class Sender:
                 self._look_again = OBSTRUCTED
                 obstacle = obstacle or found.obstacle
             if not self._send(found.good, found.vanished):
-                return
-        if self._look_again:
-            # However many are passed over: looking at them takes a tenth of the time at most.
-            self._look_again = max(self._look_again, 10 * (time.monotonic() - begun))
-        self._say_obstacle(obstacle)
+                return None
+        return obstacle
 
     def _say_obstacle(self, obstacle: str) -> None:
         if obstacle and not self._obstacle:

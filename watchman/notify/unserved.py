@@ -28,8 +28,8 @@ def fail_unserved(journal: Journal, brokers: Collection[str]) -> None:
                 count += len(page)
                 signals.announce(signals.failed, page)
             log.error(
-                "Broker %s is no longer in BROKERS: %d tasks for it have failed; put it back and run "
-                "'notify retry', or drop them with 'notify discard'",
+                "Broker %s is no longer in BROKERS: %d tasks for it have failed; put it back and "
+                "run 'notify retry', or drop them with 'notify discard'",
                 broker,
                 count,
             )

@@ -11,7 +11,7 @@ import pytest
 
 from tests.mover.rig import ROUTE, Rig
 from tests.waiting import wait_until
-from watchman.model import State
+from watchman.model import Delivery, State
 
 
 def test_a_file_is_moved_to_the_same_place_below_the_root(any_rig: Rig) -> None:
@@ -236,6 +236,33 @@ def test_ten_thousand_rows_do_not_stay_in_memory(rig: Rig) -> None:
         assert rig.status().waiting == 0
     assert len(rig.files()) == 3000
     assert len(rig.moved) == 3000
+
+
+def test_rows_that_are_recorded_while_a_lane_is_full_are_not_passed_over(rig: Rig) -> None:
+    """What a lane had no room for is read again, and behind it what was recorded since."""
+    rows = [rig.row(rig.put(f"{number}.csv")) for number in range(3200)]
+    later = rows[2400:]
+    for row in later:
+        del rig.ledger.rows[row.seq]
+    read = rig.ledger.page_moving
+
+    def page_moving(after: int, limit: int) -> list[Delivery]:
+        handed_out = len(rig.ledger.rows)
+        if handed_out - limit < after < handed_out:
+            for row in later[:200]:
+                rig.ledger.add(row)
+            del later[:200]
+        return read(after, limit)
+
+    def all_are_moved() -> bool:
+        if len(rig.moved) == len(rig.ledger.rows) and later:
+            rig.ledger.add(later.pop(0))
+        rig.mover.wake()
+        return len(rig.moved) == len(rows)
+
+    rig.ledger.page_moving = page_moving  # type: ignore[method-assign]  # — uploads go on
+    with rig.running():
+        wait_until(all_are_moved, 30, what="every file to be moved")
 
 
 def test_an_idle_mover_reads_nothing(rig: Rig) -> None:

@@ -224,15 +224,16 @@ class Mover:
 
     def _catch_up(self, lane: Lane) -> bool:
         """Hand one page of arrears to a lane; say whether there may be another."""
-        after = lane.behind or 0
-        rows = self._ledger.page_moving(after, BATCH)
-        if not rows or rows[0].seq > self._cursor:
+        # Rows behind the cursor only: the others have not been handed out to anybody yet.
+        page = self._ledger.page_moving(lane.behind or 0, BATCH)
+        rows = [row for row in page if row.seq <= self._cursor]
+        if not rows:
             lane.behind = None
             return False
         room = lane.room()
         if not room:
             return False
-        share = [row for row in rows if row.seq <= self._cursor and self._is_for(row, lane)]
+        share = [row for row in rows if self._is_for(row, lane)]
         lane.behind = rows[-1].seq if room >= len(share) else share[room - 1].seq
         lane.accept(share[:room])
         return lane.room() > 0

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.journals import counts
 from tests.running import Remembering, config_for, running
 from tests.waiting import wait_until
 from watchman import notify
@@ -45,7 +46,7 @@ def await_count(sent: Remembering, count: int) -> None:
 
 def await_ready(pipeline: notify.Pipeline, count: int) -> None:
     """Wait until so many deliveries are recorded and unsent."""
-    wait_until(lambda: pipeline.journal.counts().get(("b", State.READY), (0, 0))[0] == count)
+    wait_until(lambda: counts(pipeline.journal).get(("b", State.READY), (0, 0))[0] == count)
 
 
 def test_a_closed_file_is_sent_once(root: Path, state: Path) -> None:
@@ -330,7 +331,7 @@ def test_a_dead_broker_holds_up_nothing_and_is_drained_in_order(root: Path, stat
             path.write_text("x")
             paths.append(str(path))
         wait_until(
-            lambda: sum(c for (c, _) in pipeline.journal.counts().values()) == 1200,
+            lambda: sum(c for (c, _) in counts(pipeline.journal).values()) == 1200,
             what="all are recorded",
         )
         wait_until(lambda: pipeline.senders["b"].trouble == "down", what="the trouble is known")
@@ -350,7 +351,7 @@ def test_a_file_that_is_gone_when_its_turn_comes_vanished(root: Path, state: Pat
         wait_until(lambda: pipeline.senders["b"]._delay > 1, 20, "the files are not fresh any more")
         publisher.answer = ACCEPTED
         arrive(sent, root / "stays")
-        assert pipeline.journal.counts()["b", State.VANISHED][0] == 1
+        assert counts(pipeline.journal)["b", State.VANISHED][0] == 1
 
 
 def test_a_newer_version_replaces_an_unsent_older_one(root: Path, state: Path) -> None:
@@ -364,7 +365,7 @@ def test_a_newer_version_replaces_an_unsent_older_one(root: Path, state: Path) -
         publisher.answer = ACCEPTED
         wait_until(lambda: sent.messages, what="the newer one")
         assert [message.size for message in sent.messages] == [2]
-        assert pipeline.journal.counts()["b", State.VANISHED][0] == 1
+        assert counts(pipeline.journal)["b", State.VANISHED][0] == 1
 
 
 def test_no_pattern_no_task(root: Path, state: Path) -> None:

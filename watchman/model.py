@@ -76,6 +76,10 @@ class Delivery(NamedTuple):
     kind: str = "files"
     """``files`` or ``directories``: the unit of the watch."""
 
+    def in_state(self, state: State) -> Delivery:
+        """Return the delivery in another state; several times faster than ``_replace``."""
+        return Delivery(*self[:7], state, self.kind)
+
 
 class Message(NamedTuple):
     """What a publisher needs to make one task message."""

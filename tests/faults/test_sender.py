@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.journals import counts, failures
 from tests.running import Remembering, config_for, running
 from tests.waiting import wait_until
 from watchman import filesystem, signals
@@ -58,7 +59,7 @@ class Bench:
         return path
 
     def states(self) -> dict[State, int]:
-        return {state: count for (_, state), (count, _) in self.journal.counts().items()}
+        return {state: count for (_, state), (count, _) in counts(self.journal).items()}
 
     def until(self, **states: int) -> None:
         wanted = {State[name]: count for name, count in states.items()}
@@ -343,7 +344,7 @@ def test_a_broker_that_left_the_configuration_fails_its_tasks(
         with running(config) as (pipeline, publisher):
             wait_until(lambda: sorted(failed) == ["moving", "ready"], 10)
             assert (store / "moving").read_text() == "moving"
-            rows = pipeline.journal.page_failed(0, 9)
+            rows = failures(pipeline.journal)
             assert {row.task_id for row in rows} == {"moving", "ready"}
             (root / "later").write_text("later")
             wait_until(lambda: publisher.paths == [str(store / "later")], 10)
@@ -364,7 +365,7 @@ def test_a_destination_that_left_the_configuration_fails_its_moves(
     journal.note_first_run([str(root)])
     journal.close()
     with running(config_for(root, tmp_path / "state")) as (pipeline, publisher):
-        wait_until(lambda: len(pipeline.journal.page_failed(0, 9)) == 2, 10)
+        wait_until(lambda: len(failures(pipeline.journal)) == 2, 10)
         assert publisher.messages == []
     assert (root / "a").read_text() == "a"
     assert caplog.text.count("no MOVES entry leads there any more") == 1

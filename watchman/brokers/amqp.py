@@ -22,9 +22,9 @@ from watchman.brokers.recorder import Letter, Target
 from watchman.brokers.urls import masked, public_url
 from watchman.model import ACCEPTED, Answer, Broker, Message, Outcome
 
-CHUNK = 64 * 1024
+CHUNK = 256 * 1024
 """Bytes written at once; between two chunks what the broker has said is read."""
-WINDOW = 1000
+WINDOW = 4000
 """Messages that may be unconfirmed at a time."""
 CONFIRM_SECONDS = 10.0
 """After so long without one more confirm the broker counts as dead."""

@@ -17,6 +17,8 @@ HEARTBEAT_SECONDS = 60.0
 ANSWER_SECONDS = 4.0
 """How long the answer to one method (open, declare …) may take."""
 WRITE_SECONDS = 10.0
+"""How long the broker may take to read a little more."""
+TLS_RECORD = 16 * 1024
 
 
 def unconnected(app: Any, url: str, options: Mapping[str, Any]) -> Any:
@@ -123,10 +125,13 @@ class AmqpLink:
     def write(self, data: bytes) -> None:
         """Write all of it, and read meanwhile, or both sides could wait for each other."""
         if isinstance(self._socket, ssl.SSLSocket):
-            # A TLS record cannot be half-written; chunks are small enough for the buffers.
+            # A TLS record cannot be half-written; what the broker says meanwhile, a few bytes for
+            # each message, fits into the buffers.
             self._socket.settimeout(WRITE_SECONDS)
+            view = memoryview(data)
             try:
-                self._socket.sendall(data)
+                for start in range(0, len(view), TLS_RECORD):
+                    self._socket.sendall(view[start : start + TLS_RECORD])
             finally:
                 self._socket.settimeout(ANSWER_SECONDS)
         else:
@@ -152,7 +157,9 @@ class AmqpLink:
                     sent = 0
                 finally:
                     self._socket.settimeout(ANSWER_SECONDS)
-                view = view[sent:]
+                if sent:
+                    view = view[sent:]
+                    deadline = time.monotonic() + WRITE_SECONDS
 
     def read(self, seconds: float) -> None:
         """Wait for one frame and handle it; return silently if none comes in that time."""

@@ -69,11 +69,12 @@ class KnownVersions:
         self, connection: sqlite3.Connection, items: Iterable[tuple[str, Version, int]]
     ) -> None:
         """Make versions known, (path, version, seq) each, within a transaction."""
+        ids, fsencode = self._ids, os.fsencode
         rows = []
         for path, version, seq in items:
             directory, _, name = path.rpartition("/")
-            number = self._ids.get(directory) or self._make_id(connection, directory)
-            rows.append((number, os.fsencode(name), *version, seq))
+            number = ids.get(directory) or self._make_id(connection, directory)
+            rows.append((number, fsencode(name), *version, seq))
         connection.executemany(_REMEMBER, rows)
 
     def _make_id(self, connection: sqlite3.Connection, directory: str) -> int:
@@ -135,18 +136,23 @@ class KnownVersions:
 
     def forget(self, paths: Iterable[str]) -> None:
         """Forget paths: the next look at one is an arrival."""
+        keys = self.keys(paths)
+        if keys:
+            self._database.write(lambda connection: self.drop(connection, keys))
+
+    def keys(self, paths: Iterable[str]) -> list[tuple[int, bytes]]:
+        """Return what :meth:`drop` takes for those paths in whose directories anything is known."""
         keys = []
         for path in paths:
             directory, _, name = path.rpartition("/")
             number = self._id(directory)
             if number:
                 keys.append((number, os.fsencode(name)))
-        if keys:
-            self._database.write(
-                lambda connection: connection.executemany(
-                    "DELETE FROM known WHERE directory = ? AND name = ?", keys
-                )
-            )
+        return keys
+
+    def drop(self, connection: sqlite3.Connection, keys: Iterable[tuple[int, bytes]]) -> None:
+        """Forget names, (directory's number, name) each, within a transaction."""
+        connection.executemany("DELETE FROM known WHERE directory = ? AND name = ?", keys)
 
     def unlearn(self, connection: sqlite3.Connection, seqs: Iterable[int]) -> None:
         """Forget the versions that these deliveries announced, within a transaction."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from watchman.journal.damage import EVERY_WATCH
@@ -86,14 +86,19 @@ class Journal:
     # Recording
 
     def record(
-        self, deliveries: Sequence[NewDelivery], noted: Iterable[tuple[str, Version]] = ()
+        self,
+        deliveries: Sequence[NewDelivery],
+        noted: Iterable[tuple[str, Version]] = (),
+        gone: Iterable[str] = (),
     ) -> None:
         """Record arrivals and make their versions known, in one commit.
 
         ``deliveries`` come in the order in which they are to be sent; ``noted`` are versions,
-        (path, version) each, that become known without a delivery.
+        (path, version) each, that become known without a delivery; ``gone`` are paths that are
+        to be forgotten.
         """
         now = time.time_ns()
+        forgotten = self.known.keys(gone)
 
         def work(connection: sqlite3.Connection) -> None:
             # Files and finished directories are recorded by two threads: numbers are taken here,
@@ -120,6 +125,7 @@ class Journal:
                         now,
                     )
                 )
+            self.known.drop(connection, forgotten)
             connection.executemany(_INSERT, rows)
             self.known.remember(connection, versions)
 
@@ -137,10 +143,6 @@ class Journal:
     def page_moving(self, after: int, limit: int) -> list[Delivery]:
         """Return deliveries in state MOVING behind ``after``, by seq."""
         return self._page("WHERE state = 1 AND seq > ? ORDER BY seq LIMIT ?", (after, limit))
-
-    def page_failed(self, after: int, limit: int) -> list[Delivery]:
-        """Return deliveries in state FAILED behind ``after``, by seq."""
-        return self._page("WHERE state = 4 AND seq > ? ORDER BY seq LIMIT ?", (after, limit))
 
     def _page(self, where: str, parameters: tuple[Any, ...]) -> list[Delivery]:
         fsdecode, route_of = os.fsdecode, self._routes.get
@@ -273,18 +275,7 @@ class Journal:
 
         self._database.write(work)
 
-    # Reporting
-
-    def counts(self) -> Mapping[tuple[str, State], tuple[int, int]]:
-        """Return for each (broker, state) the number of deliveries and the oldest's arrival.
-
-        The broker is empty for deliveries that are only moved.
-        """
-        rows = self._database.reader.execute(
-            "SELECT coalesce(broker, ''), state, count(*), min(arrived_ns) FROM deliveries "
-            "GROUP BY 1, 2"
-        )
-        return {(broker, State(state)): (count, oldest) for broker, state, count, oldest in rows}
+    # Pruning
 
     def prune(self, before_ns: int, limit: int = 10_000) -> int:
         """Drop up to ``limit`` finished deliveries noted before a time; return how many."""

@@ -7,7 +7,7 @@ import os
 import stat
 from types import TracebackType
 
-from watchman.filesystem import FILE_FLAGS, GONE, Look, Seen, look, version_of
+from watchman.filesystem import FILE_FLAGS, GONE, Look, Seen, is_same_content, look, version_of
 from watchman.model import Delivery, Version
 
 
@@ -19,27 +19,41 @@ class Hold:
     is a look and nothing more. The process must ignore SIGIO.
     """
 
-    __slots__ = ("_descriptor", "look")
+    __slots__ = ("_descriptor", "_directory", "_name", "_status")
 
     def __init__(self, name: str, directory: int) -> None:
+        self._name = name
+        self._directory = directory
         self._descriptor = -1
+        self._status: os.stat_result | None = None
         try:
             descriptor = os.open(name, FILE_FLAGS, dir_fd=directory)
         except OSError:
-            self.look = look(name, directory)
             return
         try:
             fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-            status = os.fstat(descriptor)
+            self._status = os.fstat(descriptor)
         except OSError:
             os.close(descriptor)
-            self.look = look(name, directory)
             return
         self._descriptor = descriptor
+
+    def look(self) -> Look:
+        """Return what there is; without the lease, what there is now."""
+        status = self._status
+        if status is None:
+            return look(self._name, self._directory)
         if status.st_nlink == 0 or not stat.S_ISREG(status.st_mode):
-            self.look = GONE
-        else:
-            self.look = Look(Seen.COMPLETE, version_of(status), status.st_ctime_ns)
+            return GONE
+        return Look(Seen.COMPLETE, version_of(status), status.st_ctime_ns)
+
+    def is_of(self, row: Delivery) -> bool:
+        """Say whether it is the file that was recorded, and nobody is writing it."""
+        status = self._status
+        if status is None:
+            found = self.look()
+            return found.seen is not Seen.BUSY and same(row, found.version)
+        return status.st_nlink > 0 and stat.S_ISREG(status.st_mode) and is_same(row, status)
 
     def wanted(self) -> bool:
         """Say whether somebody waits to write to the file."""
@@ -80,6 +94,13 @@ def same(row: Delivery, version: Version | None) -> bool:
     if is_tree(row):
         return version.inode == row.version.inode
     return version.same_content(row.version)
+
+
+def is_same(row: Delivery, status: os.stat_result) -> bool:
+    """Say whether a stat result is of the version that was recorded."""
+    if is_tree(row):
+        return same(row, version_of(status))
+    return is_same_content(status, row.version)
 
 
 def look_at(row: Delivery, name: str, directory: int) -> Look:

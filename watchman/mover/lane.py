@@ -48,6 +48,8 @@ class Lane:
     def __init__(self, source: str, root: str, host: Host) -> None:
         self.source = source
         self.root = root
+        self.source_prefix = source.rstrip("/") + "/"
+        self.root_prefix = root.rstrip("/") + "/"
         self.behind: int | None = None
         """The last seq handed in before the lane was full; None while it has been given all.
         Belongs to the dispatching thread."""
@@ -177,10 +179,12 @@ class Lane:
     def _work(self, rows: list[Delivery], batch: Batch) -> list[Delivery]:
         """Move rows until all are done or the batch must end; return those that are left."""
         newest = {row.source: row.seq for row in rows}
+        if len(newest) < len(rows):
+            for row in rows:
+                self._parked.note_newest(row, newest[row.source])
         for position, row in enumerate(rows):
             if self._host.stop.is_set() or batch.folders.full:
                 return rows[position:]
-            self._parked.note_newest(row, newest[row.source])
             error = self._one(row, batch)
             if error is not None and concerns_all(error):
                 self.troubles.hit(WHOLE, error)
@@ -189,8 +193,8 @@ class Lane:
 
     def _one(self, row: Delivery, batch: Batch) -> OSError | None:
         """Try one row; return the OSError that stands in its way."""
-        key = directories_of(row)
         if self.troubles.active:
+            key = directories_of(row)
             trouble = self.troubles.waiting(key, time.monotonic())
             if trouble is not None:
                 self._parked.add(row, key, trouble.retry_at)
@@ -297,7 +301,7 @@ class Lane:
             self._note(batch, moved)
 
     def _note(self, batch: Batch, moved: list[Delivery]) -> None:
-        done = [row._replace(state=State.READY if row.route else State.MOVED) for row in moved]
+        done = [row.in_state(State.READY if row.route else State.MOVED) for row in moved]
         changes = [(row.seq, row.state, "") for row in done]
         changes += [(row.seq, state, reason) for row, state, reason in batch.ended]
         self._host.ledger.note(changes)

@@ -7,10 +7,9 @@ import os
 import time
 from typing import Protocol
 
-from watchman.filesystem import Seen, version_of
 from watchman.model import Delivery
 from watchman.mover.folders import Folders, mode_like
-from watchman.mover.hold import Hold, is_tree, look_at, same
+from watchman.mover.hold import Hold, is_same, is_tree, look_at, same
 from watchman.mover.marks import alike, is_placed
 from watchman.mover.names import NAME_MAX, free_name, shortened
 from watchman.mover.outcome import Elsewhere, Odd
@@ -54,8 +53,7 @@ def rename(row: Delivery, folders: Folders, clerk: Clerk) -> Delivery:
             raise Odd
         return _place(row, name, source, folders, clerk=clerk, hold=None)
     with Hold(name, source) as hold:
-        look = hold.look
-        if look.seen is Seen.BUSY or not same(row, look.version):
+        if not hold.is_of(row):
             raise Odd
         return _place(row, name, source, folders, clerk=clerk, hold=hold)
 
@@ -75,30 +73,28 @@ def _place(
         target = folders.target(directory, mode_like(source))
         assert target is not None
     while True:
-        if exists(final, target):
-            if _is_ours(row, name, source, final, target):
-                return row
-            if is_placed(row, final, target):
-                raise Elsewhere(row)
-            row = redirect(row, target, clerk)
-            final = os.path.basename(row.final)
-        clerk.say_with_batch(row)
         try:
             rename_noreplace(name, source, final, target, tree=hold is None)
         except FileExistsError:
-            continue
+            if _is_ours(row, name, source, final, target):
+                return row
+            if is_placed(row, final, target):
+                raise Elsewhere(row) from None
+            row = redirect(row, target, clerk)
+            final = os.path.basename(row.final)
         except OSError as error:
             row = _after_error(error, row, target, clerk)
             final = os.path.basename(row.final)
-            continue
-        _verify(row, name, source, final, target, hold=hold)
-        return row
+        else:
+            _verify(row, name, source, final, target, hold=hold)
+            clerk.say_with_batch(row)
+            return row
 
 
 def _is_ours(row: Delivery, name: str, source: int, final: str, target: int) -> bool:
     """Finish an earlier link + unlink that a crash cut in two."""
     there = status_of(final, target)
-    if there is None or is_tree(row) or not same(row, version_of(there)):
+    if there is None or is_tree(row) or not is_same(row, there):
         return False
     here = status_of(name, source)
     if here is None or (here.st_dev, here.st_ino) != (there.st_dev, there.st_ino):
@@ -129,7 +125,7 @@ def _verify(
     if there is None:
         return  # taken away at the destination already; that is its reader's business
     # Some network file systems give a renamed file another inode number: then it must be alike.
-    ours = same(row, version_of(there)) or alike(row, there)
+    ours = is_same(row, there) or alike(row, there)
     if ours and (hold is None or not hold.wanted()):
         return
     put_back(final, target, name, source, tree=hold is None)

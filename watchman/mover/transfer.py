@@ -178,9 +178,10 @@ def _take_aside(place: Place, source: int, aside: str) -> bool:
         rename_noreplace(name, source, aside, source, tree=True)
         return _still_ours(place, source, aside, None)
     with Hold(name, source) as hold:
-        if not same(row, hold.look.version):
+        found = hold.look()
+        if not same(row, found.version):
             return False
-        if hold.look.seen is Seen.BUSY:
+        if found.seen is Seen.BUSY:
             raise Odd
         rename_noreplace(name, source, aside, source)
         return _still_ours(place, source, aside, hold)

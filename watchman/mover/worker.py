@@ -246,8 +246,8 @@ class Mover:
         """Return the lane by source and root, else by root alone: MOVES may have changed."""
         same_root = None
         for index, lane in enumerate(self._lanes):
-            if row.final.startswith(lane.root.rstrip("/") + "/"):
-                if row.source.startswith(lane.source.rstrip("/") + "/"):
+            if row.final.startswith(lane.root_prefix):
+                if row.source.startswith(lane.source_prefix):
                     return index
                 same_root = index
         return same_root

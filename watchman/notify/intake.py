@@ -161,10 +161,8 @@ class Intake:
                 self._early.add(dict.fromkeys(into.early))
         if into.touched:
             self._sort_touched(into)
-        if into.found:
-            self._arrived(into.found)
-        if into.gone:
-            self._journal.known.forget(into.gone)
+        if into.found or into.gone:
+            self._arrived(into.found, into.gone)
 
     def _judge(self, key: Key, mask: int, seen: Look, path: str, into: _Sorted) -> None:
         if mask & ATTRIB and not mask & (CONTENT | _BEYOND_DOUBT):
@@ -211,8 +209,11 @@ class Intake:
         if refreshed:
             self._touched.add(refreshed)
 
-    def _arrived(self, found: Sequence[_Found]) -> None:
-        """Record complete files that are not known; the commit is on disk when this returns."""
+    def _arrived(self, found: Sequence[_Found], gone: Sequence[str]) -> None:
+        """Record complete files that are not known; the commit is on disk when this returns.
+
+        What is known of those that are ``gone`` is forgotten.
+        """
         known = self._journal.known.versions([item.path for item in found])
         # By path: two hints may have come for one, by way of a directory that was renamed.
         unknown = {
@@ -221,6 +222,7 @@ class Intake:
             if (before := known.get(item.path)) is None or not before.same_content(item.version)
         }
         if not unknown:
+            self._journal.known.forget(gone)
             return
         info_all(log, "Notified of %s", list(map(printable, unknown)))
         self.last_arrival_ns = now_ns = time.time_ns()
@@ -239,7 +241,7 @@ class Intake:
                 identity = task_id(path, version)
                 new.append(NewDelivery(identity, path, final, version, now_ns, route))
                 concerned.add(route.broker if route is not None and final is None else None)
-        self._journal.record(new, noted)
+        self._journal.record(new, noted, gone)
         self._wake(concerned)
         signals.announce(signals.arrived, new)
 

@@ -175,10 +175,8 @@ class Units:
 
     def record(self, batch: Batch) -> None:
         """Put everything into the journal with one commit, and say who has something to do."""
-        if batch.gone:
-            self._journal.known.forget(batch.gone)
-        if batch.new or batch.noted:
-            self._journal.record(batch.new, batch.noted)
+        if batch.new or batch.noted or batch.gone:
+            self._journal.record(batch.new, batch.noted, batch.gone)
         if not batch.new:
             return
         self.last_arrival_ns = batch.new[-1].arrived_ns

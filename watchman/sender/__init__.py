@@ -3,6 +3,7 @@
 Retry and back-off are here and nowhere else: a publisher only says what became of each message.
 """
 
-from watchman.sender.sending import Ledger, Sender
+from watchman.sender.pages import Ledger
+from watchman.sender.sending import Sender
 
 __all__ = ["Ledger", "Sender"]

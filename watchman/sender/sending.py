@@ -11,21 +11,17 @@ import random
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable
 
-from watchman.descriptors import Descriptors
 from watchman.errors import JournalError
 from watchman.logs import info_all
 from watchman.model import Answer, Delivery, Outcome, Publisher, State
-from watchman.sender.examination import directories_below, examine
 from watchman.sender.messages import message_for, say_refused
+from watchman.sender.pages import PAGE, Ledger, Page, Pages
 from watchman.text import printable
 
 log = logging.getLogger("watchman.notify")
 
-PAGE = 500
-"""Deliveries read, published and noted at a time."""
 FIRST_RETRY = 0.5
 LONGEST_RETRY = 60.0
 TEND = 15.0
@@ -35,22 +31,6 @@ REEXAMINE = 1.0
 OBSTRUCTED = 10.0
 """The same where their files could not be looked at."""
 _CREDENTIALS = re.compile(r"(?<=://)[^/\s@]*@")
-
-
-class Ledger(Protocol):
-    """What a sender needs of the journal."""
-
-    def page_ready(self, broker: str, after: int, limit: int) -> list[Delivery]:
-        """Deliveries in state READY behind ``after``, by seq."""
-        ...
-
-    def note(self, changes: Sequence[tuple[int, State, str]]) -> None:
-        """Note new states, (seq, state, reason) each; durable when it returns."""
-        ...
-
-    def announced_later(self, delivery: Delivery) -> bool:
-        """Whether a newer delivery of the same path is recorded."""
-        ...
 
 
 def _nothing(_: list[Delivery]) -> None:
@@ -77,10 +57,9 @@ class Sender:
         on_failed: Callable[[list[Delivery]], None] = _nothing,
     ) -> None:
         self.broker = broker
-        self._ledger = ledger
+        self._pages = Pages(broker, ledger, root_of)
         self._open_publisher = open_publisher
         self._publisher: Publisher | None = None
-        self._root_of = root_of
         self._on_changed = on_changed
         self._on_sent = on_sent
         self._on_failed = on_failed
@@ -144,6 +123,7 @@ class Sender:
             log.exception("The sender for broker %s died", self.broker)
             self.error = error
         finally:
+            self._pages.stop()
             self._drop()
 
     def _prepare(self) -> None:
@@ -185,8 +165,7 @@ class Sender:
         """Send everything that is ready, from the oldest on, until the broker balks."""
         begun = time.monotonic()
         self._look_again = 0.0
-        with directories_below(self._root_of) as directories:
-            obstacle = self._send_pages(directories)
+        obstacle = self._send_pages()
         if obstacle is None:
             return
         if self._look_again:
@@ -194,23 +173,22 @@ class Sender:
             self._look_again = max(self._look_again, 10 * (time.monotonic() - begun))
         self._say_obstacle(obstacle)
 
-    def _send_pages(self, directories: Descriptors[str]) -> str | None:
+    def _send_pages(self) -> str | None:
         """Send page after page; return why files could not be seen, None if the broker balks."""
-        after, obstacle = 0, ""
-        while not self._stopping:
-            page = self._ledger.page_ready(self.broker, after, PAGE)
-            if not page:
-                break
-            after = page[-1].seq
-            found = examine(page, directories, self._ledger.announced_later)
-            if found.changed:
-                self._look_again = max(self._look_again, REEXAMINE)
-                self._on_changed([delivery.source for delivery in found.changed])
-            if found.obstacle:
-                self._look_again = OBSTRUCTED
-                obstacle = obstacle or found.obstacle
-            if not self._send(found.good, found.vanished):
-                return None
+        obstacle = ""
+        with contextlib.closing(self._pages.read()) as pages:
+            for page in pages:
+                if self._stopping:
+                    break
+                found = page.found
+                if found.changed:
+                    self._look_again = max(self._look_again, REEXAMINE)
+                    self._on_changed([delivery.source for delivery in found.changed])
+                if found.obstacle:
+                    self._look_again = OBSTRUCTED
+                    obstacle = obstacle or found.obstacle
+                if not self._send(page):
+                    return None
         return obstacle
 
     def _say_obstacle(self, obstacle: str) -> None:
@@ -225,8 +203,9 @@ class Sender:
         if not self._stopping:
             self._obstacle = obstacle
 
-    def _send(self, good: list[Delivery], vanished: list[tuple[Delivery, str]]) -> bool:
+    def _send(self, page: Page) -> bool:
         """Publish one page and note the answers; False if the broker wants a pause."""
+        good, vanished = page.found.good, page.found.vanished
         answers = self._publish(good) if good else []
         changes = [(delivery.seq, State.VANISHED, reason) for delivery, reason in vanished]
         sent: list[Delivery] = []
@@ -242,7 +221,8 @@ class Sender:
             else:
                 again = again or reason or "no reason given"
         if changes:
-            self._ledger.note(changes)
+            # Before anybody looks at a file that has vanished its version must be forgotten.
+            self._pages.note(changes, at_once=bool(vanished) or not page.full)
             self._said.difference_update(seq for seq, _, _ in changes)
         if vanished:
             # It may have been away for a moment only, and is an arrival then.

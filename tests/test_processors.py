@@ -9,8 +9,6 @@ import pyinotify
 import pytest
 
 from watchman import processors, signals
-from watchman.config.watches import FINISHED_DIRECTORIES
-from watchman.model import Watch
 
 
 class Plain(pyinotify.ProcessEvent):
@@ -71,12 +69,6 @@ def test_every_event_has_its_signal(name: str) -> None:
     with signal.connected_to(receive):
         processor(happened)
     assert seen == [(processor, happened)]
-
-
-def test_names_for_logs() -> None:
-    assert processors.name_of(Watch("/a")) == "watchman.processors.CompletedFiles"
-    assert processors.name_of(Watch("/a", kind="directories")) == FINISHED_DIRECTORIES
-    assert processors.name_of(Watch("/a", processor_name="x.Y")) == "x.Y"
 
 
 def test_a_subclass_hears_of_finished_directories(caplog: pytest.LogCaptureFixture) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 import pyinotify
 
 from watchman import signals
-from watchman.model import Watch
 from watchman.text import printable
 
 log = logging.getLogger("watchman.notify")
@@ -29,14 +28,6 @@ def check(candidate: object) -> str | None:
     except Exception as error:  # noqa: BLE001 — making it runs the user's own code
         return f"cannot be made without arguments ({type(error).__name__}: {error})"
     return None
-
-
-def name_of(watch: Watch) -> str:
-    """Return the dotted name of what handles a watch's events, for logs and ``status``."""
-    if watch.processor_name:
-        return watch.processor_name
-    handler = FinishedDirectories if watch.kind == "directories" else CompletedFiles
-    return f"{handler.__module__}.{handler.__qualname__}"
 
 
 class CompletedFiles:

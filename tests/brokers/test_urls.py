@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from watchman.brokers import check_options, check_url, public_url
+from watchman.brokers import check_url, public_url
 from watchman.brokers.urls import masked
 
 GOOD = [
@@ -85,7 +85,6 @@ def test_nothing_heavy_is_imported_to_check_a_plain_url() -> None:
     program = (
         "import sys, watchman.brokers as b\n"
         "assert b.check_url('redis://h/0') is None and b.check_url('amqp://h') is None\n"
-        "assert b.check_options({'queue': 'q'}) == []\n"
         "heavy = {'celery', 'kombu', 'redis', 'amqp', 'vine'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
@@ -129,14 +128,3 @@ def test_a_password_is_masked_wherever_a_library_puts_it() -> None:
     urls = ("amqp://user:hunter22@host/v",)
     assert "hunter22" not in masked("login of user with hunter22 failed\nsee the log", urls)
     assert masked("two\nlines", urls) == "two lines"
-
-
-def test_unknown_options_are_reported_with_the_nearest_name() -> None:
-    assert check_options({"queue": "q", "priority": 1, "expires": 5, "headers": {}}) == []
-    (typo,) = check_options({"prioritty": 1})
-    assert "'prioritty'" in typo
-    assert "'priority'" in typo
-    (ours,) = check_options({"task_id": "x"})
-    assert "task_id" in ours
-    assert check_options({"stamped_headers": ["mark"], "mark": 1}) == []
-    assert check_options(["queue"])

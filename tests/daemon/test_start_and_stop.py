@@ -58,11 +58,10 @@ def test_names_of_handlers_exist() -> None:
     from watchman.model import Watch
 
     for kind in ("files", "directories"):
-        watch = Watch("/up", kind=kind)
-        assert status.handler(watch) == processors.name_of(watch)
-        module, _, name = status.handler(watch).rpartition(".")
+        module, _, name = status.handler(Watch("/up", kind=kind)).rpartition(".")
         assert module == "watchman.processors"
         assert hasattr(processors, name)
+    assert status.handler(Watch("/up", processor_name="x.Y")) == "x.Y"
 
 
 def test_it_leaves_the_terminal(site: Site) -> None:

@@ -9,10 +9,10 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from watchman.brokers.urls import check_options, check_url, public_url, scheme_of
+from watchman.brokers.urls import check_url, public_url, scheme_of
 from watchman.model import Broker, Publisher
 
-__all__ = ["check_options", "check_url", "open_publisher", "public_url"]
+__all__ = ["check_url", "open_publisher", "public_url"]
 
 
 _opening = threading.Lock()

@@ -13,11 +13,10 @@ fs/namei.c ``open_last_lookups``):
 
 from __future__ import annotations
 
-import heapq
-import itertools
 from collections.abc import Hashable
 from typing import Generic, NamedTuple, TypeVar
 
+from watchman.duetimes import DueTimes
 from watchman.filesystem import Look, Seen
 
 FIRST_DELAY = 0.001
@@ -32,7 +31,6 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 class _Waiting(NamedTuple):
-    due: float
     since: float
     """When the file was first seen as it is now."""
     size: int
@@ -49,8 +47,7 @@ class Arrivals(Generic[Key]):
 
     def __init__(self) -> None:
         self._waiting: dict[Key, _Waiting] = {}
-        self._heap: list[tuple[float, int, Key]] = []
-        self._ties = itertools.count()
+        self._times: DueTimes[Key] = DueTimes()
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -73,7 +70,7 @@ class Arrivals(Generic[Key]):
                 closed = waiting is not None and waiting.closed
             if not settle and (closed or look.version.size):
                 if self._waiting:
-                    self._waiting.pop(key, None)
+                    self.forget(key)
                 return True
             if not look.version.size and not closed:
                 age = (now_ns - look.changed_ns) / 1e9
@@ -89,23 +86,16 @@ class Arrivals(Generic[Key]):
 
     def forget(self, key: Key) -> None:
         """Stop waiting for a file."""
-        self._waiting.pop(key, None)
+        if self._waiting.pop(key, None) is not None:
+            self._times.drop(key)
 
     def due(self, now: float) -> list[Key]:
         """Return the files to look at again now, without forgetting them."""
-        keys = []
-        while self._heap and self._heap[0][0] <= now:
-            due, _, key = heapq.heappop(self._heap)
-            waiting = self._waiting.get(key)
-            if waiting is not None and waiting.due == due:
-                # Another entry is made when the file is asked about again, and not before.
-                self._waiting[key] = waiting._replace(due=-1.0)
-                keys.append(key)
-        return keys
+        return self._times.take(now)
 
     def next_due(self) -> float | None:
         """Return when :meth:`due` has something to say again."""
-        return self._heap[0][0] if self._heap else None
+        return self._times.next()
 
     def _settled(self, key: Key, look: Look, now: float, settle: float) -> bool:
         assert look.version is not None
@@ -114,10 +104,11 @@ class Arrivals(Generic[Key]):
         same = waiting is not None and (waiting.size, waiting.mtime_ns) == (size, mtime_ns)
         since = waiting.since if waiting is not None and same else now
         if now - since >= settle:
-            self._waiting.pop(key, None)
+            self.forget(key)
             return True
         closed = waiting is not None and waiting.closed
-        self._wait(key, _Waiting(since + settle, since, size, mtime_ns, FIRST_DELAY, closed))
+        self._waiting[key] = _Waiting(since, size, mtime_ns, FIRST_DELAY, closed)
+        self._times.set(key, since + settle)
         return False
 
     def _wait_for_writer(self, key: Key, now: float, *, closed: bool) -> None:
@@ -125,11 +116,5 @@ class Arrivals(Generic[Key]):
         closed = closed or (waiting is not None and waiting.closed)
         delay = FIRST_DELAY if waiting is None else min(waiting.delay * 2, LONGEST_DELAY)
         # Size -1: however the file looks when it is free, it has to settle from then on.
-        self._wait(key, _Waiting(now + delay, now, -1, 0, delay, closed))
-
-    def _wait(self, key: Key, waiting: _Waiting) -> None:
-        before = self._waiting.get(key)
-        self._waiting[key] = waiting
-        if before is not None and before.due == waiting.due:
-            return
-        heapq.heappush(self._heap, (waiting.due, next(self._ties), key))
+        self._waiting[key] = _Waiting(now, -1, 0, delay, closed)
+        self._times.set(key, now + delay)

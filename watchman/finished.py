@@ -7,11 +7,11 @@ changed for a while (``settle``).
 
 from __future__ import annotations
 
-import heapq
-import itertools
 from collections.abc import Hashable, Sequence
 from fnmatch import fnmatchcase
 from typing import Generic, NamedTuple, TypeVar
+
+from watchman.duetimes import DueTimes
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -37,7 +37,6 @@ class Inside(NamedTuple):
 class _Waiting(NamedTuple):
     inside: Inside | None
     since: float
-    due: float | None
 
 
 class Settling(Generic[Key]):
@@ -48,8 +47,7 @@ class Settling(Generic[Key]):
 
     def __init__(self) -> None:
         self._waiting: dict[Key, _Waiting] = {}
-        self._heap: list[tuple[float, int, Key]] = []
-        self._ties = itertools.count()
+        self._times: DueTimes[Key] = DueTimes()
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -66,7 +64,8 @@ class Settling(Generic[Key]):
         which ``inside`` must stay as it is; ``inside`` may be None where that is 0.
         """
         if not marked:
-            self._wait(key, _Waiting(None, now, None))
+            self._waiting[key] = _Waiting(None, now)
+            self._times.drop(key)
             return False
         if not settle or inside is None:
             self.forget(key)
@@ -77,28 +76,19 @@ class Settling(Generic[Key]):
         if now - since >= settle:
             self.forget(key)
             return True
-        self._wait(key, _Waiting(inside, since, since + settle))
+        self._waiting[key] = _Waiting(inside, since)
+        self._times.set(key, since + settle)
         return False
 
     def forget(self, key: Key) -> None:
         """Stop waiting for a directory."""
         self._waiting.pop(key, None)
+        self._times.drop(key)
 
     def due(self, now: float) -> list[Key]:
         """Return the directories to look at again now, without forgetting them."""
-        keys = []
-        while self._heap and self._heap[0][0] <= now:
-            due, _, key = heapq.heappop(self._heap)
-            waiting = self._waiting.get(key)
-            if waiting is not None and waiting.due == due:
-                keys.append(key)
-        return keys
+        return self._times.take(now)
 
     def next_due(self) -> float | None:
         """Return when :meth:`due` has something to say again."""
-        return self._heap[0][0] if self._heap else None
-
-    def _wait(self, key: Key, waiting: _Waiting) -> None:
-        self._waiting[key] = waiting
-        if waiting.due is not None:
-            heapq.heappush(self._heap, (waiting.due, next(self._ties), key))
+        return self._times.next()

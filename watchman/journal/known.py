@@ -97,6 +97,10 @@ class KnownVersions:
         number = self._ids[directory] = int(row[0])
         return number
 
+    def knows(self, directory: str) -> bool:
+        """Whether anything was ever known in a directory."""
+        return self._id(directory) != 0
+
     def lookup(self, directory: str, names: Iterable[str]) -> dict[str, Known]:
         """Return what is remembered of ``names`` in a directory."""
         number = self._id(directory)

@@ -100,7 +100,9 @@ class CatchUp:
             self._intake.handle({(node, entry.name): 0 for entry in listing.entries})
             return
         if self._scanned is None:
-            self._scanned = self._journal.known.scan(node.path.rstrip("/"))
+            if listing.last and not listing.entries and not self._journal.known.knows(listing.path):
+                return  # nothing is there, and nothing was: most directories of a large tree
+            self._scanned = self._journal.known.scan(listing.path)
         found: dict[str, os.stat_result] = {}
         for entry in listing.entries:
             # What is gone since has an event of its own.
@@ -134,7 +136,7 @@ class CatchUp:
     def _note_existing(self, listing: Listing, names: Sequence[str]) -> None:
         """Make known what was there before the first run, unless somebody is writing it."""
         noted = []
-        path = listing.node.path.rstrip("/")
+        path = listing.path
         for name in names:
             seen = look(name, listing.descriptor)
             if seen.seen is Seen.BUSY:

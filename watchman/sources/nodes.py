@@ -118,6 +118,8 @@ class Listing(NamedTuple):
     """Names found in a directory; its descriptor is open while the listing is in hand."""
 
     node: Node
+    path: str
+    """The directory's path, without a slash at its end."""
     descriptor: int
     entries: list[os.DirEntry[str]]
     reason: Reason

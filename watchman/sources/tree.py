@@ -158,6 +158,7 @@ class Tree:
         self, node: Node, descriptor: int, reason: Reason, subdirectories: list[Node]
     ) -> Iterator[Listing]:
         path = node.path
+        listed = path.rstrip("/")
         error = self._try_to_watch(node, descriptor)
         directories: list[str] = []
         entries: list[os.DirEntry[str]] = []
@@ -170,12 +171,12 @@ class Tree:
                     elif entry.is_file(follow_symlinks=False) and not ignored(entry.name, path):
                         entries.append(entry)
                         if len(entries) == LISTING:
-                            yield Listing(node, descriptor, entries, reason, last=False)
+                            yield Listing(node, listed, descriptor, entries, reason, last=False)
                             entries = []
         except OSError as failed:
             # What was not listed is not missing.
             self.say(path, failed)
-            yield Listing(node, descriptor, entries, reason, last=True, whole=False)
+            yield Listing(node, listed, descriptor, entries, reason, last=True, whole=False)
             return
         if error is None and any(is_too_long(_inside(path, name)) for name in directories):
             error = _TOO_LONG
@@ -184,7 +185,7 @@ class Tree:
         if node.root.watch.rec and (directories or node.children):
             self._reconcile(node, path, descriptor, directories)
             subdirectories.extend((node.children or {}).values())
-        yield Listing(node, descriptor, entries, reason, last=True)
+        yield Listing(node, listed, descriptor, entries, reason, last=True)
 
     def _try_to_watch(self, node: Node, descriptor: int) -> OSError | None:
         """Have a directory watched; return what is wrong."""

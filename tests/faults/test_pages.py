@@ -115,3 +115,18 @@ def test_nobody_waits_for_a_page_ahead_that_hangs(
     assert [delivery.seq for delivery in journal.page_ready("b", 0, 1)] == [4]
     going_on.set()
     reading.close()
+
+
+def test_a_page_ahead_that_waited_long_is_examined_again(
+    journal: Watched, backlog: Pages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind a slow broker a file may be gone, or be written again, before its page's turn."""
+    monkeypatch.setattr(pages, "FRESH", 0.0)
+    reading = backlog.read()
+    page = next(reading)
+    backlog.note(sent(page), at_once=True)
+    (tmp_path / "4").unlink()
+    page = next(reading)
+    assert [delivery.seq for delivery in page.found.good] == [4, 6]
+    assert [delivery.seq for delivery, _ in page.found.vanished] == [5]
+    reading.close()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from typing import NamedTuple, Protocol
 
 from watchman.model import Delivery, State
-from watchman.sender.examination import Examined, directories_below, examine
+from watchman.sender.examination import FRESH, Examined, directories_below, examine
 from watchman.sender.helper import Helper
 
 PAGE = 2000
@@ -38,6 +39,8 @@ class Page(NamedTuple):
     """The seq of the last of them."""
     full: bool
     """Whether there may be more behind it."""
+    examined: float
+    """When that began, by the monotonic clock."""
 
 
 class Pages:
@@ -65,9 +68,13 @@ class Pages:
             try:
                 page = self._page(0)
                 while page is not None:
-                    following = self._page_ahead(page.last) if page.full else None
+                    last = page.last
+                    following = self._page_ahead(last) if page.full else None
                     yield page
-                    page = following.result() if following else self._page(page.last)
+                    page = following.result() if following else self._page(last)
+                    # Behind a slow broker it was long ago: somebody may be writing by now.
+                    if page is not None and time.monotonic() - page.examined > FRESH:
+                        page = self._page(last)
             finally:
                 self._helper.finish()
                 self._all_noted()
@@ -88,8 +95,9 @@ class Pages:
         rows = self._ledger.page_ready(self._broker, after, PAGE)
         if not rows:
             return None
+        begun = time.monotonic()
         found = examine(rows, self._directories, self._ledger.announced_later)
-        return Page(found, rows[-1].seq, len(rows) == PAGE)
+        return Page(found, rows[-1].seq, len(rows) == PAGE, begun)
 
     def _page_ahead(self, after: int) -> Future[Page | None]:
         return self._helper.submit(lambda: self._page(after))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import os
@@ -111,9 +112,8 @@ def _walk(name: str, directory: int, inside: Contents, levels: int) -> None:
 
 
 def _count_file(entry: os.DirEntry[str], directory: int, inside: Contents) -> None:
-    try:
+    # What is gone meanwhile does not count.
+    with contextlib.suppress(OSError):
         inside.count(entry.stat(follow_symlinks=False))
         if entry.is_file(follow_symlinks=False):
             inside.busy |= look(entry.name, directory).seen is Seen.BUSY
-    except OSError:
-        pass  # gone meanwhile

@@ -430,6 +430,6 @@ def test_a_remote_share_inside_a_local_tree_is_polled(
         assert node.root.is_polled(f"{share}/file")
         assert not node.root.is_polled(f"{root}/a/file")
         # As if somebody else had written it: without an event.
-        pipeline.source._detach(node)
+        pipeline.source._watched.detach(node)
         (share / "file").write_text("x")
         arrive(sent, [share / "file"])

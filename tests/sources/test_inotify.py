@@ -25,6 +25,7 @@ from tests.sources.uploads import (
 )
 from tests.waiting import wait_until
 from watchman import mounts
+from watchman.sources.inotify import Source
 from watchman.sources.nodes import Reason
 from watchman.sources.reader import Reader
 
@@ -228,6 +229,28 @@ def test_new_directories_do_not_wait_for_a_long_scan(root: Path, state: Path) ->
     assert next(source.listings()).node is node
     source._urgent.close()
     source._patient.close()
+
+
+def test_a_walk_that_is_overtaken_by_a_rename(root: Path, state: Path) -> None:
+    """It goes on in the renamed directory, under the old name, after the new one was walked."""
+    (root / "old" / "a" / "b").mkdir(parents=True)
+    watch = config_for(root, state).watches[0]
+    source = Source([watch], lambda *_: False, lambda *_: None, lambda _: None)
+    source.start(lambda _: Reason.START)
+    try:
+        assert [next(source.listings()).path for _ in range(2)] == [str(root), str(root / "old")]
+        (root / "new" / "inside").mkdir(parents=True)
+        wait_until(lambda: source.wait(0.1) is not None and bool(source._urgent), what="news")
+        assert next(source.listings()).path == str(root / "new")
+        # Nothing tells of its new name: the directory that it comes into is not watched yet.
+        (root / "old").rename(root / "new" / "inside" / "moved")
+        list(source.listings())
+        while source.wait(0.1) or source.scanning:
+            list(source.listings())
+        nodes = source._watched.nodes.values()
+        assert sorted(node.path for node in nodes) == [path for path, *_ in sorted(os.walk(root))]
+    finally:
+        source.close()
 
 
 def test_a_deep_tree_takes_few_descriptors(root: Path, state: Path) -> None:

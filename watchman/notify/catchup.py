@@ -94,14 +94,15 @@ class CatchUp:
         self._seen = 0
 
     def _listed(self, listing: Listing) -> None:
+        empty = listing.last and not listing.entries and self._scanned is None
+        if empty and not self._journal.known.knows(listing.path):
+            return  # nothing is there, and nothing was: most directories of a large tree
         self._intake.forget_vanished()
         node = listing.node
         if listing.reason is Reason.NEW:
             self._intake.handle({(node, entry.name): 0 for entry in listing.entries})
             return
         if self._scanned is None:
-            if listing.last and not listing.entries and not self._journal.known.knows(listing.path):
-                return  # nothing is there, and nothing was: most directories of a large tree
             self._scanned = self._journal.known.scan(listing.path)
         found: dict[str, os.stat_result] = {}
         for entry in listing.entries:

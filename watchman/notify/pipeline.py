@@ -114,6 +114,8 @@ class Pipeline:
         for root in self.source.roots:
             handler = status.handler(root.watch)
             log.debug("Adding watch on %s, processed by %s", printable(root.watch.path), handler)
+        if not self._resumed:
+            self.source.send_scout(self.journal.known.knows)
         self.processors.start()
         fail_unserved(self.journal, self.senders)
         self.source.start(self._first_reason)

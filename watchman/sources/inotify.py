@@ -14,12 +14,16 @@ from collections.abc import Callable, Iterator, Sequence
 import pyinotify
 
 from watchman.model import Watch
+from watchman.sources.aftermath import Aftermath
 from watchman.sources.kernel import Kernel
 from watchman.sources.lanes import Lane
 from watchman.sources.nodes import Listing, Node, Reason, Root
 from watchman.sources.reader import Reader
 from watchman.sources.roots import Roots
+from watchman.sources.scout import Scout
 from watchman.sources.tree import Tree
+from watchman.sources.vanguard import Vanguard
+from watchman.sources.watched import Watched
 
 CONTENT = pyinotify.IN_CLOSE_WRITE | pyinotify.IN_MOVED_TO | pyinotify.IN_CREATE
 CLOSE_WRITE = pyinotify.IN_CLOSE_WRITE
@@ -57,14 +61,14 @@ class Source:
         left: Callable[[str], None],
     ) -> None:
         self._kernel = Kernel()
-        self._tree = Tree(ignored, self._attach, self._detach, trouble, left)
+        self._ignored = ignored
+        self._watched = Watched(self._kernel, MASK)
+        self._tree = Tree(ignored, self._watched.attach, self._watched.detach, trouble, left)
         self._roots = Roots(watches, self._tree, self._queue, self.find)
-        self._nodes: dict[int, Node] = {}
         self._hints: Hints = {}
         # A new directory does not wait for the scan of a million old files.
         self._urgent, self._patient = Lane(self._tree), Lane(self._tree)
-        self._leaving: dict[Node, None] = {}
-        self._altered: dict[Node, None] = {}
+        self._aftermath = Aftermath(self._tree, self._watched, self._queue)
         self._roots_changed = False
         self.parsed = 0
         """Bytes of events that have become hints, to be compared with :meth:`mark`."""
@@ -81,6 +85,22 @@ class Source:
         """The watches' top directories."""
         return self._roots.all
 
+    def send_scout(self, known: Callable[[str], bool]) -> None:
+        """Have a second process go ahead of the first walk; to be called before any thread starts.
+
+        ``known(path)`` says whether anything was ever known in a directory.
+        """
+        if not any(root.watch.rec and not root.polled for root in self.roots):
+            return
+        scout = Scout.send(self._kernel, MASK, self._ignored)
+        if scout is not None:
+            self._tree.vanguard = Vanguard(scout, self._watched, known)
+
+    def _dismiss_scout(self) -> None:
+        vanguard, self._tree.vanguard = self._tree.vanguard, None
+        if vanguard is not None:
+            vanguard.dismiss()
+
     def start(self, reason: Callable[[Root], Reason]) -> None:
         """Read events from now on; queue the walk that has every directory watched."""
         self._reader.start()
@@ -91,6 +111,7 @@ class Source:
     def close(self) -> None:
         """Stop reading and give the inotify instance back."""
         self._reader.stop()
+        self._dismiss_scout()
         self._urgent.close()
         self._patient.close()
         self._roots.close()
@@ -150,12 +171,13 @@ class Source:
     @property
     def directories(self) -> int:
         """How many directories are watched."""
-        return len(self._nodes)
+        return len(self._watched.nodes)
 
     def listings(self) -> Iterator[Listing]:
         """Yield what is waiting to be listed; may be left at any time and asked for again."""
         while (listing := self._urgent.next() or self._patient.next()) is not None:
             yield listing
+        self._dismiss_scout()
 
     def mark(self) -> int:
         """Return what ``parsed`` will be when every event so far has become a hint."""
@@ -166,10 +188,7 @@ class Source:
         for chunk in self._reader.take(timeout, TAKEN):
             self._parse(chunk)
             self.parsed += len(chunk)
-        if self._leaving:
-            self._let_go()
-        if self._altered:
-            self._inspect_altered()
+        self._aftermath.settle()
         if self._roots_changed:
             self._roots_changed = False
             self.check_roots()
@@ -178,7 +197,7 @@ class Source:
 
     def _parse(self, chunk: bytes) -> None:
         unpack = _EVENT.unpack_from
-        nodes, hints, fsdecode = self._nodes, self._hints, os.fsdecode
+        nodes, hints, fsdecode = self._watched.nodes, self._hints, os.fsdecode
         offset, end = 0, len(chunk)
         while offset < end:
             wd, mask, _cookie, length = unpack(chunk, offset)
@@ -190,8 +209,7 @@ class Source:
                 continue
             node = nodes.get(wd)
             if node is None:
-                if wd == self._heartbeat:
-                    self.beaten = True
+                self._stray(wd)
                 continue
             key = (node, name)
             # A change of attributes says less than the event before it.
@@ -206,23 +224,29 @@ class Source:
             for root in self.roots:
                 self.rescan(root)
             return
-        node = self._nodes.get(wd)
+        node = self._watched.nodes.get(wd)
         if node is None:
+            self._stray(wd)
             return
         if mask & pyinotify.IN_IGNORED:
             # The kernel dropped the watch: deleted, unmounted, or we asked for it.
-            del self._nodes[wd]
-            if node.wd == wd:
-                node.wd = -1
+            self._watched.dropped(wd)
         if mask & _ROOT_LOST and node.parent is None:
             self._roots_changed = True
         elif not name:
             if mask & ATTRIB:
-                self._altered[node] = None
+                self._aftermath.altered[node] = None
         elif mask & (pyinotify.IN_CREATE | pyinotify.IN_MOVED_TO | ATTRIB):
             self._appeared(node, name, mask)
         elif mask & GONE:
             self._disappeared(node, name, mask)
+
+    def _stray(self, wd: int) -> None:
+        """An event came for the heartbeat, or for what a scout has not reported yet."""
+        if wd == self._heartbeat:
+            self.beaten = True
+        else:
+            self._watched.doubt(wd)
 
     def _appeared(self, node: Node, name: str, mask: int) -> None:
         """A directory was made, moved in or given other permissions."""
@@ -235,7 +259,7 @@ class Source:
             child = node.add(name)
         elif mask & ATTRIB and child.path not in self._tree.troubled:
             return
-        self._leaving.pop(child, None)
+        self._aftermath.leaving.pop(child, None)
         self._queue(child, Reason.NEW)
 
     def _disappeared(self, node: Node, name: str, mask: int) -> None:
@@ -244,51 +268,11 @@ class Source:
             return
         if mask & pyinotify.IN_DELETE:
             # Another directory that takes the name has nothing to do with what was known here.
-            self._leaving.pop(child, None)
+            self._aftermath.leaving.pop(child, None)
             self._tree.remove(child)
         else:
-            self._leaving[child] = None
-
-    def _let_go(self) -> None:
-        """Forget the directories that left and did not come back under another name."""
-        for child in self._leaving:
-            if child.is_left:
-                self._tree.detach(child)
-            elif child.is_there():
-                # Of two that are exchanged, the second leaves after the first has come to its
-                # place (renameat2(2)).
-                self._queue(child, Reason.NEW)
-            else:
-                self._tree.remove(child)
-        self._leaving.clear()
-
-    def _inspect_altered(self) -> None:
-        """Look at directories that were given other permissions, or other times."""
-        for node in self._altered:
-            if not node.is_left and self._tree.inspect(node) and self._tree.has_trouble(node.path):
-                self._queue(node, Reason.NEW)
-        self._altered.clear()
+            self._aftermath.leaving[child] = None
 
     def check_roots(self) -> None:
         """Walk again every root that is not the directory that was watched."""
         self._roots.check()
-
-    def _attach(self, node: Node, descriptor: int) -> None:
-        if node.root.polled:
-            return
-        wd = self._kernel.watch(descriptor, MASK)
-        if node.wd != wd:
-            self._detach(node)
-            before = self._nodes.get(wd)
-            if before is not None:
-                # The same directory under its old name: the new one holds from now on.
-                before.wd = -1
-            node.wd = wd
-            self._nodes[wd] = node
-
-    def _detach(self, node: Node) -> None:
-        if node.wd >= 0:
-            if self._nodes.get(node.wd) is node:
-                del self._nodes[node.wd]
-            self._kernel.forget(node.wd)
-            node.wd = -1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import os
 import stat
+from collections.abc import Iterator
 from typing import NamedTuple, cast
 
 from watchman.filesystem import open_directory, relative_to
@@ -63,6 +64,13 @@ class Node:
         """Whether the directory has left the tree, or one above it has."""
         return self.parent is not None and self.parent.child(self.name) is not self
 
+    def above(self) -> Iterator[Node]:
+        """Yield the directories that it is in, up to the root."""
+        node = self.parent
+        while node is not None:
+            yield node
+            node = node.parent
+
     def is_there(self) -> bool:
         """Say whether there is a directory at its place, this one or another."""
         assert self.parent is not None
@@ -74,6 +82,18 @@ class Node:
             return is_directory(self.name, above)
         finally:
             os.close(above)
+
+    def found_there(self) -> tuple[int, int] | None:
+        """Return the device and inode of the directory at its place; None if there is none."""
+        try:
+            descriptor = self.open()
+        except OSError:
+            return None
+        try:
+            status = os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
+        return status.st_dev, status.st_ino
 
     def add(self, name: str) -> Node:
         """Add the directory ``name`` to the tree."""
@@ -110,7 +130,8 @@ class Root(Node):
         """Return how many directories the watch covers, itself included."""
         pending: list[Node] = [self]
         for node in pending:
-            pending.extend((node.children or {}).values())
+            if node.children:
+                pending.extend(node.children.values())
         return len(pending)
 
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import errno
 import os
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 
 from watchman.filesystem import DIRECTORY_FLAGS, GONE_ERRNOS, is_too_long
 from watchman.sources.nodes import Listing, Node, Reason, is_directory
+from watchman.sources.vanguard import Vanguard
 
 LISTING = 1000
 """Names in one :class:`Listing` at the most."""
@@ -29,7 +31,7 @@ class _Level:
     def __init__(self, node: Node, descriptor: int) -> None:
         self.node = node
         self.descriptor = descriptor
-        self.pending: Iterator[Node] = iter(())
+        self.pending: deque[Node] = deque()
 
     def open(self) -> int:
         """Return the descriptor, of a directory opened again if it had to be closed."""
@@ -69,21 +71,30 @@ class Tree:
         """The directories that are not watched, or not as they should be, each with its errno."""
         self.vanished: list[str] = []
         """Paths of directories that left the tree since this list was last emptied."""
+        self.vanguard: Vanguard | None = None
+        """Goes ahead of the walks of a start, where there is one."""
 
     def walk(self, top: Node, reason: Reason) -> Generator[Listing, None, None]:
         """List ``top`` and all below it, depth first."""
         levels: list[_Level] = []
-        pending = iter([top])
+        # What is to be visited when the levels are through.
+        rest = pending = deque([top])
+        watch = top.root.watch
+        scouted = reason is Reason.START and watch.exclude is None and not top.root.polled
         try:
             while True:
-                node = next(pending, None)
-                if node is None:
+                vanguard = self.vanguard if scouted else None
+                idle = not (levels or pending)
+                if vanguard is not None and (idle or vanguard.is_due()):
+                    rest += vanguard.go([level.pending for level in levels], wait=idle)
+                if not pending:
                     if levels:
                         levels.pop().close()
-                    if not levels:
+                    elif not (rest or (vanguard is not None and vanguard.busy)):
                         return
-                    pending = levels[-1].pending
+                    pending = levels[-1].pending if levels else rest
                     continue
+                node = pending.popleft()
                 # What left meanwhile would be watched under a path that is not its own.
                 if node.is_left:
                     continue
@@ -99,9 +110,8 @@ class Tree:
                     node.root.reason = Reason.CATCH_UP
                 if len(levels) > KEPT_OPEN:
                     levels[-KEPT_OPEN - 1].close()
-                subdirectories: list[Node] = []
-                pending = level.pending = iter(subdirectories)
-                yield from self._visit(node, level.descriptor, reason, subdirectories)
+                pending = level.pending
+                yield from self._visit(node, level.descriptor, reason, pending)
         finally:
             for level in levels:
                 level.close()
@@ -155,7 +165,7 @@ class Tree:
             self._trouble(path, None)
 
     def _visit(
-        self, node: Node, descriptor: int, reason: Reason, subdirectories: list[Node]
+        self, node: Node, descriptor: int, reason: Reason, subdirectories: deque[Node]
     ) -> Iterator[Listing]:
         path = node.path
         listed = path.rstrip("/")

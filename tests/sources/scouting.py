@@ -1,0 +1,104 @@
+"""A source that is started with a scout, in a process without threads: run by ``test_scout``.
+
+Prints what it watches and what the kernel does, as JSON. ``deed`` is what happens meanwhile:
+``nothing``; ``kill`` or ``stop`` the scout, when it has been lent something; ``churn:SEED``, the
+tree changes at each turn; ``threads``, there is another thread at the start.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from watchman.model import Watch
+from watchman.sources import scout
+from watchman.sources.inotify import Source
+from watchman.sources.nodes import Reason
+
+
+def churn(root: Path, chance: random.Random, turn: int) -> None:
+    """Change the tree somewhere: make, rename, move or remove a directory."""
+    directories = [path for path, _, _ in os.walk(root)]
+    one, other = (Path(chance.choice(directories)) for _ in range(2))
+    new = other / f"new{turn}"
+    what = chance.randrange(4)
+    if what == 0:
+        (new / "inside").mkdir(parents=True)
+    elif one != root and what == 1:
+        shutil.rmtree(one)
+    elif one != root and what == 2:
+        one.rename(one.with_name(f"renamed{turn}"))
+    elif one != root and not other.is_relative_to(one):
+        one.rename(new)
+
+
+def kernels_inodes(descriptor: int) -> dict[int, int]:
+    """Return the inode of each watch, as the kernel tells them (proc(5), fdinfo)."""
+    text = Path(f"/proc/self/fdinfo/{descriptor}").read_text(encoding="ascii")
+    found = re.findall(r"^inotify wd:(\w+) ino:(\w+) ", text, re.MULTILINE)
+    return {int(wd, 16): int(inode, 16) for wd, inode in found}
+
+
+def main(root: str, deed: str, known: str) -> None:
+    """Walk, let things happen, and print."""
+    if deed == "threads":
+        threading.Thread(target=threading.Event().wait, daemon=True).start()
+    scout._PATIENCE = 0.2
+    watch = Watch(root, rec=True, auto_add=True)
+    source = Source(
+        [watch], lambda name, _: name.startswith(".ignored"), lambda *_: None, lambda _: None
+    )
+    source.send_scout(lambda path: path == known)
+    vanguard = source._tree.vanguard
+    sent = vanguard is not None
+    source.start(lambda _: Reason.START)
+    chance = random.Random(deed)
+    entries: set[str] = set()
+    visited: list[str] = []
+    turns = 0
+    while turns < 100 or source.scanning:
+        turns += 1
+        for listing in source.listings():
+            visited.append(listing.path)
+            entries |= {f"{listing.path}/{entry.name}" for entry in listing.entries}
+            if vanguard is not None and vanguard.busy and deed in {"kill", "stop"}:
+                os.kill(vanguard._scout._companion._pid, getattr(signal, f"SIG{deed.upper()}"))
+            if deed.startswith("churn") and turns < 100:
+                churn(Path(root), chance, turns)
+                break
+        source.wait(0)
+    # The last events of a churn may ask for another walk.
+    while source.wait(0.2) or source.scanning:
+        list(source.listings())
+    nodes = {wd: node.path for wd, node in source._watched.nodes.items()}
+    print(
+        json.dumps(
+            {
+                "sent": sent,
+                "visited": visited,
+                "entries": sorted(entries),
+                "watched": {path: wd for wd, path in nodes.items()},
+                "paths": len(nodes),
+                "inodes": kernels_inodes(source._kernel.descriptor),
+                "children": len(children()),
+            }
+        )
+    )
+    source.close()
+
+
+def children() -> list[str]:
+    """Return the processes that we are the parent of, zombies included."""
+    pid = os.getpid()
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

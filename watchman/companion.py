@@ -1,0 +1,115 @@
+"""A second process beside the daemon, for system calls that would take turns at one interpreter.
+
+It is forked while the daemon has no other thread, shares its descriptors, and answers questions,
+one after the other, by a function of ours. It holds no state, decides nothing that lasts, and ends
+with the daemon. Where there is none, or it is lost, the daemon does the same work itself.
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+import select
+import signal
+import socket
+import struct
+import threading
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+_LENGTH = struct.Struct("I")
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+
+
+class Companion:
+    """The daemon's end. Questions and answers are whatever ``marshal`` takes."""
+
+    def __init__(self, pid: int, connection: socket.socket) -> None:
+        self._pid = pid
+        self._connection = connection
+
+    @classmethod
+    def start(cls, answer: Callable[..., Any]) -> Companion | None:
+        """Fork a process that calls ``answer(*question)``.
+
+        None where it would not help, or where a fork would take locks along that others hold.
+        """
+        if len(os.sched_getaffinity(0)) < 2 or threading.active_count() > 1:
+            return None
+        ours, theirs = socket.socketpair()
+        try:
+            pid = os.fork()
+        except OSError:
+            ours.close()
+            theirs.close()
+            return None
+        if not pid:
+            _serve(theirs, ours, answer)
+        theirs.close()
+        return cls(pid, ours)
+
+    def ask(self, *question: Any) -> None:
+        """Send a question. Raises OSError where the process has gone."""
+        _send(self._connection, question)
+
+    def answered(self, timeout: float) -> bool:
+        """Say whether there is an answer, waiting up to ``timeout`` seconds for it."""
+        return bool(select.select([self._connection], [], [], timeout)[0])
+
+    def answer(self) -> Any:
+        """Return the answer to the first question that was not answered yet; waits for it.
+
+        Raises OSError where the process has gone.
+        """
+        answer = _receive(self._connection)
+        if answer is None:
+            raise ConnectionResetError
+        return answer
+
+    def end(self) -> None:
+        """End the process. One that hangs in the kernel ends when it wakes up; nobody waits."""
+        self._connection.close()
+        ended = os.pidfd_open(self._pid)
+        try:
+            signal.pidfd_send_signal(ended, signal.SIGKILL)
+            select.select([ended], [], [], 1.0)
+        finally:
+            os.close(ended)
+        os.waitpid(self._pid, os.WNOHANG)
+
+
+def _serve(
+    connection: socket.socket, parents: socket.socket, answer: Callable[..., Any]
+) -> NoReturn:
+    """Answer until the daemon has gone. Never returns into its code."""
+    try:
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+        parents.close()
+        while (question := _receive(connection)) is not None:
+            _send(connection, answer(*question))
+    finally:
+        os._exit(0)
+
+
+def _send(connection: socket.socket, value: Any) -> None:
+    data = marshal.dumps(value)
+    connection.sendall(_LENGTH.pack(len(data)) + data)
+
+
+def _receive(connection: socket.socket) -> Any:
+    """Return the next value; None at the end of the connection."""
+    length = _read(connection, _LENGTH.size)
+    data = _read(connection, _LENGTH.unpack(length)[0]) if length else b""
+    return marshal.loads(data) if data else None  # noqa: S302 — from a process of ours
+
+
+def _read(connection: socket.socket, size: int) -> bytes:
+    parts = []
+    while size:
+        part = connection.recv(min(size, 1 << 20))
+        if not part:
+            return b""
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)

@@ -177,23 +177,27 @@ class Program:
             pause(0.002)
 
     def memory_mb(self, field: str) -> float:
-        """Return ``VmRSS`` (now) or ``VmHWM`` (the peak) in MB."""
-        status = Path(f"/proc/{self.pid}/status").read_text(encoding="utf-8")
-        line = next(line for line in status.splitlines() if line.startswith(field + ":"))
-        return int(line.split()[1]) * 1024 / MEGABYTE
+        """Return ``VmRSS`` (now) or ``VmHWM`` (the peak) in MB, and what its own processes add.
+
+        They are forks of it: what they have in common with it (Pss tells) counts once.
+        """
+        kilobytes = _field(self.pid, "status", field)
+        for child in self._children():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                kilobytes += _field(child, "smaps_rollup", "Pss")
+        return kilobytes * 1024 / MEGABYTE
+
+    def _children(self) -> list[int]:
+        text = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text(encoding="ascii")
+        return [int(child) for child in text.split()]
 
     def threads(self) -> dict[int, float]:
         """Return how many seconds each thread, by its id, has run: the scheduler's ns clock."""
-        found = {}
-        for path in Path(f"/proc/{self.pid}/task").glob("*/schedstat"):
-            with contextlib.suppress(FileNotFoundError):
-                running, *_ = path.read_text(encoding="ascii").split()
-                found[int(path.parent.name)] = int(running) / 1e9
-        return found
+        return _threads(self.pid)
 
     def cpu_seconds(self) -> float:
-        """Return how many seconds its threads have run."""
-        return sum(self.threads().values())
+        """Return how many seconds its threads, and those of its own processes, have run."""
+        return sum(sum(_threads(pid).values()) for pid in (self.pid, *self._children()))
 
     def stop(self, seconds: float = 60.0) -> int:
         """Ask it to end and return its exit status; negative if it had to be killed."""
@@ -203,6 +207,21 @@ class Program:
                 self._process.popen.wait(seconds)
         self._process.stop()
         return int(self._process.popen.returncode)
+
+
+def _field(pid: int, name: str, field: str) -> int:
+    """Return a number out of a file of "Field: number kB" lines, proc(5)."""
+    lines = Path(f"/proc/{pid}/{name}").read_text(encoding="utf-8").splitlines()
+    return int(next(line for line in lines if line.startswith(field + ":")).split()[1])
+
+
+def _threads(pid: int) -> dict[int, float]:
+    found = {}
+    for path in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            running, *_ = path.read_text(encoding="ascii").split()
+            found[int(path.parent.name)] = int(running) / 1e9
+    return found
 
 
 def pause(seconds: float) -> None:

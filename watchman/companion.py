@@ -1,12 +1,13 @@
 """A second process beside the daemon, for system calls that would take turns at one interpreter.
 
-It is forked while the daemon has no other thread, shares its descriptors, and answers questions,
-one after the other, by a function of ours. It holds no state, decides nothing that lasts, and ends
-with the daemon. Where there is none, or it is lost, the daemon does the same work itself.
+It is forked while the daemon has no other thread, and answers questions, one after the other, by a
+function of ours. It holds no state, decides nothing that lasts, and ends with the daemon. Where there
+is none, or it is lost, the daemon does the same work itself.
 """
 
 from __future__ import annotations
 
+import contextlib
 import marshal
 import os
 import select
@@ -14,7 +15,7 @@ import signal
 import socket
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 _LENGTH = struct.Struct("I")
@@ -29,8 +30,8 @@ class Companion:
         self._connection = connection
 
     @classmethod
-    def start(cls, answer: Callable[..., Any]) -> Companion | None:
-        """Fork a process that calls ``answer(*question)``.
+    def start(cls, answer: Callable[..., Any], keep: Iterable[int] = ()) -> Companion | None:
+        """Fork a process that calls ``answer(*question)``, with the descriptors ``keep`` only.
 
         None where it would not help, or where a fork would take locks along that others hold.
         """
@@ -44,7 +45,7 @@ class Companion:
             theirs.close()
             return None
         if not pid:
-            _serve(theirs, ours, answer)
+            _serve(theirs, answer, keep)
         theirs.close()
         return cls(pid, ours)
 
@@ -78,18 +79,28 @@ class Companion:
         os.waitpid(self._pid, os.WNOHANG)
 
 
-def _serve(
-    connection: socket.socket, parents: socket.socket, answer: Callable[..., Any]
-) -> NoReturn:
+def _serve(connection: socket.socket, answer: Callable[..., Any], keep: Iterable[int]) -> NoReturn:
     """Answer until the daemon has gone. Never returns into its code."""
     try:
         for number in _SIGNALS:
             signal.signal(number, signal.SIG_IGN)
-        parents.close()
+        _let_go({connection.fileno(), *keep})
         while (question := _receive(connection)) is not None:
             _send(connection, answer(*question))
     finally:
         os._exit(0)
+
+
+def _let_go(keep: set[int]) -> None:
+    """Close what is the daemon's: somebody may wait for the end of a pipe, or for a lock."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for standard in range(3):
+        os.dup2(null, standard)
+    for descriptor in map(int, os.listdir("/proc/self/fd")):
+        if descriptor > 2 and descriptor not in keep:
+            # The list was read through one of them.
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
 
 
 def _send(connection: socket.socket, value: Any) -> None:

@@ -17,6 +17,7 @@ from watchman import config as configuration
 from watchman.errors import AlreadyRunning, WatchmanError
 from watchman.journal import Journal
 from watchman.model import Config, Publisher
+from watchman.mover import Hand
 from watchman.notify import Pipeline
 
 log = logging.getLogger("watchman.service")
@@ -117,12 +118,27 @@ class Service:
         log.info("Watching has been stopped")
 
     def _watch(self, config: Config, journal: Journal) -> None:
+        # Before there are threads; so a reload that brings the first MOVES has to do without.
+        hand = Hand.start() if config.moves else None
+        try:
+            self._pipelines(config, journal, hand)
+        finally:
+            if hand is not None:
+                hand.end()
+
+    def _pipelines(self, config: Config, journal: Journal, hand: Hand | None) -> None:
+        """Run one pipeline for each configuration."""
         resumed = False
         while not self._stopping:
             for warning in config.warnings:
                 log.warning("%s", warning)
             pipeline = self._pipeline = Pipeline(
-                config, journal, self._opener(config), resumed=resumed, ready=self._now_ready
+                config,
+                journal,
+                self._opener(config),
+                resumed=resumed,
+                ready=self._now_ready,
+                hand=hand,
             )
             # A signal may have come before there was a pipeline to tell.
             if self._interrupted:

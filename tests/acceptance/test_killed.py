@@ -95,10 +95,14 @@ def test_5000_uploads_and_three_kills(
 
 
 def unread_bytes(port: int) -> int:
-    """Return how many bytes wait for the server on a port of 127.0.0.1 (proc(5), net/tcp)."""
+    """Return how many bytes wait for the server on a port of 127.0.0.1 (proc(5), net/tcp).
+
+    Only on established connections (01): the end of one that was closed counts as a byte.
+    """
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     local = f"0100007F:{port:04X}"
-    return sum(int(row[4].partition(":")[2], 16) for row in rows if row[1] == local)
+    established = [row for row in rows if row[1] == local and row[3] == "01"]
+    return sum(int(row[4].partition(":")[2], 16) for row in established)
 
 
 def test_a_task_that_was_taken_and_not_noted_is_sent_again_under_its_id(
@@ -126,3 +130,21 @@ def test_a_task_that_was_taken_and_not_noted_is_sent_again_under_its_id(
     names = ["first.nc", "second.nc", "second.nc"]
     assert [task.path for task in tasks] == [str(storage / name) for name in names]
     assert tasks[1] == tasks[2]
+
+
+def children(pid: int) -> list[int]:
+    """Return the processes that a process has started and not waited for."""
+    text = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
+    return [int(child) for child in text.split()]
+
+
+@pytest.mark.parametrize("end", ["kill", "stop"])
+def test_the_second_process_ends_with_the_daemon(
+    end: str, upload: Path, storage: Path, daemon: Callable[..., Daemon], on_redis: Bench
+) -> None:
+    config = CONFIG.format(url=on_redis.url, upload=str(upload), storage=str(storage))
+    with daemon(config) as notify:
+        assert notify.process is not None
+        (hand,) = children(notify.process.popen.pid)
+        getattr(notify, end)()
+        wait_until(lambda: not Path(f"/proc/{hand}").exists(), what="the hand to end")

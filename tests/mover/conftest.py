@@ -2,13 +2,17 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
+import threading
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.mover.rig import Rig
+from watchman.mover import Hand
 
 SHARED_MEMORY = "/dev/shm"
 
@@ -25,10 +29,26 @@ def other_device(tmp_path: Path) -> Iterator[Path]:
     shutil.rmtree(directory)
 
 
-def make_rig(inbox: Path, root: Path) -> Rig:
+def make_rig(inbox: Path, root: Path, hand: Hand | None = None) -> Rig:
     inbox.mkdir()
     root.mkdir()
-    return Rig(inbox, root)
+    return Rig(inbox, root, hand)
+
+
+@pytest.fixture
+def helping(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hand]:
+    """A hand that takes every batch, however small."""
+    signal.signal(signal.SIGIO, signal.SIG_IGN)
+    # Threads that earlier tests have left behind hold no lock that the hand needs.
+    monkeypatch.setattr(threading, "active_count", lambda: 1)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr("watchman.mover.hand.FEW", 1)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
+        hand = Hand.start()
+    assert hand is not None
+    yield hand
+    hand.end()
 
 
 @pytest.fixture
@@ -38,13 +58,26 @@ def rig(tmp_path: Path) -> Rig:
 
 
 @pytest.fixture
+def helped(tmp_path: Path, helping: Hand) -> Rig:
+    """The same, with a hand."""
+    return make_rig(tmp_path / "in", tmp_path / "out", helping)
+
+
+@pytest.fixture
 def far(tmp_path: Path, other_device: Path) -> Rig:
     """Source and destination on two file systems."""
     return make_rig(other_device / "in", tmp_path / "out")
 
 
-@pytest.fixture(params=["near", "far"])
+@pytest.fixture(params=["rig", "helped", "far"])
 def any_rig(request: pytest.FixtureRequest) -> Rig:
-    """Either: what must hold for renames and for copies."""
-    rig: Rig = request.getfixturevalue("rig" if request.param == "near" else "far")
+    """Each: what must hold for renames and for copies."""
+    rig: Rig = request.getfixturevalue(request.param)
+    return rig
+
+
+@pytest.fixture(params=["rig", "far"])
+def own_rig(request: pytest.FixtureRequest) -> Rig:
+    """The same without a hand, for what is patched in this process."""
+    rig: Rig = request.getfixturevalue(request.param)
     return rig

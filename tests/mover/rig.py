@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.waiting import wait_until
 from watchman.filesystem import version_of
 from watchman.model import Delivery, Route, State, Version
-from watchman.mover import Mover, MoveStatus
+from watchman.mover import Hand, Mover, MoveStatus
 
 ROUTE = Route("broker", "tasks.handle")
 
@@ -60,7 +60,8 @@ class MemoryLedger:
 class Rig:
     """``inbox`` is the watch and the MOVES source, ``root`` the destination root."""
 
-    def __init__(self, inbox: Path, root: Path) -> None:
+    def __init__(self, inbox: Path, root: Path, hand: Hand | None = None) -> None:
+        self.hand = hand
         signal.signal(signal.SIGIO, signal.SIG_IGN)
         self.inbox = inbox
         self.root = root
@@ -82,6 +83,7 @@ class Rig:
             self.moved.extend,
             self.changed.extend,
             copies=copies,
+            hand=self.hand,
         )
         return self.mover
 

@@ -16,6 +16,7 @@ from tests.mover.rig import MemoryLedger, Rig
 from tests.waiting import wait_until
 from watchman.model import State
 from watchman.mover import syscalls, trouble
+from watchman.mover.lane import BATCH, MOST_IN_HAND
 from watchman.mover.trouble import Troubles
 
 
@@ -85,12 +86,12 @@ def test_another_root_is_not_held_up(rig: Rig, tmp_path: Path) -> None:
 
 def test_a_stuck_backlog_is_not_read_again_and_again(rig: Rig) -> None:
     rig.root.rmdir()
-    for number in range(4000):
+    for number in range(6000):
         rig.put(f"{number}", b"")
     with rig.running():
         trouble_of = rig.mover._lanes[0].troubles.active
         wait_until(lambda: trouble_of.get("") and trouble_of[""].delay >= 0.2, what="attempts")
-        assert rig.status().waiting <= 1000
+        assert rig.status().waiting <= MOST_IN_HAND + BATCH
         pages = len(rig.ledger.pages)
         for _ in range(20):
             rig.mover.wake()
@@ -98,8 +99,8 @@ def test_a_stuck_backlog_is_not_read_again_and_again(rig: Rig) -> None:
         wait_until(lambda: trouble_of[""].retry_at > retry, what="one more attempt")
         assert len(rig.ledger.pages) - pages <= 25
         rig.root.mkdir()
-        wait_until(lambda: len(rig.moved) == 4000, 20, what="the backlog to be moved")
-    assert len(rig.files()) == 4000
+        wait_until(lambda: len(rig.moved) == 6000, 20, what="the backlog to be moved")
+    assert len(rig.files()) == 6000
 
 
 def test_a_full_destination(tmp_path: Path, small: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -193,7 +194,7 @@ def test_a_destination_without_permission(rig: Rig) -> None:
         rig.wait(seq, State.READY)
 
 
-def test_a_failing_fsync_notes_nothing(any_rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_fsync_notes_nothing(own_rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     real = syscalls.sync_directory
     broken = True
 
@@ -203,14 +204,14 @@ def test_a_failing_fsync_notes_nothing(any_rig: Rig, monkeypatch: pytest.MonkeyP
         real(descriptor)
 
     monkeypatch.setattr("watchman.mover.folders.sync_directory", failing)
-    seq = any_rig.put("f")
-    with any_rig.running():
-        wait_until(lambda: any_rig.status().stuck_since_ns, what="the failure")
-        assert any_rig.state(seq) is State.MOVING
-        assert any_rig.moved == []
+    seq = own_rig.put("f")
+    with own_rig.running():
+        wait_until(lambda: own_rig.status().stuck_since_ns, what="the failure")
+        assert own_rig.state(seq) is State.MOVING
+        assert own_rig.moved == []
         broken = False
-        any_rig.wait(seq, State.READY)
-    assert any_rig.files() == {"f": b"content"}
+        own_rig.wait(seq, State.READY)
+    assert own_rig.files() == {"f": b"content"}
 
 
 def test_a_missing_watch_is_not_taken_for_vanished_files(rig: Rig) -> None:

@@ -18,8 +18,9 @@ the note                                    nothing: the row is READY, MOVED, VA
 The way to another file system, and its table, is in :mod:`watchman.mover.transfer`.
 """
 
+from watchman.mover.hand import Hand
 from watchman.mover.ledger import Ledger
 from watchman.mover.names import OWN
 from watchman.mover.worker import CopyStatus, Mover, MoveStatus
 
-__all__ = ["OWN", "CopyStatus", "Ledger", "MoveStatus", "Mover"]
+__all__ = ["OWN", "CopyStatus", "Hand", "Ledger", "MoveStatus", "Mover"]

@@ -26,9 +26,13 @@ class Batch:
         self.moved: list[Delivery] = []
         self.copied: list[Delivery] = []
         self.ended: list[tuple[Delivery, State, str]] = []
+        self.failure: OSError | None = None
+        """Why what the hand has moved could not be made durable."""
 
     def make_durable(self) -> None:
         """Keep the order of transfer's table: sources, traces of copies, destinations."""
+        if self.failure is not None:
+            raise self.failure
         for row in self.copied:
             self.folders.source(os.path.dirname(row.source))
             self.folders.target(os.path.dirname(row.final), None)

@@ -53,6 +53,11 @@ class Folders:
         self._targets.clear()
 
     @property
+    def way(self) -> tuple[str, str]:
+        """The MOVES entry: source directory and destination root."""
+        return self._moves, self._root
+
+    @property
     def full(self) -> bool:
         """Say whether the batch must end because of its number of directories."""
         return len(self._sources) >= MOST or len(self._targets) >= MOST

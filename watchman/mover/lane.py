@@ -7,6 +7,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Collection, Iterable
+from itertools import compress
+from operator import not_
 
 from watchman.filesystem import Look
 from watchman.model import Delivery, State
@@ -33,10 +35,10 @@ from watchman.turns import turn
 
 log = logging.getLogger("watchman.mover")
 
-BATCH = 500
+BATCH = 1000
 """Rows that share one fsync of each directory and one commit."""
-MOST_IN_HAND = 1000
-"""Rows that a lane keeps in memory; the others stay in the journal until there is room."""
+MOST_IN_HAND = 2000
+"""Rows in memory from which on a lane takes no more page of them; they stay in the journal."""
 
 
 class Lane:
@@ -62,14 +64,16 @@ class Lane:
         self._results: deque[CopyResult] = deque()
         self._parked = Parking()  # changed by the lane's thread only
         self._in_hand: set[int] = set()
+        self._kept: Batch | None = None
+        """What the hand has moved, and is noted while it moves the next batch."""
         self._nudged = False
         self._thread: threading.Thread | None = None
 
-    def room(self) -> int:
-        """Return how many more rows the lane takes."""
+    def has_room(self) -> bool:
+        """Say whether the lane takes another page of rows."""
         with self._ready:
             working = len(self._in_hand) - len(self._parked)
-            return max(0, min(MOST_IN_HAND - working, self._parked.room()))
+            return working < MOST_IN_HAND and self._parked.room() > 0
 
     def accept(self, rows: Iterable[Delivery]) -> None:
         """Take rows; those in hand already are not taken twice."""
@@ -110,6 +114,7 @@ class Lane:
         try:
             while self._wait():
                 self._round()
+            self._finish_kept()
         except Exception as error:  # noqa: BLE001 — the service ends the process
             self._host.died(error)
 
@@ -145,9 +150,17 @@ class Lane:
             batch = Batch(folders)
             for result in results:
                 self._take_result(result, batch)
+            hand = self._host.hand if not (again or self.troubles.active) else None
+            lent = hand is not None and hand.ask(rows, folders)
+            self._finish_kept()
+            if lent:
+                rows = self._take_back(rows, batch)
             with turn():
                 left = self._work([*again, *rows], batch)
-            self._finish(batch)
+            if lent and self._inbox and not (rows or results):
+                self._kept = batch
+            else:
+                self._finish(batch)
         with self._ready:
             self._inbox.extendleft(reversed(left))
         self._tell_room()
@@ -173,8 +186,24 @@ class Lane:
         with self._ready:
             self._in_hand.difference_update(seqs)
             self._parked.forget(seqs)
-            for seq in seqs:
-                self._scribe.forget(seq)
+            self._scribe.forget(seqs)
+
+    def _finish_kept(self) -> None:
+        """Finish the batch before this one, now that the hand has another."""
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            self._finish(kept)
+
+    def _take_back(self, rows: list[Delivery], batch: Batch) -> list[Delivery]:
+        """Wait for the hand; return the rows that it has not moved."""
+        assert self._host.hand is not None
+        renamed = self._host.hand.answer()
+        if renamed is None:
+            return rows
+        batch.failure = renamed.error
+        batch.moved += compress(rows, renamed.moved)
+        self._scribe.say_all_with_batch(batch.moved)
+        return list(compress(rows, map(not_, renamed.moved)))
 
     def _work(self, rows: list[Delivery], batch: Batch) -> list[Delivery]:
         """Move rows until all are done or the batch must end; return those that are left."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple, Protocol
 
 from watchman.logs import info_all
 from watchman.model import Delivery, State
+from watchman.mover.hand import Hand
 from watchman.text import printable
 
 log = logging.getLogger("watchman.notify")
@@ -47,6 +48,8 @@ class Host(NamedTuple):
     """Called with rows that will not be moved, after that has been noted."""
     has_room: Callable[[], None]
     """Called when a lane has worked off rows."""
+    hand: Hand | None = None
+    """A second process that renames, where there is one."""
 
 
 def _way(row: Delivery) -> str:
@@ -87,12 +90,20 @@ class Scribe:
             self._said[row.seq] = row.final
             self._lines.append(_way(row))
 
+    def say_all_with_batch(self, rows: Sequence[Delivery]) -> None:
+        """The same for rows that were moved in one go."""
+        if self._said:
+            rows = [row for row in rows if self._said.get(row.seq) != row.final]
+        self._lines += map(_way, rows)
+
     def say_batch(self) -> None:
         """Write the lines of a batch, before anybody else speaks of its files."""
         info_all(log, "Moving %s", self._lines)
         self._lines.clear()
 
-    def forget(self, seq: int) -> None:
-        """Forget a row that is done with."""
-        self._said.pop(seq, None)
-        self._unsynced.discard(seq)
+    def forget(self, seqs: Collection[int]) -> None:
+        """Forget rows that are done with."""
+        self._unsynced.difference_update(seqs)
+        if self._said:
+            for seq in seqs:
+                self._said.pop(seq, None)

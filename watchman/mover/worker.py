@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from watchman.errors import JournalError
 from watchman.model import Delivery, State
+from watchman.mover.hand import Hand
 from watchman.mover.lane import BATCH, Lane
 from watchman.mover.ledger import Host, Ledger
 from watchman.mover.trouble import WHOLE
@@ -88,6 +89,7 @@ class Mover:
         *,
         on_ended: Callable[[list[tuple[Delivery, State]]], None] = _nothing,
         copies: int = 4,
+        hand: Hand | None = None,
     ) -> None:
         """``roots`` are the MOVES: (source directory, destination root)."""
         self.error: BaseException | None = None
@@ -113,6 +115,7 @@ class Mover:
             self._is_inherited,
             on_ended,
             self._rouse,
+            hand,
         )
         longest_first = sorted(roots, key=lambda entry: len(entry[0]), reverse=True)
         self._lanes = [Lane(source, root, host) for source, root in longest_first]
@@ -187,10 +190,22 @@ class Mover:
         """Hand out everything there is, page by page, a page of each lane's arrears between."""
         more = True
         while more and not self._stop.is_set():
-            more = self._next_page()
             for lane in self._lanes:
-                if lane.behind is not None and lane.room():
+                if lane.behind is None and not lane.has_room():
+                    lane.behind = self._cursor
+            more = self._may_read_on() and self._next_page()
+            for lane in self._lanes:
+                if lane.behind is not None and lane.has_room():
                     more = self._catch_up(lane) or more
+
+    def _may_read_on(self) -> bool:
+        """Say whether to read further; what no lane can take would be read again as arrears.
+
+        A lane that is stuck is no judge of that, and the first reading goes to its end at once.
+        """
+        return self._inherited_until is None or any(
+            lane.behind is None or WHOLE in lane.troubles.active for lane in self._lanes
+        )
 
     def _is_inherited(self, seq: int) -> bool:
         return self._inherited_until is None or seq <= self._inherited_until
@@ -204,39 +219,32 @@ class Mover:
                 self._refuse(row)
             else:
                 shares.setdefault(index, []).append(row)
-        before = self._cursor
         if rows:
             self._cursor = rows[-1].seq
         for index, share in shares.items():
-            self._hand_over(self._lanes[index], share, before)
+            lane = self._lanes[index]
+            # In order: the rows of one that is behind have their turn with its arrears.
+            if lane.behind is None:
+                lane.accept(share)
         if len(rows) < BATCH and self._inherited_until is None:
             self._inherited_until = self._cursor  # the end of the first reading
         return len(rows) == BATCH
 
-    def _hand_over(self, lane: Lane, share: list[Delivery], before: int) -> None:
-        if lane.behind is not None:
-            return  # in order: this row's turn comes with the arrears
-        room = lane.room()
-        if room < len(share):
-            lane.behind = share[room - 1].seq if room else before
-        if room:
-            lane.accept(share[:room])
-
     def _catch_up(self, lane: Lane) -> bool:
-        """Hand one page of arrears to a lane; say whether there may be another."""
-        # Rows behind the cursor only: the others have not been handed out to anybody yet.
-        page = self._ledger.page_moving(lane.behind or 0, BATCH)
+        """Hand one page of arrears to a lane that has room; say whether there may be another."""
+        assert lane.behind is not None
+        if lane.behind >= self._cursor:
+            lane.behind = None
+            return True
+        page = self._ledger.page_moving(lane.behind, BATCH)
+        # Those behind the cursor have not been handed out to anybody yet.
         rows = [row for row in page if row.seq <= self._cursor]
         if not rows:
             lane.behind = None
-            return False
-        room = lane.room()
-        if not room:
-            return False
-        share = [row for row in rows if self._is_for(row, lane)]
-        lane.behind = rows[-1].seq if room >= len(share) else share[room - 1].seq
-        lane.accept(share[:room])
-        return lane.room() > 0
+            return True
+        lane.behind = rows[-1].seq
+        lane.accept(row for row in rows if self._is_for(row, lane))
+        return True
 
     def _is_for(self, row: Delivery, lane: Lane) -> bool:
         index = self._lane_of(row)

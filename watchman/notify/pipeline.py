@@ -18,7 +18,7 @@ from watchman.errors import JournalError, WatchmanError
 from watchman.journal import Journal
 from watchman.model import Config, Delivery, Publisher, State, Watch
 from watchman.mounts import is_polled
-from watchman.mover import OWN, Mover
+from watchman.mover import OWN, Hand, Mover
 from watchman.notify.catchup import CLOCK_GRAIN_NS, CatchUp
 from watchman.notify.directories import DirectoryWatcher
 from watchman.notify.health import Health
@@ -53,6 +53,7 @@ class Pipeline:
         *,
         resumed: bool = False,
         ready: Callable[[], None] = lambda: None,
+        hand: Hand | None = None,
     ) -> None:
         self.config = config
         self.journal = journal
@@ -93,6 +94,7 @@ class Pipeline:
             self._moved,
             self._look_again,
             on_ended=self._not_moved,
+            hand=hand,
         )
         self.senders = {
             name: Sender(

@@ -65,7 +65,8 @@ class Scout:
         ``ignored(name, directory)`` says what is not to be entered.
         """
         companion = Companion.start(
-            lambda root, above, names: _Survey(kernel, mask, ignored).make(root, above, names)
+            lambda root, above, names: _Survey(kernel, mask, ignored).make(root, above, names),
+            keep=[kernel.descriptor],
         )
         return None if companion is None else cls(companion)
 

@@ -1,8 +1,8 @@
 """A second process beside the daemon, for system calls that would take turns at one interpreter.
 
 It is forked while the daemon has no other thread, and answers questions, one after the other, by a
-function of ours. It holds no state, decides nothing that lasts, and ends with the daemon. Where there
-is none, or it is lost, the daemon does the same work itself.
+function of ours. It holds no state, decides nothing that lasts, and ends with the daemon. Where
+there is none, or it is lost, the daemon does the same work itself.
 """
 
 from __future__ import annotations

@@ -197,7 +197,11 @@ class Program:
 
     def cpu_seconds(self) -> float:
         """Return how many seconds its threads, and those of its own processes, have run."""
-        return sum(sum(_threads(pid).values()) for pid in (self.pid, *self._children()))
+        running = sum(sum(_threads(pid).values()) for pid in (self.pid, *self._children()))
+        # Behind the name, which may hold blanks: cutime and cstime, of those that have ended.
+        stat = Path(f"/proc/{self.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2]
+        ended = sum(map(int, stat.split()[13:15]))
+        return running + ended / os.sysconf("SC_CLK_TCK")
 
     def stop(self, seconds: float = 60.0) -> int:
         """Ask it to end and return its exit status; negative if it had to be killed."""

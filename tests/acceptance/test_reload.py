@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance import writer
-from tests.acceptance.daemon import NOTIFIED, Daemon
+from tests.acceptance.daemon import NOTIFIED, SENDING, Daemon
 from tests.acceptance.workers import queued
 from tests.waiting import wait_until
 
@@ -115,6 +115,8 @@ def test_the_end_in_the_middle_of_a_burst(
     with daemon(text) as notify:
         with uploading(upload, count):
             notify.wait_for(NOTIFIED, 500)
+            # Whoever sends finishes what is in hand.
+            notify.wait_for(SENDING)
             notify.stop(number)
             sent = queued(redis_url)
             assert 0 < len(sent) < count

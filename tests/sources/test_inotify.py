@@ -282,7 +282,7 @@ def test_a_deep_tree_takes_few_descriptors(root: Path, state: Path) -> None:
 def test_the_reader_hands_out_bounded_pieces(tmp_path: Path) -> None:
     """Hints take several times the memory of their events, so they are made piece by piece."""
     reader = Reader(-1)
-    reader._chunks.extend([b"x" * 400] * 10)
+    reader._chunks.extend([(b"x" * 400, 0)] * 10)
     reader._held = 4000
     assert len(reader.take(0, 1000)) == 3
     assert reader._held == 2800
@@ -290,6 +290,24 @@ def test_the_reader_hands_out_bounded_pieces(tmp_path: Path) -> None:
     assert reader._held == 0
     os.close(reader._stop_read)
     os.close(reader._stop_write)
+
+
+def test_what_waits_long_is_packed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("watchman.sources.reader.PLAIN", 10_000)
+    source, sink = os.pipe()
+    reader = Reader(source, packs=True)
+    sent = [b"%05d" % n * 1000 for n in range(20)]
+    for part in sent:
+        os.write(sink, part)
+        assert reader._read() == 5000
+    assert reader.mark() == 100_000
+    assert reader._held < 20_000
+    assert reader.take(0, 7500) == sent[:2]
+    assert reader.take(0, 22_500) == sent[2:7]
+    assert reader.take(0) == sent[7:]
+    assert reader._held == 0
+    for descriptor in (source, sink, reader._stop_read, reader._stop_write):
+        os.close(descriptor)
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ class Source:
         self._heartbeat = -1
         self.beaten = False
         """Set when the file of :meth:`listen` was touched."""
-        self._reader = Reader(self._kernel.descriptor)
+        self._reader = Reader(self._kernel.descriptor, packs=True)
 
     @property
     def roots(self) -> list[Root]:

@@ -27,6 +27,8 @@ class Companion:
 
     def __init__(self, pid: int, connection: socket.socket) -> None:
         self._pid = pid
+        # Never signalled by number: where SIGCHLD is ignored, the kernel may give it to another.
+        self._process = os.pidfd_open(pid)
         self._connection = connection
 
     @classmethod
@@ -70,13 +72,12 @@ class Companion:
     def end(self) -> None:
         """End the process. One that hangs in the kernel ends when it wakes up; nobody waits."""
         self._connection.close()
-        ended = os.pidfd_open(self._pid)
-        try:
-            signal.pidfd_send_signal(ended, signal.SIGKILL)
-            select.select([ended], [], [], 1.0)
-        finally:
-            os.close(ended)
-        os.waitpid(self._pid, os.WNOHANG)
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._process, signal.SIGKILL)
+        select.select([self._process], [], [], 1.0)
+        os.close(self._process)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self._pid, os.WNOHANG)
 
 
 def _serve(connection: socket.socket, answer: Callable[..., Any], keep: Iterable[int]) -> NoReturn:

@@ -2,7 +2,8 @@
 
 Prints what it watches and what the kernel does, as JSON. ``deed`` is what happens meanwhile:
 ``nothing``; ``kill`` or ``stop`` the scout, when it has been lent something; ``churn:SEED``, the
-tree changes at each turn; ``threads``, there is another thread at the start.
+tree changes at each turn; ``threads``, there is another thread at the start; ``reaped``,
+the kernel waits for children.
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ def kernels_inodes(descriptor: int) -> dict[int, int]:
 
 def main(root: str, deed: str, known: str) -> None:
     """Walk, let things happen, and print."""
+    if deed == "reaped":
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # as some programs start others
     if deed == "threads":
         threading.Thread(target=threading.Event().wait, daemon=True).start()
     scout._PATIENCE = 0.2

@@ -86,7 +86,7 @@ def test_a_directory_in_which_something_was_known_is_visited(tree: Path) -> None
     check_watched(tree, found)
 
 
-@pytest.mark.parametrize("deed", ["kill", "stop"])
+@pytest.mark.parametrize("deed", ["kill", "stop", "reaped"])
 def test_a_scout_that_is_lost(tree: Path, deed: str) -> None:
     found = scouting(tree, deed)
     assert found["sent"]

@@ -30,7 +30,7 @@ class Watched:
             before = self.nodes.get(wd)
             if before is not None:
                 # The same directory under two names: which of them is the old one, events tell,
-                # or a look (Source.wait).
+                # or a look (sources/aftermath.py).
                 before.wd = -1
                 self.contests.append((before, node))
             node.wd = wd

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +180,38 @@ def test_a_failed_write_leaves_the_old_one(tmp_path: Path) -> None:
         status.write(str(tmp_path), snapshot(overflows=object()))
     assert [path.name for path in tmp_path.iterdir()] == ["status.json"]
     assert status.read(str(tmp_path)) == snapshot()
+
+
+def fill_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have no new file made from now on."""
+
+    def mkstemp(**_: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "mkstemp", mkstemp)
+
+
+def test_a_full_disk_has_room_for_the_last_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status.write(str(tmp_path), snapshot())
+    fill_disk(monkeypatch)
+    longer = snapshot(troubles=[{"subject": "x", "message": "y" * 200, "since_ns": 1}])
+    for word in (longer, snapshot(troubles=[]), longer):
+        status.write(str(tmp_path), word)
+        assert status.read(str(tmp_path)) == word
+    assert [path.name for path in tmp_path.iterdir()] == ["status.json"]
+
+
+def test_a_full_disk_tears_no_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill_disk(monkeypatch)
+    with pytest.raises(OSError, match="No space"):
+        status.write(str(tmp_path), snapshot())
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "status.json").write_text("{}")
+    with pytest.raises(OSError, match="No space"):
+        status.write(str(tmp_path), snapshot(troubles=["x" * 5000]))
+    assert (tmp_path / "status.json").read_text() == "{}"
 
 
 def test_one_that_may_not_be_read(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def wait_until(
-    observe: Callable[[], T], timeout: float = 10.0, what: str = "", interval: float = 0.01
+    observe: Callable[[], T | None], timeout: float = 10.0, what: str = "", interval: float = 0.01
 ) -> T:
     """Return the first truthy value of ``observe()``; fail after ``timeout`` seconds.
 

@@ -18,6 +18,7 @@ from tests.waiting import wait_until
 from watchman.errors import JournalError
 from watchman.journal import Journal, NewDelivery, patience
 from watchman.model import Route, State, Version
+from watchman.status.snapshot import Snapshot, read
 
 CONFIG = """\
 STATE_DIR = {state!r}
@@ -54,6 +55,22 @@ def fill(path: Path) -> None:
                 file.write(b"x" * size)
             except OSError:
                 size //= 2
+
+
+def snapshot(state: Path) -> Snapshot:
+    """The running watchman's word for ``notify status``, as soon as there is one."""
+    return wait_until(lambda: read(str(state)), 20, "a snapshot")
+
+
+def troubled(state: Path) -> Snapshot:
+    """The same, as soon as it says that the disk of the journal is full."""
+
+    def said() -> Snapshot | None:
+        found = snapshot(state)
+        troubles = {trouble["subject"]: trouble["message"] for trouble in found["troubles"]}
+        return found if "free space there" in troubles.get(f"{state}/journal.db", "") else None
+
+    return wait_until(said, 20, "status says it")
 
 
 class Site:
@@ -105,8 +122,11 @@ def test_a_full_disk_stops_nothing_for_good(
     # It still runs, and so do the uploads.
     site.upload("later", 100)
     assert running.status is None
+    beat = troubled(small)["beat_ns"]
+    wait_until(lambda: troubled(small)["beat_ns"] > beat, 20, "it does not count as hung")
     (small / "filler").unlink()
     wait_until(lambda: AGAIN in running.output, 20, "its end is said")
+    wait_until(lambda: not snapshot(small)["troubles"], 20, "status knows it")
     site.check()
     running.stop()
     assert running.output.count(AGAIN) == running.output.count(FULL) == 1
@@ -187,12 +207,12 @@ def test_every_way_to_write_waits_for_another_process(
         other.execute("BEGIN IMMEDIATE")
         thread = threading.Thread(target=write)
         thread.start()
-        wait_until(lambda: journal.trouble, 5, "it waits")
-        assert "another process is writing" in journal.trouble
+        wait_until(lambda: journal.patience.trouble, 5, "it waits")
+        assert "another process is writing" in journal.patience.trouble
         other.execute("ROLLBACK")
         thread.join(10)
         assert not thread.is_alive()
-        assert not journal.trouble
+        assert not journal.patience.trouble
     other.close()
     assert [d.final for d in journal.page_moving(0, 9)] == ["/store/other"]
     assert [d.source for d in journal.page_ready("b", 0, 9)] == ["/up/3", "/up/4"]
@@ -205,7 +225,7 @@ def test_giving_up_records_nothing(tmp_path: Path) -> None:
     journal._database._writer.execute("PRAGMA busy_timeout = 1")
     other = sqlite3.connect(journal.path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    journal.give_up_when(lambda: True)
+    journal.patience.give_up = lambda: True
     with pytest.raises(JournalError, match="found again at the next start"):
         journal.record([new(1)])
     other.execute("ROLLBACK")

@@ -30,23 +30,30 @@ _REMEDIES = {
 
 
 class Patience:
-    """Decides about errors of one database, with its lock held. As a context: one transaction."""
+    """Decides about errors of one database, with its lock held. As a context: one transaction.
+
+    Whoever waits gets a JournalError once :attr:`give_up` says so; nothing of what it was writing
+    is recorded then. Everybody else who writes waits for it.
+    """
 
     def __init__(self, path: str) -> None:
         self._path = path
         self._delay = 0.0
-        self._since = 0.0
         self.give_up: Callable[[], bool] = lambda: False
-        """Asked while waiting; may be set at any time."""
+        """Asked while waiting: whether to stop it. May be set at any time."""
+        self.on_wait: Callable[[], None] = lambda: None
+        """Called every few seconds while waiting; must not write to the database."""
         self.trouble = ""
         """Why nothing can be written at the moment; empty while it can."""
+        self.since_ns = 0
+        """Since when, if there is trouble."""
 
     def __enter__(self) -> None:
         self._delay = 0.0
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self.trouble and kind is None:
-            seconds = time.monotonic() - self._since
+            seconds = (time.time_ns() - self.since_ns) / 1e9
             log.warning("The journal %s can be written again after %.0f s", self._path, seconds)
             self.trouble = ""
 
@@ -59,7 +66,7 @@ class Patience:
         if code not in _REMEDIES:
             raise error
         if not self.trouble:
-            self._since = time.monotonic()
+            self.since_ns = time.time_ns()
             self.trouble = f"{error}; {_REMEDIES[code]}"
             log.error(
                 "The journal %s cannot be written: %s. Nothing is lost: new files wait where "
@@ -68,6 +75,7 @@ class Patience:
                 self.trouble,
             )
         self._delay = min(self._delay * 2 or FIRST_DELAY, LONGEST_DELAY)
+        self.on_wait()
         self._sleep(error)
 
     def _sleep(self, error: sqlite3.OperationalError) -> None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from watchman.journal.damage import EVERY_WATCH
 from watchman.journal.database import Database
 from watchman.journal.known import KnownVersions
+from watchman.journal.patience import Patience
 from watchman.journal.routes import Routes
 from watchman.model import Delivery, Route, State, Version
 from watchman.turns import turn
@@ -64,16 +65,9 @@ class Journal:
         return self._database.path
 
     @property
-    def trouble(self) -> str:
-        """Why nothing can be written at the moment; empty while it can."""
-        return self._database.patience.trouble
-
-    def give_up_when(self, stopping: Callable[[], bool]) -> None:
-        """Have ``stopping`` asked while the disk is full or fails; until it says yes, we wait.
-
-        Whoever waits then gets a JournalError, and nothing of what it was writing is recorded.
-        """
-        self._database.patience.give_up = stopping
+    def patience(self) -> Patience:
+        """What is done while the disk is full or fails, and why it is at the moment."""
+        return self._database.patience
 
     def suspect(self) -> None:
         """Have the file checked at the next start, as after a crash."""

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 from watchman import status
 from watchman.filesystem import PATH_MAX
+from watchman.journal import Journal
 from watchman.mounts import is_polled
 from watchman.notify.schedule import RETRY_UNWATCHED
 from watchman.sources.inotify import Source
-from watchman.status.snapshot import WatchStatus
+from watchman.status.snapshot import Snapshot, TroubleStatus, WatchStatus
 from watchman.text import printable
 
 if TYPE_CHECKING:
@@ -36,9 +37,11 @@ _WATCHES = "inotify watches"
 class Health:
     """Keeps ``STATE_DIR/status.json`` true while events come through."""
 
-    def __init__(self, state_dir: str, source: Source) -> None:
+    def __init__(self, state_dir: str, source: Source, journal: Journal) -> None:
         self._state_dir = state_dir
         self._source = source
+        self._journal = journal
+        self._last: Snapshot | None = None
         self._started_ns = time.time_ns()
         self._file = os.path.join(state_dir, "heartbeat")
         self._next_beat = 0.0
@@ -50,6 +53,7 @@ class Health:
         self.unwatched: set[str] = set()
         """Directories for which the kernel has no watch left."""
         self._listen()
+        journal.patience.on_wait = self._journal_waits
 
     def _listen(self) -> None:
         with open(self._file, "ab"):
@@ -111,8 +115,22 @@ class Health:
 
     def write(self, pipeline: Pipeline) -> None:
         """Write the status file; a full disk must not end the watching."""
+        self._last = self.snapshot(pipeline)
+        self._write(self._last)
+
+    def _journal_waits(self) -> None:
+        """Renew the last word, with what everything waits for.
+
+        Called by the thread that waits, which may hold what a new snapshot would need.
+        """
+        self._next_beat = 0.0
+        if self._last is not None:
+            beat = time.time_ns()
+            self._write({**self._last, "beat_ns": beat, "troubles": self._current_troubles()})
+
+    def _write(self, snapshot: Snapshot) -> None:
         try:
-            status.write(self._state_dir, self.snapshot(pipeline))
+            status.write(self._state_dir, snapshot)
         except OSError as error:
             if not self._unwritten:
                 log.error("The status file cannot be written: %s", error)
@@ -138,10 +156,7 @@ class Health:
             "beat_ns": time.time_ns(),
             "watching": pipeline.watching,
             "watches": watches,
-            "troubles": [
-                {"subject": subject, "message": reason, "since_ns": self._since[subject]}
-                for subject, reason in self.troubles.items()
-            ],
+            "troubles": self._current_troubles(),
             "brokers": {
                 name: {
                     "trouble": sender.trouble,
@@ -156,6 +171,18 @@ class Health:
             ),
             "overflows": self._source.overflows + pipeline.directories.overflows,
         }
+
+    def _current_troubles(self) -> list[TroubleStatus]:
+        with self._lock:
+            found: list[TroubleStatus] = [
+                {"subject": subject, "message": reason, "since_ns": self._since[subject]}
+                for subject, reason in self.troubles.items()
+            ]
+        patience = self._journal.patience
+        if reason := patience.trouble:
+            subject = self._journal.path
+            found.append({"subject": subject, "message": reason, "since_ns": patience.since_ns})
+        return found
 
 
 def _reason(error: OSError) -> str:

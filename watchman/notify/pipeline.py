@@ -62,7 +62,7 @@ class Pipeline:
         self._stopping = False
         self._next_check = 0.0
         self._changed: collections.deque[str] = collections.deque()
-        journal.give_up_when(lambda: self._stopping)
+        journal.patience.give_up = lambda: self._stopping
         journal.resume(watch.path for watch in config.watches)
         self.watching = False
         """Whether the first scan is over: every directory is watched."""
@@ -72,7 +72,7 @@ class Pipeline:
         rest = [(watch, is_polled(watch)) for watch in config.watches if watch not in own]
         files = [watch for watch, _ in rest if watch.kind == "files"]
         self.source = Source(files, self._ignored, self._trouble, self._left)
-        self.health = Health(config.state_dir, self.source)
+        self.health = Health(config.state_dir, self.source, journal)
         self.processors = ProcessorWatches(own, self._trouble)
         self.directories = DirectoryWatcher(
             [(watch, polled) for watch, polled in rest if watch.kind == "directories"],
@@ -118,6 +118,7 @@ class Pipeline:
             log.debug("Adding watch on %s, processed by %s", printable(root.watch.path), handler)
         if not self._resumed:
             self.source.send_scout(self.journal.known.knows)
+        self.health.write(self)
         self.processors.start()
         fail_unserved(self.journal, self.senders)
         self.source.start(self._first_reason)

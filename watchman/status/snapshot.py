@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import tempfile
@@ -13,6 +14,9 @@ from watchman.errors import WatchmanError
 from watchman.model import Watch
 
 FILE = "status.json"
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_BLOCK = 512
+"""Bytes in what st_blocks counts, stat(2)."""
 
 FILES_HANDLER = "watchman.processors.CompletedFiles"
 DIRECTORIES_HANDLER = "watchman.processors.FinishedDirectories"
@@ -31,7 +35,7 @@ class WatchStatus(TypedDict):
 
 
 class TroubleStatus(TypedDict):
-    """Something that is not being watched (or not as it should be)."""
+    """Something that is not being watched (or not as it should be), or not being recorded."""
 
     subject: str
     message: str
@@ -100,15 +104,40 @@ def write(state_dir: str, snapshot: Mapping[str, Any]) -> None:
 
     Not fsynced: after a crash of the machine it is of no use. Raises OSError.
     """
+    words = json.dumps(_plain(snapshot)).encode("ascii")
+    try:
+        _replace(state_dir, words)
+    except OSError as error:
+        if error.errno not in _FULL or not _overwrite(os.path.join(state_dir, FILE), words):
+            raise
+
+
+def _replace(state_dir: str, words: bytes) -> None:
     descriptor, temporary = tempfile.mkstemp(prefix=f".{FILE}.", dir=state_dir)
     try:
-        with open(descriptor, "w", encoding="ascii") as file:
-            json.dump(_plain(snapshot), file)
+        with open(descriptor, "wb") as file:
+            file.write(words)
         os.replace(temporary, os.path.join(state_dir, FILE))
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
+
+
+def _overwrite(path: str, words: bytes) -> bool:
+    """Write over the last snapshot, where a full disk has no room for a second; False if longer.
+
+    In that case the file would be torn. Who reads meanwhile may find no snapshot.
+    """
+    try:
+        with open(path, "r+b", buffering=0) as file:
+            found = os.fstat(file.fileno())
+            fits = len(words) <= found.st_blocks * _BLOCK
+            if fits:
+                file.write(words.ljust(found.st_size))
+            return fits
+    except OSError:
+        return False
 
 
 def read(state_dir: str) -> Snapshot | None:

@@ -96,6 +96,8 @@ class Service:
         self._ready = ready
         self._on_hangup = on_hangup
         self._pipeline: Pipeline | None = None
+        self._hand: Hand | None = None
+        self._resumed = False
         self._reload = False
         self._stopping = False
 
@@ -106,48 +108,57 @@ class Service:
         self._set_up_process()
         # Before anything is made: a mistake in LOGGING is one of the configuration.
         configuration.apply_logging(config)
-        with locked(config.state_dir):
-            journal = Journal(config.state_dir)
-            try:
-                self._watch(config, journal)
-            except BaseException:
-                journal.suspect()  # a broken file may be what has ended us
-                raise
-            finally:
-                journal.close()
+        try:
+            while not self._stopping:
+                with locked(config.state_dir):
+                    config = self._with_journal(config)
+        finally:
+            if self._hand is not None:
+                self._hand.end()
         log.info("Watching has been stopped")
 
-    def _watch(self, config: Config, journal: Journal) -> None:
-        # Before there are threads; so a reload that brings the first MOVES has to do without.
-        hand = Hand.start() if config.moves else None
+    def _with_journal(self, config: Config) -> Config:
+        """Watch until stopped, or until the journal is gone; return the configuration then."""
+        journal = Journal(config.state_dir)
         try:
-            self._pipelines(config, journal, hand)
+            if config.moves and self._hand is None and not self._resumed:
+                # Before there are threads; so a reload that brings the first MOVES has no hand.
+                self._hand = Hand.start()
+            while not self._stopping and journal.in_place:
+                config = self._with_pipeline(config, journal)
+        except BaseException:
+            journal.suspect()  # a broken file may be what has ended us
+            raise
         finally:
-            if hand is not None:
-                hand.end()
+            journal.patience.give_up = lambda: self._stopping
+            journal.close()
+        return config
 
-    def _pipelines(self, config: Config, journal: Journal, hand: Hand | None) -> None:
-        """Run one pipeline for each configuration."""
-        resumed = False
-        while not self._stopping:
-            for warning in config.warnings:
-                log.warning("%s", warning)
-            pipeline = self._pipeline = Pipeline(
-                config,
-                journal,
-                self._opener(config),
-                resumed=resumed,
-                ready=self._now_ready,
-                hand=hand,
-            )
-            # A signal may have come before there was a pipeline to tell.
-            if self._interrupted:
-                pipeline.stop()
+    def _with_pipeline(self, config: Config, journal: Journal) -> Config:
+        """Run one pipeline; return the configuration for the next."""
+        for warning in config.warnings:
+            log.warning("%s", warning)
+        pipeline = self._pipeline = Pipeline(
+            config,
+            journal,
+            self._opener(config),
+            resumed=self._resumed,
+            ready=self._now_ready,
+            hand=self._hand,
+        )
+        # A signal may have come before there was a pipeline to tell.
+        if self._interrupted:
+            pipeline.stop()
+        try:
             pipeline.run()
-            resumed = True
-            if self._reload and not self._stopping:
-                self._reload = False
-                config = self._reloaded(config)
+        except WatchmanError:
+            if journal.in_place:
+                raise
+        self._resumed = True
+        if self._reload and not self._stopping:
+            self._reload = False
+            return self._reloaded(config)
+        return config
 
     @property
     def _interrupted(self) -> bool:

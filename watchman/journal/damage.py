@@ -1,11 +1,14 @@
 """What happens to a journal that is damaged: set aside, and begun anew with what can be read.
 
+One whose file somebody removed or replaced while it was open is written down anew, all of it.
+
 A crash at any instant leaves one of these behind, and the next start goes on from it:
 
 ==============================  ==================================================================
 found                           what is true, and done
 ==============================  ==================================================================
-``journal.db.making``           half-made: removed; the journal's damage is found again
+``journal.db.making``           half-made: removed; the journal's damage is found again. Where the
+                                file had been removed nothing is left of it
 ``journal.db.fresh``            whole and durable: what is left of the old one is set aside, in
                                 the order log, index of the log, file; then this takes its place
 neither                         nothing was under way
@@ -22,6 +25,7 @@ import logging
 import os
 import sqlite3
 import time
+from collections.abc import Iterable
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -35,7 +39,7 @@ would take what is there for old; after damage it may as well have come while no
 
 _DAMAGE = frozenset({11, 26})
 """SQLITE_CORRUPT and SQLITE_NOTADB."""
-_SUFFIXES = ("-wal", "-shm", "")
+SUFFIXES = ("-wal", "-shm", "")
 _PART = 10_000
 
 # Types are not enforced by SQLite: a row that was read off a broken page may hold anything.
@@ -93,7 +97,7 @@ def clear(path: str) -> None:
 
 def finish(path: str) -> None:
     """Go on where a crash interrupted :func:`replace`. Raises OSError."""
-    for suffix in ("", *_SUFFIXES[:2], "-journal"):
+    for suffix in ("", *SUFFIXES[:2], "-journal"):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(f"{path}.making{suffix}")
     if os.path.exists(path + ".fresh"):
@@ -130,11 +134,50 @@ def replace(path: str, reason: str) -> None:
     )
 
 
+def put_back(path: str, journal: sqlite3.Connection, left: Iterable[str]) -> None:
+    """Write a journal down anew whose file was removed or replaced while it was open.
+
+    ``left`` are those of its files that are still there. A file that took its place stays; the
+    journal is kept beside it then. Nobody may be writing. Raises sqlite3.Error and OSError.
+    """
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    finish(path)
+    fresh = schema.connect(path + ".making")
+    try:
+        journal.backup(fresh)
+    finally:
+        fresh.close()  # merges its log
+    os.rename(path + ".making", path + ".fresh")
+    _sync(path)
+    for name in left:
+        os.unlink(name)
+    if os.path.exists(path):
+        kept = f"{path}.replaced-{_stamp(time.time())}"
+        os.rename(path + ".fresh", kept)
+        log.error(
+            "The journal %s was replaced while it was in use: what is there now is used, and what "
+            "was in use is kept as %s. To go on with that: stop watchman, and put it back",
+            path,
+            kept,
+        )
+    else:
+        os.rename(path + ".fresh", path)
+        log.error(
+            "The journal %s was removed while it was in use. It has been written anew, nothing is "
+            "missing in it; let nothing clean up its directory",
+            path,
+        )
+    _sync(path)
+
+
+def _stamp(moment: float) -> str:
+    return time.strftime("%Y%m%dT%H%M%S", time.localtime(moment))
+
+
 def _exchange(path: str) -> str:
     """Set the old file aside, put the fresh one in its place; return where the old one is."""
-    made = time.localtime(os.stat(path + ".fresh").st_mtime)
-    aside = f"{path}.damaged-{time.strftime('%Y%m%dT%H%M%S', made)}"
-    for suffix in _SUFFIXES:
+    aside = f"{path}.damaged-{_stamp(os.stat(path + '.fresh').st_mtime)}"
+    for suffix in SUFFIXES:
         with contextlib.suppress(FileNotFoundError):
             os.rename(path + suffix, aside + suffix)
     _sync(path)

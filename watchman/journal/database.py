@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -32,10 +33,13 @@ class Database:
         self.on_rollback: list[Callable[[], None]] = []
         """Called when a transaction failed: what was learnt in it is not true."""
         self._connections: list[sqlite3.Connection] = []
+        self._closed = False
         try:
             self._writer = self._open()
+            # By reading something the writer has made its log and the index of it.
+            self._files = {path + suffix: _identity(path + suffix) for suffix in damage.SUFFIXES}
         except (sqlite3.Error, OSError) as error:
-            self.close()
+            self._close_connections()
             raise JournalError(
                 f"the journal {path} cannot be opened: {error}; check the directory's "
                 "permissions and free space"
@@ -55,7 +59,7 @@ class Database:
         except sqlite3.DatabaseError as error:
             if not damage.is_damage(error):
                 raise
-            self.close()
+            self._close_connections()
             damage.replace(self.path, str(error))
             writer = self._connect()
             self._prepare(writer)
@@ -82,10 +86,20 @@ class Database:
             schema.migrate(writer, version)
 
     @property
+    def in_place(self) -> bool:
+        """Whether the file is still there: somebody may have removed or replaced it."""
+        try:
+            return _identity(self.path) == self._files[self.path]
+        except OSError:
+            return True  # it cannot be told
+
+    @property
     def reader(self) -> sqlite3.Connection:
-        """This thread's connection for reading."""
+        """This thread's connection for reading. Raises JournalError if the file is gone."""
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
         if connection is None:
+            if not self.in_place:
+                raise self._gone()
             connection = self._local.connection = self._connect(read_only=True)
         return connection
 
@@ -97,6 +111,8 @@ class Database:
         """
         with self._lock, self.patience:
             while True:
+                if self._closed:
+                    raise self._gone()
                 try:
                     return self._attempt(work)
                 except sqlite3.OperationalError as error:
@@ -123,7 +139,47 @@ class Database:
         damage.suspect(self.path)
 
     def close(self) -> None:
-        """Close every connection; the database cannot be used afterwards."""
+        """Close every connection; the database cannot be used afterwards.
+
+        Where its file was removed or replaced, all that was in it is written anew first; that waits
+        as :meth:`write` does. Raises JournalError if it cannot be.
+        """
+        try:
+            if not self.in_place:
+                self._put_back()
+        finally:
+            self._closed = True
+            self._close_connections()
+
+    def _close_connections(self) -> None:
         for connection in self._connections:
             connection.close()
         self._connections.clear()
+
+    def _put_back(self) -> None:
+        with self._lock, self.patience:
+            # What is written from here on would not be in the new file.
+            self._closed = True
+            while True:
+                try:
+                    files = self._files.items()
+                    left = [name for name, file in files if file and _identity(name) == file]
+                    return damage.put_back(self.path, self._writer, left)
+                except sqlite3.OperationalError as error:
+                    self.patience.wait_after(error)
+                except OSError as error:
+                    raise JournalError(
+                        f"{self._gone()}; a new one cannot be made: {error}"
+                    ) from error
+
+    def _gone(self) -> JournalError:
+        return JournalError(f"the journal {self.path} was removed or replaced while it was in use")
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    """Return what tells one file from all others; None if there is none. Raises OSError."""
+    try:
+        status = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return status.st_dev, status.st_ino

@@ -69,12 +69,20 @@ class Journal:
         """What is done while the disk is full or fails, and why it is at the moment."""
         return self._database.patience
 
+    @property
+    def in_place(self) -> bool:
+        """Whether the file is still there; if not, :meth:`close` writes it anew."""
+        return self._database.in_place
+
     def suspect(self) -> None:
         """Have the file checked at the next start, as after a crash."""
         self._database.suspect()
 
     def close(self) -> None:
-        """Close the journal; it cannot be used afterwards."""
+        """Close the journal; it cannot be used afterwards.
+
+        Raises JournalError where its file was removed or replaced and cannot be written anew.
+        """
         self._database.close()
 
     # Recording

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -106,7 +107,8 @@ class Health:
         try:
             os.utime(self._file)
         except FileNotFoundError:
-            self._listen()
+            with contextlib.suppress(OSError):  # the whole directory is gone, and the journal
+                self._listen()
         if self._source.beaten:
             # The touch before this one has come back: events come through.
             self._source.beaten = False

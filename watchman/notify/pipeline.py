@@ -178,6 +178,14 @@ class Pipeline:
             if error is not None:
                 raise WatchmanError(f"a part of the daemon died: {error!r}") from error
         if self.health.check(now, self):
+            if not self.journal.in_place:
+                service_log.warning(
+                    "The journal %s was removed or replaced while it is in use: it is closed and "
+                    "opened again",
+                    self.journal.path,
+                )
+                self.stop()
+                return
             # An operator may have had failed deliveries retried.
             fail_unserved(self.journal, self.senders)
             self.mover.rescan()

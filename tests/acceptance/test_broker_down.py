@@ -16,11 +16,12 @@ from tests.servers.redis import RedisServer
 from tests.waiting import wait_until
 
 COUNT, DIRECTORIES = 1000, 7
-DELAY = 3.0
-"""Seconds; less than a silent Redis is waited for."""
+SILENCE, DELAY = 10.0, 8.0
+"""Seconds for which a silent Redis is waited for, and less."""
 
 CONFIG = """\
-BROKERS = {{'lizard': {rabbit!r}, '3di': {redis!r}}}
+BROKERS = {{'lizard': {rabbit!r}, '3di': {{
+    'url': {redis!r}, 'transport_options': {{'socket_timeout': {silence}}}}}}}
 WATCHES = [{{'path': {upload!r}, 'rec': True, 'auto_add': True}}]
 PATTERNS = [
     ('{upload}/*.csv', {{'broker': 'lizard', 'task': 'lizard_task'}}),
@@ -72,7 +73,9 @@ def test_redis_is_down_for_1000_uploads(
     own_redis: RedisServer,
     on_rabbit: Bench,
 ) -> None:
-    text = CONFIG.format(rabbit=on_rabbit.url, redis=own_redis.url, upload=str(upload))
+    text = CONFIG.format(
+        rabbit=on_rabbit.url, redis=own_redis.url, upload=str(upload), silence=SILENCE
+    )
     if moving:
         text += f"MOVES = {{{str(upload)!r}: {str(storage)!r}}}\n"
     final = storage if moving else upload

@@ -33,10 +33,15 @@ def fill(directory: Path, number: int, pace: threading.Event) -> None:
         pace.wait(0.005)
 
 
-def make(upload: Path, outside: Path) -> None:
-    """Make each directory under an unfinished name, or outside, then give it its final name."""
+def make(upload: Path, outside: Path, killed: threading.Event) -> None:
+    """Make each directory under an unfinished name, or outside, then give it its final name.
+
+    The last of them only when the daemon has been killed for the last time.
+    """
     pace = threading.Event()
     for number in range(COUNT):
+        if number == 150:
+            killed.wait()
         final = upload / f"series{number}"
         made = outside / final.name if number % 4 == 0 else upload / f"{final.name}.tmp{number}"
         fill(made, number, pace)
@@ -57,14 +62,19 @@ def test_200_directories_and_two_kills(
     notify = daemon(CONFIG.format(url=redis_url, upload=str(upload), storage=str(storage)))
     expected = {str(storage / f"series{number}") for number in range(COUNT)}
     with notify:
-        writer = threading.Thread(target=make, args=(upload, outside))
+        killed = threading.Event()
+        writer = threading.Thread(target=make, args=(upload, outside, killed))
         writer.start()
-        for count in KILLED_AFTER:
-            await_tasks(redis_url, count)
-            notify.kill()
-            assert writer.is_alive(), "all was done already"
-            notify.start()
-        writer.join()
+        try:
+            for count in KILLED_AFTER:
+                await_tasks(redis_url, count)
+                notify.kill()
+                if count == KILLED_AFTER[-1]:
+                    killed.set()
+                notify.start()
+        finally:
+            killed.set()
+            writer.join()
         wait_until(lambda: {task.path for task in queued(redis_url)} >= expected, 30, "all tasks")
         notify.stop()
     ids: dict[str, set[str]] = collections.defaultdict(set)

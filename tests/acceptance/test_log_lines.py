@@ -31,14 +31,21 @@ def stamp_of(line: str, said: str) -> float:
     return datetime.strptime(found[1], "%Y-%m-%d %H:%M:%S,%f").timestamp()
 
 
+def send_first(upload: Path, notify: Daemon) -> int:
+    """Have the sender import what it needs and connect; return how many lines there are then."""
+    (upload / "first.csv").touch()
+    notify.wait_for("Sending task")
+    return len(notify.lines())
+
+
 def test_touch_gives_two_lines_within_a_second(
     upload: Path, redis_url: str, daemon: Callable[..., Daemon]
 ) -> None:
     with daemon(CONFIG.format(url=redis_url, upload=str(upload))) as notify:
-        before = len(notify.lines())
+        before = send_first(upload, notify)
         subprocess.run(["touch", str(upload / "data.csv")], check=True)
         touched = (upload / "data.csv").stat().st_ctime
-        notify.wait_for("Sending task")
+        notify.wait_for("Sending task", 2)
         notify.stop()
     notified, sending, *rest = notify.lines()[before:]
     first = stamp_of(notified, f"Notified of {upload}/data.csv")
@@ -49,7 +56,8 @@ def test_touch_gives_two_lines_within_a_second(
         " watchman.service: Watching has been stopped"
     ]
     assert [(task.name, task.path) for task in queued(redis_url)] == [
-        ("lizard_task", f"{upload}/data.csv")
+        ("lizard_task", f"{upload}/first.csv"),
+        ("lizard_task", f"{upload}/data.csv"),
     ]
 
 
@@ -58,10 +66,10 @@ def test_touch_with_a_move_gives_three_lines_within_a_second(
 ) -> None:
     moves = f"MOVES = {{{str(upload)!r}: {str(storage)!r}}}\n"
     with daemon(CONFIG.format(url=redis_url, upload=str(upload)) + moves) as notify:
-        before = len(notify.lines())
+        before = send_first(upload, notify)
         # In one step: the daemon moves the file before one could look at it here.
         (upload / "data.csv").touch()
-        notify.wait_for("Sending task")
+        notify.wait_for("Sending task", 2)
         notify.stop()
     notified, moving, sending = notify.lines()[before:][:3]
     stamps = [

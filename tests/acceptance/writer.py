@@ -1,7 +1,8 @@
-"""A program that uploads plain files: ``python writer.py DIRECTORY FIRST LAST DIRECTORIES``.
+"""A program that uploads plain files: ``python writer.py DIRECTORY FIRST LAST DIRECTORIES HELD``.
 
 It makes the numbered files from FIRST up to and without LAST, spread over DIRECTORIES new or old
-directories, one after another, each flushed to the disk as a file server would.
+directories, one after another, each flushed to the disk as a file server would. Before the last
+HELD of them it waits for the end of its input, so that what a test does meanwhile comes between.
 """
 
 from __future__ import annotations
@@ -22,15 +23,25 @@ def content_of(number: int) -> bytes:
     return b"%d\n" % number * (1 + number % 3)
 
 
-def start(root: Path, first: int, last: int, directories: int = 20) -> subprocess.Popen[bytes]:
-    """Start uploading in another process."""
-    numbers = [str(first), str(last), str(directories)]
+def start(
+    root: Path, first: int, last: int, directories: int = 20, held: int = 0
+) -> subprocess.Popen[bytes]:
+    """Start uploading in another process, all but the last ``held`` files."""
+    numbers = map(str, (first, last, directories, held))
     argv = [sys.executable, "-S", "-m", "tests.acceptance.writer", str(root), *numbers]
-    return subprocess.Popen(argv, cwd=Path(__file__).parents[2])
+    return subprocess.Popen(argv, cwd=Path(__file__).parents[2], stdin=subprocess.PIPE)
 
 
-def main(root: str, first: int, last: int, directories: int) -> None:
+def finish(writing: subprocess.Popen[bytes]) -> None:
+    """Have it upload what is held back, and wait for its end."""
+    writing.communicate(timeout=60)
+    assert writing.returncode == 0
+
+
+def main(root: str, first: int, last: int, directories: int, held: int) -> None:
     for number in range(first, last):
+        if number == last - held:
+            sys.stdin.read()
         path = os.path.join(root, name_of(number, directories))
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(path, "wb") as file:

@@ -9,6 +9,7 @@ import socket
 import subprocess
 from pathlib import Path
 
+import psutil
 import pytest
 
 STOP_SECONDS = 10.0
@@ -43,6 +44,14 @@ def listening(port: int) -> bool:
 def tail(path: Path, characters: int = 2000) -> str:
     """Return the end of a log, for a failure's message."""
     return path.read_text(errors="replace")[-characters:] if path.exists() else ""
+
+
+def ended(process: psutil.Process) -> bool:
+    """Say whether a process has ended, be it that nobody has taken note of it yet."""
+    try:
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
 
 
 class Process:

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.servers import ended
 from tests.servers.greeting import greets
 from tests.servers.proftpd import ProFTPD
 from tests.servers.sftp import OpenSSH
@@ -73,14 +74,6 @@ def test_group_owner_makes_directories_under_another_name(ftp_directory: Path) -
         created = names(seen, "IN_CREATE|IN_ISDIR")
         assert [name[:4] for name in created] == [".dst"]
         assert names(seen, "IN_MOVED_TO|IN_ISDIR") == ["new"]
-
-
-def ended(process: psutil.Process) -> bool:
-    """Say whether a process has ended, be it that nobody has taken note of it yet."""
-    try:
-        return bool(process.status() == psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return True
 
 
 def test_the_end_takes_the_sessions_along(ftp_directory: Path) -> None:

@@ -202,7 +202,7 @@ def test_a_file_that_is_being_written_waits_and_holds_up_nobody(bench: Bench) ->
     with (bench.root / "busy").open("a"):
         bench.sender.start()
         bench.until(READY=1, SENT=1)
-        wait_until(lambda: len(bench.changed) > 2, 5, "it is looked at again")
+        wait_until(lambda: len(bench.changed) > 2, 30, "it is looked at again")
     bench.until(SENT=2)
 
 
@@ -220,7 +220,7 @@ def test_what_cannot_be_looked_at_waits(
 
     monkeypatch.setattr(examination, "open_directory", refused)
     bench.sender.start()
-    wait_until(lambda: len(tries) > 3, 5)
+    wait_until(lambda: len(tries) > 3, 30)
     assert bench.states() == {State.READY: 1}
     monkeypatch.setattr(examination, "open_directory", real)
     bench.until(SENT=1)
@@ -243,6 +243,27 @@ def test_a_destination_that_is_away_waits(bench: Bench, tmp_path: Path) -> None:
     (away / "b").unlink()
     away.rename(share)
     bench.until(SENT=1, VANISHED=1)
+
+
+@pytest.mark.parametrize("mounted", [False, True])
+def test_an_empty_mount_point_says_nothing_about_its_files(
+    bench: Bench, tmp_path: Path, mounted: bool
+) -> None:
+    """At boot watchman may begin before the share is mounted."""
+    store = tmp_path / "store"
+    store.mkdir()
+    device = store.stat().st_dev + (not mounted)
+    source, final = str(bench.root / "a"), str(store / "a")
+    bench.journal.record([NewDelivery("a", source, final, Version(device, 2, 3, 4), 1, ROUTE)])
+    bench.journal.note([(1, State.READY, "")])
+    bench.sender.start()
+    if mounted:
+        bench.until(VANISHED=1)
+    else:
+        wait_until(lambda: "not mounted" in bench.sender._obstacle, 5)
+        assert bench.states() == {State.READY: 1}
+        (store / "a").write_text("a")
+        bench.until(SENT=1)
 
 
 def test_a_late_file_is_in_the_log_too(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
@@ -277,11 +298,12 @@ def test_the_backlog_of_a_dead_broker_costs_no_memory_and_drains_in_order(bench:
 
     class Counting(Remembering):
         def publish(self, batch: Sequence[Message]) -> list[Outcome]:
-            if bench.publisher.answer.answer is Answer.AGAIN:
+            outcome = bench.publisher.answer
+            if outcome.answer is Answer.AGAIN:
                 tried.release()
-                return [bench.publisher.answer] * len(batch)
-            answered.extend(int(each.task_id) for each in batch)
-            return [bench.publisher.answer] * len(batch)
+            else:
+                answered.extend(int(each.task_id) for each in batch)
+            return [outcome] * len(batch)
 
     counting = Counting()
     bench.open = lambda: counting

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -58,7 +59,7 @@ def examine(
         for delivery in page:
             try:
                 if delivery.final != delivery.source or delivery.kind == "directories":
-                    verdict = _is_there(delivery.final)
+                    verdict = _is_there(delivery)
                 else:
                     directory, _, name = delivery.final.rpartition("/")
                     descriptor = directories.get(directory)
@@ -79,15 +80,22 @@ def examine(
     return found._replace(obstacle=obstacle)
 
 
-def _is_there(path: str) -> str | None:
+def _is_there(delivery: Delivery) -> str | None:
     """The destination is out of the uploaders' reach: being there is enough.
 
-    Raises OSError where nothing can be said: without its directory a share may be unmounted.
+    Raises OSError where nothing can be said because a share may be unmounted: the directory is
+    not there either, or it may be the mount point, which is empty.
     """
+    if os.path.lexists(delivery.final):
+        return None
+    directory = os.path.dirname(delivery.final)
+    with os.scandir(directory) as entries:
+        empty = next(entries, None) is None
+    if empty and os.stat(directory).st_dev != delivery.version.device:
+        raise OSError(errno.ESTALE, "nothing is there, as if its file system were not mounted")
     try:
-        os.lstat(path)
+        os.lstat(delivery.final)  # once more: it may have been mounted in between
     except FileNotFoundError:
-        os.lstat(os.path.dirname(path))
         return _THE_FILE_IS_GONE
     return None
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from tests.servers.redis import RedisServer
 from tests.waiting import wait_until
 from watchman.brokers import amqp as amqp_publisher
 from watchman.brokers import link, open_publisher
+from watchman.brokers import redis as redis_publisher
 from watchman.model import Answer, Broker, Message, Publisher
 
 LONG = os.environ.get("WATCHMAN_LONG") == "1"
@@ -38,7 +40,7 @@ class Target:
         self.proxy = proxy
         self.queue = queue
         self.take = take
-        self._broker = Broker("b", (url,), {"socket_timeout": 0.5} if "redis" in url else {})
+        self._broker = Broker("b", (url,))
 
     def publisher(self) -> Publisher:
         return open_publisher(self._broker, {}, "/nonexistent")
@@ -47,19 +49,25 @@ class Target:
         return messages(route(self.queue), COUNT)
 
     def measure(self) -> dict[Way, int]:
-        """Return how many bytes the connection takes that publishes a batch."""
-        publisher = self.publisher()
-        self.proxy.forget()
-        accept_all(publisher, self.batch())
-        passed = dict(self.proxy.longest)
-        publisher.close()
-        assert len(self.take()) == COUNT
-        return passed
+        """Return how many bytes the connection takes that publishes a batch, at least.
+
+        RabbitMQ may confirm it in one frame or in several.
+        """
+        passed: list[dict[Way, int]] = []
+        for _ in range(5):
+            publisher = self.publisher()
+            self.proxy.forget()
+            accept_all(publisher, self.batch())
+            passed.append(dict(self.proxy.longest))
+            publisher.close()
+            assert len(self.take()) == COUNT
+        return {way: min(each[way] for each in passed) for way in Way}
 
 
 def accept_all(publisher: Publisher, batch: list[Message]) -> None:
-    """Send again until all is accepted, as a sender does; at most three times."""
-    for _ in range(3):
+    """Send again until all is accepted, as a sender does."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
         outcomes = publisher.publish(batch)
         assert all(outcome.answer is not Answer.REFUSED for outcome in outcomes), outcomes
         batch = [
@@ -86,13 +94,15 @@ def on_redis(redis_server: RedisServer, queue_name: Callable[[str], str]) -> Ite
 
 
 @pytest.fixture
-def on_rabbit(
-    rabbit_server: RabbitServer,
-    queue_name: Callable[[str], str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[Target]:
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have no publisher wait long for an answer."""
+    monkeypatch.setitem(redis_publisher.DEFAULTS, "socket_timeout", 0.5)
     monkeypatch.setattr(link, "ANSWER_SECONDS", 0.5)
     monkeypatch.setattr(amqp_publisher, "CONFIRM_SECONDS", 0.5)
+
+
+@pytest.fixture
+def on_rabbit(rabbit_server: RabbitServer, queue_name: Callable[[str], str]) -> Iterator[Target]:
     queue = queue_name("cuts")
     direct: Any = amqp.Connection(f"127.0.0.1:{rabbit_server.port}")
     direct.connect()
@@ -159,7 +169,7 @@ def test_cut_at_every_byte(target: Target, way: Way) -> None:
 
 @pytest.mark.parametrize("way", list(Way), ids=lambda way: way.name.lower())
 @pytest.mark.parametrize("part", [0.2, 0.95])
-def test_silent_in_the_middle(target: Target, way: Way, part: float) -> None:
+def test_silent_in_the_middle(target: Target, way: Way, part: float, hasty: None) -> None:
     """A half-open connection ends as "try again", in bounded time, and never as a false "sent"."""
     number = int(target.measure()[way] * part)
     target.proxy.way, target.proxy.limit, target.proxy.silent = way, number, True
@@ -203,14 +213,15 @@ def test_the_whole_daemon_through_cuts(
     config = tmp_path / "config.py"
     config.write_text(
         f"BROKERS = {{'b': 'redis://127.0.0.1:{on_redis.proxy.port}/0'}}\n"
-        f"WATCHES = [{{'path': {str(upload)!r}}}]\n"
+        f"WATCHES = [{{'path': {str(upload)!r}, 'existing': 'all'}}]\n"
         f"PATTERNS = [('*', {{'broker': 'b', 'task': 't', 'options': "
         f"{{'queue': {on_redis.queue!r}}}}})]\n"
     )
     on_redis.proxy.limit = 6000  # five messages or so
-    running = daemon(config).wait_watching()
+    # All in one batch: of small ones two could go through one after the other.
     for number in range(200):
         (upload / f"{number}").write_text("x")
+    running = daemon(config).wait_watching()
     wait_until(lambda: "takes no tasks" in running.output, 20)
     seen = on_redis.proxy.connections
     wait_until(lambda: on_redis.proxy.connections > seen + 1, 20, "it tries again")

@@ -65,7 +65,8 @@ class Uploads(threading.Thread):
         written = path.with_name(f".in.{path.name}.") if chance.random() < 0.3 else path
         self.files[str(path)] = content
         written.write_bytes(content)
-        written.rename(path)
+        if written != path:  # else it may have been moved away since
+            written.rename(path)
 
 
 @pytest.fixture
@@ -102,6 +103,8 @@ def test_random_kills_lose_nothing(
         for cycle in range(KILLS):
             running = daemon(config)
             uploads.allowed += UPLOADS // KILLS
+            if cycle % 5 == 4:
+                running.wait_watching()
             threading.Event().wait(chance.uniform(0.0, 0.5))  # at any moment, the start included
             assert running.status is None, running.output
             early += not running.watches()

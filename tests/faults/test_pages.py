@@ -44,6 +44,7 @@ class Watched(Journal):
 @pytest.fixture
 def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
     monkeypatch.setattr(pages, "PAGE", 3)
+    monkeypatch.setattr(pages, "FRESH", 3600.0)
     journal = Watched(tmp_path)
     for number in range(7):
         path = tmp_path / f"{number}"

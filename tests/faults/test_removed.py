@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.driver import Daemon, check, in_redis, wait_for_tasks
+from tests.faults.driver import WATCHING, Daemon, check, in_redis, wait_for_tasks
 from tests.journals import counts
 from tests.servers.redis import RedisServer
 from tests.waiting import wait_until
@@ -166,6 +166,7 @@ def test_the_daemon_goes_on(tmp_path: Path, daemon: Callable[..., Daemon]) -> No
     upload("meanwhile")
     wait_until(lambda: "has been written anew" in running.output, 30, "the loss is noticed")
     wait_until(lambda: state.exists() and waiting() == 80, 30, "all is in the new one")
+    wait_until(lambda: len(WATCHING.findall(running.output.encode())) == 2, 30, "it goes on")
     assert running.status is None
     second = daemon(config)
     assert second.wait_end() != 0

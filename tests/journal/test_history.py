@@ -138,7 +138,7 @@ def test_retry_while_the_daemon_writes(journal: Journal, tmp_path: Path) -> None
 
     def write() -> None:
         # An error here is an unhandled one in a thread, which fails the test.
-        while not enough.is_set():
+        while not enough.wait(0.005):
             journal.record([NewDelivery("x", "/up/x", None, Version(1, 1, 1, 1), 1, ROUTE)])
 
     thread = threading.Thread(target=write)

@@ -16,8 +16,11 @@ import pyinotify
 import pytest
 
 from tests.waiting import wait_until
+from watchman import arrivals
+from watchman.filesystem import Look, Seen, look, version_of
 from watchman.journal import Journal
 from watchman.model import Delivery, Route, Watch
+from watchman.notify import units
 from watchman.notify.directories import DirectoryWatcher
 from watchman.router import Router
 
@@ -269,13 +272,63 @@ def test_the_marker(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
         wait_until(lambda: scene.announced == ["a", "b"])
 
 
+def test_a_marker_that_the_closing_writer_still_holds_is_looked_at_again(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel tells of the end of writing before the writer has let go."""
+    busy = iter([Look(Seen.BUSY)] * 5)
+    monkeypatch.setattr(units, "look", lambda *names: next(busy, None) or look(*names))
+    with scene.watching(marker="DONE"):
+        (scene.data / "a").mkdir()
+        (scene.data / "a" / "DONE").write_bytes(b"x")
+        wait_until(lambda: scene.announced == ["a"])
+    assert list(busy) == []
+
+
+def test_an_empty_marker_counts_when_it_is_closed_or_old(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel tells of a new file before it counts its writer."""
+    looked = threading.Event()
+
+    def free(*names: Any) -> Look:
+        found = look(*names)
+        if found.seen is Seen.BUSY:
+            looked.set()
+            path = scene.data / "a" / "DONE"
+            return Look(Seen.COMPLETE, version_of(path.stat()), time.time_ns())
+        return found
+
+    monkeypatch.setattr(units, "look", free)
+    monkeypatch.setattr(arrivals, "EMPTY_AGE", 3600.0)
+    with scene.watching(marker="DONE"):
+        (scene.data / "a").mkdir()
+        with (scene.data / "a" / "DONE").open("wb"):
+            assert looked.wait(10)
+            (scene.data / "b").mkdir()
+            (scene.data / "b" / "DONE").write_bytes(b"x")
+            wait_until(lambda: scene.announced == ["b"])
+        wait_until(lambda: scene.announced == ["b", "a"])
+        (scene.outside / "c").mkdir()
+        (scene.outside / "c" / "DONE").touch()
+        (scene.outside / "c").rename(scene.data / "c")
+        wait_until(lambda: scene.announced == ["b", "a", "c"])
+        # Nothing tells of the end of writing here.
+        monkeypatch.setattr(arrivals, "EMPTY_AGE", 0.05)
+        (scene.outside / "DONE").touch()
+        (scene.data / "d").mkdir()
+        os.link(scene.outside / "DONE", scene.data / "d" / "DONE")
+        wait_until(lambda: scene.announced == ["b", "a", "c", "d"])
+
+
 def test_settle_waits_for_writers_and_for_quiet(
     scene: Scene, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     with scene.watching(settle=0.3):
-        (scene.data / "a" / "deep").mkdir(parents=True)
-        with (scene.data / "a" / "deep" / "file").open("wb") as file:
+        (scene.outside / "a" / "deep").mkdir(parents=True)
+        with (scene.outside / "a" / "deep" / "file").open("wb") as file:
+            (scene.outside / "a").rename(scene.data / "a")
             (scene.data / "b").mkdir()
             wait_until(lambda: scene.announced == ["b"])
             file.write(b"x")

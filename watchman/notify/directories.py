@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Sequence
 from watchman.errors import JournalError
 from watchman.journal import Journal
 from watchman.model import Watch
-from watchman.notify.units import FOUND, QUIET, Units
+from watchman.notify.units import FOUND, Units
 from watchman.router import Router
 from watchman.sources.directories import Container, DirectorySource, Hint, is_there
 from watchman.sources.identity import identify
@@ -126,7 +126,7 @@ class DirectoryWatcher:
         busy = bool(self._scans or self._changed or self._rescan)
         hints = self._source.take(0 if busy else self._time_left())
         now = time.monotonic()
-        hints += [Hint(*unit, QUIET) for unit in self._units.settling.due(now)]
+        hints += self._units.due(now)
         while self._changed:
             hints += self._hint_at(self._changed.popleft())
         if hints:
@@ -143,7 +143,7 @@ class DirectoryWatcher:
             self._check(now)
 
     def _time_left(self) -> float:
-        due = self._units.settling.next_due()
+        due = self._units.next_due()
         soonest = self._next_check if due is None else min(due, self._next_check)
         return max(0.0, soonest - time.monotonic()) if self.watching.is_set() else 0.0
 

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from watchman import signals
-from watchman.filesystem import Seen, look
+from watchman.arrivals import Arrivals
+from watchman.filesystem import GONE, Look, look
 from watchman.finished import Inside, Settling, is_unfinished
 from watchman.journal import Journal, Known, NewDelivery
 from watchman.model import Version
@@ -19,6 +20,7 @@ from watchman.router import Router
 from watchman.sources.directories import (
     CREATED,
     LEFT,
+    MARKED,
     MOVED,
     Container,
     DirectorySource,
@@ -63,7 +65,9 @@ class Units:
         self._source = source
         self._wake = wake
         self._enter = enter
-        self.settling: Settling[Unit] = Settling()
+        self._settling: Settling[Unit] = Settling()
+        self._markers: Arrivals[Unit] = Arrivals()
+        """Units whose marker is there, and may still be written."""
         self.last_arrival_ns = 0
 
     def look_into(
@@ -81,6 +85,17 @@ class Units:
         if self._router.ignored(name, path) or is_unfinished(name, watch.unfinished):
             return True
         return watch.exclude is not None and watch.exclude(path)
+
+    def due(self, now: float) -> list[Hint]:
+        """Return hints at what waits and is to be looked at again now."""
+        # What settles had its marker, if it needs one, already.
+        hints = [Hint(*unit, QUIET, closed=True) for unit in self._settling.due(now)]
+        return hints + [Hint(*unit, MARKED) for unit in self._markers.due(now)]
+
+    def next_due(self) -> float | None:
+        """Return when :meth:`due` has something to say again."""
+        times = (self._settling.next_due(), self._markers.next_due())
+        return min((time for time in times if time is not None), default=None)
 
     def handle(self, hints: Sequence[Hint]) -> None:
         """Look at what the hints name, in their order; what is finished is on disk afterwards."""
@@ -104,7 +119,7 @@ class Units:
             log.info("2|NOTFINISHED: %s", printable(path))
 
     def _judge(self, hint: Hint, batch: Batch) -> None:
-        container, name, event = hint
+        container, name, event, closed = hint
         path, unit = container.join(name), (container, name)
         descriptor = self.open(container, batch)
         found = identify(name, descriptor) if descriptor >= 0 else None
@@ -119,8 +134,8 @@ class Units:
             return
         if event == LEFT:
             return  # another one came since, and an event of its own follows
-        waited = unit in self.settling
-        finished = self._finished(unit, descriptor)
+        waited = unit in self._settling
+        finished = self._finished(unit, descriptor, closed=closed)
         if waited and not finished:
             return
         log.info("1|%s EVENT: %s", event, printable(path))
@@ -131,21 +146,25 @@ class Units:
             self._arrived(unit, version, changed_ns, batch)
 
     def _forget(self, unit: Unit) -> None:
-        self.settling.forget(unit)
+        self._settling.forget(unit)
+        self._markers.forget(unit)
         self._source.stop_waiting(unit)
 
-    def _finished(self, unit: Unit, descriptor: int) -> bool:
+    def _finished(self, unit: Unit, descriptor: int, *, closed: bool) -> bool:
         """Ask for what the watch wants besides the name: the marker, and that nothing changes."""
         watch, name = unit[0].watch, unit[1]
         marked, inside = True, None
         if watch.marker is not None:
             # Watched first, and only then looked at: it cannot come in between.
             self._source.wait_for_marker(unit, descriptor)
-            marked = _has_marker(name, watch.marker, descriptor)
+            marker = _look_inside(name, watch.marker, descriptor)
+            marked = self._markers.complete(
+                unit, marker, time.monotonic(), time.time_ns(), closed=closed, settle=0.0
+            )
         if watch.settle and marked:
             found = walk_inside(name, descriptor)
             inside = Inside(found.entries, found.size, found.mtime_ns, found.ctime_ns, found.busy)
-        return self.settling.finished(
+        return self._settling.finished(
             unit, time.monotonic(), marked=marked, settle=watch.settle or 0.0, inside=inside
         )
 
@@ -216,13 +235,13 @@ class Units:
         batch.known.update((container.join(name), known) for name, known in found.items())
 
 
-def _has_marker(name: str, marker: str, descriptor: int) -> bool:
-    """Say whether the marker is in a directory, and nobody is writing it."""
+def _look_inside(name: str, marker: str, descriptor: int) -> Look:
+    """Look at the marker in a directory."""
     try:
         inside = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=descriptor)
     except OSError:
-        return False
+        return GONE
     try:
-        return look(marker, inside).seen in (Seen.COMPLETE, Seen.UNTESTED)
+        return look(marker, inside)
     finally:
         os.close(inside)

@@ -65,6 +65,8 @@ class Hint(NamedTuple):
     container: Container
     name: str
     event: str
+    closed: bool = False
+    """The marker in it was closed after writing, or came here with its content."""
 
 
 class DirectorySource:
@@ -125,7 +127,7 @@ class DirectorySource:
             if event.mask & ev.IN_IGNORED:
                 self.stop_waiting(unit)
             elif event.name == container.watch.marker:
-                hints.append(Hint(container, name, MARKED))
+                hints.append(Hint(container, name, MARKED, not event.mask & ev.IN_CREATE))
         elif event.wd in self._containers:
             container = self._containers[event.wd]
             self.root_left |= container.parent is None and bool(event.mask & _LOST)
@@ -145,7 +147,7 @@ class DirectorySource:
         wanted = container.watch.mask
         if wanted is None or wanted & event.mask & ev.ALL_EVENTS:
             kind = CREATED if event.mask & ev.IN_CREATE else MOVED
-            hints.append(Hint(container, event.name, kind))
+            hints.append(Hint(container, event.name, kind, kind is MOVED))
 
     # Containers
 

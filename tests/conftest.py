@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests import checkout as checkouts
 from tests.servers.rabbitmq import RabbitServer
@@ -15,6 +16,10 @@ from tests.servers.redis import RedisServer
 from tests.supervised import processes_of
 
 pytest_plugins = ["tests.servers.fixtures_ftp"]
+
+# A stall of the machine is no fault of what is tested.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 _numbers = itertools.count(1)
 

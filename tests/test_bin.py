@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
 import watchman
 from tests.checkout import clone, environment, run
+from tests.supervised import processes_of
 from tests.waiting import wait_until
 
 # Making a virtual environment takes seconds, or a minute where packages come from far away.
@@ -40,17 +41,19 @@ def fresh(tmp_path: Path) -> Path:
     return clone(tmp_path / "fresh")
 
 
-def test_later_runs_are_quiet_and_add_no_noticeable_delay(checkout: Path) -> None:
-    def fastest(command: Path) -> float:
-        durations = []
+def test_later_runs_are_quiet_and_add_no_noticeable_work(checkout: Path) -> None:
+    def least(command: Path) -> float:
+        """CPU seconds: they depend little on what else the machine does."""
+        seconds = []
         for _ in range(8):
-            start = time.perf_counter()
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
             assert_version(run(command, "--version"))
-            durations.append(time.perf_counter() - start)
-        return min(durations)
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        return min(seconds)
 
-    direct = fastest(checkout / ".venv" / "bin" / "notify")
-    assert fastest(checkout / "bin" / "notify") - direct < 0.05
+    direct = least(checkout / ".venv" / "bin" / "notify")
+    assert least(checkout / "bin" / "notify") - direct < 0.05
 
 
 def test_works_through_symlinks_from_anywhere(checkout: Path, tmp_path: Path) -> None:
@@ -67,9 +70,11 @@ def test_works_through_symlinks_from_anywhere(checkout: Path, tmp_path: Path) ->
 def test_changes_in_the_checkout_count(checkout: Path) -> None:
     module = checkout / "watchman" / "__init__.py"
     before = module.read_text()
-    module.write_text(before.replace(watchman.__version__, "9.9.9"))
+    # Of another length: within a second, size alone tells Python that a module has changed.
+    changed = f"{watchman.__version__}.changed"
+    module.write_text(before.replace(watchman.__version__, changed))
     try:
-        assert run(checkout / "bin" / "notify", "--version").stdout == "watchman 9.9.9\n"
+        assert run(checkout / "bin" / "notify", "--version").stdout == f"watchman {changed}\n"
     finally:
         module.write_text(before)
 
@@ -121,6 +126,7 @@ def test_an_interrupted_or_failed_install_is_done_again(fresh: Path) -> None:
     wait_until(pip.exists, 60.0, "the new virtual environment to have pip")
     os.killpg(killed.pid, signal.SIGKILL)
     assert killed.wait(10) == -signal.SIGKILL
+    wait_until(lambda: not processes_of(fresh), what="all that it started to be gone")
     assert not (fresh / ".venv" / "stamp").exists()
 
     # Two at once: one prepares, the other waits for it, and both work.

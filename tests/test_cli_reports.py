@@ -89,7 +89,8 @@ def test_history_of_what_was_sent(site: Site) -> None:
     assert status["last_arrival"]
     assert status["last_sent"]
     site.stop()
-    assert site.status()["last_sent"] == status["last_sent"]
+    # Of the journal's time and the sender's, which is a moment later, the last that is known.
+    assert site.status()["last_sent"] >= status["last_sent"]
     assert len(told(site, "history")) == 2
 
 

@@ -199,9 +199,9 @@ class Walk:
         assert f"http://{ADDRESS}::" in readme.TEXT
         self.supervisor = Supervisor(self.checkout)
         printed = self.type(step.command)
-        pid = self.supervisor.running_as()
+        command = Path(f"/proc/{self.supervisor.running_as()}/cmdline")
         # Not a shell between the two: supervisord's signals reach notify itself.
-        assert b"python" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        wait_until(lambda: b"python" in command.read_bytes(), what="the shell is replaced")
         log = self.checkout / "var/log/notify.log"
         wait_until(lambda: WATCHING.search(log.read_text()), what="notify watches")
         return printed

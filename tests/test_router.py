@@ -199,7 +199,7 @@ def test_what_is_remembered_is_bounded() -> None:
     ids=["two", "only the last", "a directory each", "an extension each"],
 )
 def test_it_keeps_up_with_many_thousand_files_a_second(patterns: list[str], budget: float) -> None:
-    """The budget for each file, tripled for slow machines; the best of several rounds counts."""
+    """The budget for each file in CPU time, tripled for slow machines; the best round counts."""
     router = Router(
         [(pattern, route(pattern)) for pattern in patterns], [("/up", "/store")], DEFAULT_IGNORE
     )
@@ -209,11 +209,11 @@ def test_it_keeps_up_with_many_thousand_files_a_second(patterns: list[str], budg
     best = float("inf")
     gc.disable()
     for _ in range(5):
-        start = time.perf_counter()
+        start = time.thread_time()
         for path, name in zip(files, names, strict=True):
             router.ignored(name, path)
             router.route(path)
             router.destination(path)
-        best = min(best, (time.perf_counter() - start) / len(files))
+        best = min(best, (time.thread_time() - start) / len(files))
     gc.enable()
     assert best < 3 * budget

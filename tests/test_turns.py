@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import threading
 
+import pytest
+
 from tests.waiting import wait_until
 from watchman.turns import turn
 
 
-def test_a_second_thread_comes_after_the_first() -> None:
+def test_a_second_thread_comes_after_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("watchman.turns.PATIENCE", 60.0)
     order: list[str] = []
     inside = threading.Event()
 

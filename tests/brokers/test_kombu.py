@@ -19,10 +19,10 @@ from watchman.model import ACCEPTED, Answer, Broker
 def test_a_call_that_hangs_is_given_up_and_sends_nothing_more(
     redis_server: RedisServer, queue: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("watchman.brokers.kombu.STALL_SECONDS", 0.3)
     # Without socket_timeout kombu waits for ever.
     publisher = KombuPublisher(Broker("broker", (redis_server.url,)), {})
     assert publisher.publish([message(route(queue))]) == [ACCEPTED]
+    monkeypatch.setattr("watchman.brokers.kombu.STALL_SECONDS", 0.3)
     batch = messages(route(queue), 50)
     redis_server.pause()
     try:

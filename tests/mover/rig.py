@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -179,7 +180,8 @@ def contents(top: Path) -> dict[str, bytes]:
     for directory, _, names in os.walk(top):
         for name in names:
             path = Path(directory) / name
-            found[str(path.relative_to(top))] = (
-                path.read_bytes() if path.is_file() and not path.is_symlink() else b""
-            )
+            with contextlib.suppress(FileNotFoundError):  # a mover's own may go meanwhile
+                found[str(path.relative_to(top))] = (
+                    path.read_bytes() if path.is_file() and not path.is_symlink() else b""
+                )
     return found

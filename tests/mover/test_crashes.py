@@ -15,7 +15,7 @@ def crash_everywhere(scenario: str, inbox: Path, root: Path) -> int:
         [sys.executable, "-m", "tests.mover.crashing", scenario, str(inbox), str(root)],
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=280,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
@@ -24,6 +24,7 @@ def crash_everywhere(scenario: str, inbox: Path, root: Path) -> int:
     return int(result["steps"])
 
 
+@pytest.mark.timeout(300)  # hundreds of processes, and each waits for the disk
 @pytest.mark.parametrize(
     ("scenario", "at_least"),
     [
@@ -39,6 +40,7 @@ def test_one_file_system(scenario: str, at_least: int, tmp_path: Path) -> None:
     assert crash_everywhere(scenario, tmp_path, tmp_path) >= at_least
 
 
+@pytest.mark.timeout(300)  # hundreds of processes, and each waits for the disk
 @pytest.mark.parametrize(
     ("scenario", "at_least"),
     [

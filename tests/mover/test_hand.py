@@ -15,7 +15,7 @@ import pytest
 from tests.mover.rig import Rig
 from tests.waiting import wait_until
 from watchman.model import Delivery, State
-from watchman.mover import folders, hand, lane
+from watchman.mover import folders, hand, lane, trouble
 from watchman.mover.rename import rename
 
 Helped = Callable[[], Rig]
@@ -105,7 +105,7 @@ def test_a_hand_that_is_killed_in_a_batch(later: Helped, monkeypatch: pytest.Mon
     seqs = [rig.put(f"{n}", b"%d" % n) for n in range(1000)]
     with rig.running():
         for seq in seqs:
-            rig.wait(seq, State.READY)
+            rig.wait(seq, State.READY, 60)
     assert rig.files() == {f"{n}": b"%d" % n for n in range(1000)}
     assert not rig.left()
 
@@ -119,6 +119,7 @@ def test_moves_that_could_not_be_made_durable_are_not_noted(
     with monkeypatch.context() as patch:
         patch.setattr(folders, "sync_directory", failing)
         rig = later()
+    monkeypatch.setattr(trouble, "FIRST_DELAY", 3.0)  # long enough to look
     seqs = [rig.put(f"{n}") for n in range(100)]
     with rig.running():
         wait_until(lambda: rig.status().reason, what="the trouble")

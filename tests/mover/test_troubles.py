@@ -272,7 +272,7 @@ def test_a_trouble_ends_with_the_last_row_that_waits_for_it(rig: Rig) -> None:
     with rig.running():
         wait_until(lambda: rig.status().troubles, what="the obstacle to be reported")
         assert "ENOTDIR" in rig.status().troubles[0][1]
-        rig.root.joinpath("d").unlink()
         shutil.rmtree(rig.inbox / "d")
+        rig.root.joinpath("d").unlink()
         rig.wait(seq, State.VANISHED)
         wait_until(lambda: not rig.status().troubles, what="the end of it")

@@ -53,7 +53,8 @@ def main(root: str, deed: str, known: str) -> None:
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # as some programs start others
     if deed == "threads":
         threading.Thread(target=threading.Event().wait, daemon=True).start()
-    scout._PATIENCE = 0.2
+    if deed == "stop":
+        scout._PATIENCE = 0.2
     watch = Watch(root, rec=True, auto_add=True)
     source = Source(
         [watch], lambda name, _: name.startswith(".ignored"), lambda *_: None, lambda _: None
@@ -71,14 +72,19 @@ def main(root: str, deed: str, known: str) -> None:
         for listing in source.listings():
             visited.append(listing.path)
             entries |= {f"{listing.path}/{entry.name}" for entry in listing.entries}
-            if vanguard is not None and vanguard.busy and deed in {"kill", "stop"}:
-                os.kill(vanguard._scout._companion._pid, getattr(signal, f"SIG{deed.upper()}"))
+            if vanguard is not None and vanguard.busy:
+                companion = vanguard._scout._companion
+                if deed in {"kill", "stop"}:
+                    os.kill(companion._pid, getattr(signal, f"SIG{deed.upper()}"))
+                elif deed == "nothing":
+                    companion.answered(30)  # however slow it is, the walk is not faster
             if deed.startswith("churn") and turns < 100:
                 churn(Path(root), chance, turns)
                 break
         source.wait(0)
     # The last events of a churn may ask for another walk.
-    while source.wait(0.2) or source.scanning:
+    while source.parsed < source.mark() or source.scanning:
+        source.wait(0.1)
         list(source.listings())
     nodes = {wd: node.path for wd, node in source._watched.nodes.items()}
     print(

@@ -216,12 +216,13 @@ def test_a_cut_connection_leaves_a_file_that_a_resumed_upload_completes(
             wait_until(lambda: (server.root / "cut").stat().st_size == 5000, what="half is there")
             # Reset, not closed: the end of the file is not the end of the upload.
             data.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-            data.close()
-            ftp.close()
-            with server.ftp() as ftp:
-                ftp.storbinary("STOR cut", io.BytesIO(b"a" * 5000), rest=5000)
+            with server.ftp() as again:
+                again.voidcmd("TYPE I")  # ready, so that it begins within the settle time
+                data.close()
+                ftp.close()
+                again.storbinary("STOR cut", io.BytesIO(b"a" * 5000), rest=5000)
                 with pytest.raises(ftplib.Error):
-                    ftp.retrbinary("RETR nothing", lambda _: None)
+                    again.retrbinary("RETR nothing", lambda _: None)
             arrive(sent, [server.root / "cut"])
             assert sent.messages[0].size == 10_000
 

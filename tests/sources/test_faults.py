@@ -46,7 +46,9 @@ def mount(path: Path) -> None:
 
 
 def umount(path: Path) -> None:
-    subprocess.run([require("umount"), str(path)], check=True)
+    """Unmount it as soon as nobody uses it: a look at a file in it may be going on."""
+    argv = [require("umount"), str(path)]
+    wait_until(lambda: subprocess.run(argv, check=False).returncode == 0, what="unmounting")
 
 
 # Roots

@@ -245,7 +245,8 @@ def test_a_walk_that_is_overtaken_by_a_rename(root: Path, state: Path) -> None:
         # Nothing tells of its new name: the directory that it comes into is not watched yet.
         (root / "old").rename(root / "new" / "inside" / "moved")
         list(source.listings())
-        while source.wait(0.1) or source.scanning:
+        while source.scanning or source.parsed < source.mark():
+            source.wait(0.1)
             list(source.listings())
         nodes = source._watched.nodes.values()
         assert sorted(node.path for node in nodes) == [path for path, *_ in sorted(os.walk(root))]

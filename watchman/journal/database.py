@@ -167,7 +167,7 @@ class Database:
                     return damage.put_back(self.path, self._writer, left)
                 except sqlite3.OperationalError as error:
                     self.patience.wait_after(error)
-                except OSError as error:
+                except (sqlite3.Error, OSError) as error:
                     raise JournalError(
                         f"{self._gone()}; a new one cannot be made: {error}"
                     ) from error

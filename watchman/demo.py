@@ -61,8 +61,9 @@ class Demo:
         Raises WatchmanError if a sample's task does not arrive. SIGTERM and SIGHUP (a terminal
         that is closed) end it as Ctrl-C does.
         """
-        # Without this the daemon and the worker would live on, each in a session of its own.
-        for number in (signal.SIGTERM, signal.SIGHUP):
+        # Without this the daemon and the worker would live on, each in a session of its own. SIGINT
+        # is ignored where a script has started us in the background.
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.default_int_handler)
         with tempfile.TemporaryDirectory(prefix="watchman-demo-") as name:
             scratch = Path(name)

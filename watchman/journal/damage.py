@@ -96,7 +96,7 @@ def clear(path: str) -> None:
 
 
 def finish(path: str) -> None:
-    """Go on where a crash interrupted :func:`replace`. Raises OSError."""
+    """Go on where a crash interrupted :func:`replace` or :func:`put_back`. Raises OSError."""
     for suffix in ("", *SUFFIXES[:2], "-journal"):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(f"{path}.making{suffix}")

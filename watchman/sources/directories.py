@@ -127,7 +127,8 @@ class DirectorySource:
             if event.mask & ev.IN_IGNORED:
                 self.stop_waiting(unit)
             elif event.name == container.watch.marker:
-                hints.append(Hint(container, name, MARKED, not event.mask & ev.IN_CREATE))
+                closed = not event.mask & ev.IN_CREATE
+                hints.append(Hint(container, name, MARKED, closed=closed))
         elif event.wd in self._containers:
             container = self._containers[event.wd]
             self.root_left |= container.parent is None and bool(event.mask & _LOST)
@@ -147,7 +148,7 @@ class DirectorySource:
         wanted = container.watch.mask
         if wanted is None or wanted & event.mask & ev.ALL_EVENTS:
             kind = CREATED if event.mask & ev.IN_CREATE else MOVED
-            hints.append(Hint(container, event.name, kind, kind is MOVED))
+            hints.append(Hint(container, event.name, kind, closed=kind == MOVED))
 
     # Containers
 

@@ -19,7 +19,7 @@ SECOND = 1_000_000_000
 
 
 def seen(kind: Seen, size: int = 1, mtime_ns: int = 0, changed_ns: int = 0) -> Look:
-    return Look(kind, Version(1, 1, size, mtime_ns), changed_ns)
+    return Look(kind, Version(1, 1, size, mtime_ns, changed_ns))
 
 
 class Clock:

@@ -19,7 +19,7 @@ from tests.waiting import wait_until
 from watchman import arrivals
 from watchman.filesystem import Look, Seen, look, version_of
 from watchman.journal import Journal
-from watchman.model import Delivery, Route, Watch
+from watchman.model import Delivery, Route, State, Watch
 from watchman.notify import units
 from watchman.notify.directories import DirectoryWatcher
 from watchman.router import Router
@@ -195,11 +195,27 @@ def test_finished_again_after_it_was_taken_back(scene: Scene) -> None:
     with scene.watching():
         (scene.data / "a").mkdir()
         assert scene.flush() == ["a"]
+        (first,) = [d for d in scene.deliveries if d.source.endswith("/a")]
+        scene.journal.note([(first.seq, State.SENT, "")])
         (scene.data / "a").rename(scene.data / "a.tmp")
-        assert scene.flush() == ["a"]
+        assert scene.flush() == []
         (scene.data / "a.tmp").rename(scene.data / "a")
-        assert scene.flush() == ["a", "a"]
-    assert len({d.task_id for d in scene.deliveries if d.source.endswith("/a")}) == 2
+        assert scene.flush() == ["a"]
+    (second,) = [d for d in scene.deliveries if d.source.endswith("/a")]
+    assert second.task_id != first.task_id
+
+
+def test_one_that_comes_back_before_it_was_sent_is_the_delivery_that_is_there(
+    scene: Scene,
+) -> None:
+    with scene.watching():
+        (scene.data / "a").mkdir()
+        assert scene.flush() == ["a"]
+        for _ in range(3):
+            (scene.data / "a").rename(scene.data / "a.tmp")
+            assert scene.flush() == ["a"]
+            (scene.data / "a.tmp").rename(scene.data / "a")
+            assert scene.flush() == ["a"]
 
 
 @pytest.mark.parametrize(("existing", "first"), [("new", []), ("all", ["old"]), ("none", [])])
@@ -296,7 +312,7 @@ def test_an_empty_marker_counts_when_it_is_closed_or_old(
         if found.seen is Seen.BUSY:
             looked.set()
             path = scene.data / "a" / "DONE"
-            return Look(Seen.COMPLETE, version_of(path.stat()), time.time_ns())
+            return Look(Seen.COMPLETE, version_of(path.stat()))
         return found
 
     monkeypatch.setattr(units, "look", free)

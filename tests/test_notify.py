@@ -408,10 +408,10 @@ def test_many_writers_at_once(root: Path, state: Path) -> None:
 
 
 def test_task_id_is_a_uuid5() -> None:
-    version = Version(1, 2, 3, 4)
+    version = Version(1, 2, 3, 4, 5)
     text = notify.task_id("/up/a.csv", version)
     assert uuid.UUID(text).version == 5
     namespace = uuid.UUID(bytes=notify.NAMESPACE)
-    name = "/up/a.csv\x001\x002\x003\x004"
+    name = "/up/a.csv\x001\x002\x003\x004\x005\x000"
     assert text == str(uuid.uuid5(namespace, name))
     assert notify.task_id("/up/a.csv", version._replace(size=4)) != text

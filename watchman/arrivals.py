@@ -73,7 +73,7 @@ class Arrivals(Generic[Key]):
                     self.forget(key)
                 return True
             if not look.version.size and not closed:
-                age = (now_ns - look.changed_ns) / 1e9
+                age = (now_ns - look.version.changed_ns) / 1e9
                 settle = max(settle or 0.0, min(EMPTY_AGE, EMPTY_AGE - age))
             return self._settled(key, look, now, settle or 0.0)
         if look.seen is Seen.UNTESTED:

@@ -40,8 +40,6 @@ class Look(NamedTuple):
 
     seen: Seen
     version: Version | None = None
-    changed_ns: int = 0
-    """The inode's ctime."""
 
 
 GONE = Look(Seen.GONE)
@@ -61,19 +59,29 @@ PATH_MAX = 4095
 """Bytes in the longest path that open(2) takes (limits.h, without the closing NUL)."""
 
 
+_LEAST, _MOST = -(1 << 63), (1 << 63) - 1
+"""What SQLite can store. Times end in 1677 and 2262 there; uploaders set others (MFMT)."""
+
+
 def version_of(status: os.stat_result) -> Version:
-    """Return the version that a stat result describes."""
-    return Version(status.st_dev, _signed(status.st_ino), status.st_size, status.st_mtime_ns)
+    """Return the version that a stat result describes.
+
+    A time before 1677 or after 2262 is given as the nearest that can be stored.
+    """
+    mtime_ns, changed_ns = status.st_mtime_ns, status.st_ctime_ns
+    if not (_LEAST <= mtime_ns <= _MOST and _LEAST <= changed_ns <= _MOST):
+        mtime_ns, changed_ns = bounded(mtime_ns), bounded(changed_ns)
+    return Version(status.st_dev, signed(status.st_ino), status.st_size, mtime_ns, changed_ns)
 
 
-def is_same_content(status: os.stat_result, version: Version) -> bool:
-    """Say whether a stat result shows the content that ``version`` is of (``same_content``)."""
-    return version[1:] == (_signed(status.st_ino), status.st_size, status.st_mtime_ns)
+def bounded(number: int) -> int:
+    """Return the nearest number that fits into 64 bits with a sign."""
+    return max(_LEAST, min(number, _MOST))
 
 
-def _signed(number: int) -> int:
-    """Return an inode number as SQLite can store it: 64 bits with a sign."""
-    return number if number < 1 << 63 else number - (1 << 64)
+def signed(number: int) -> int:
+    """Return an inode number, of 64 bits without a sign, as one with a sign."""
+    return number if number <= _MOST else number - (1 << 64)
 
 
 def open_directory(root: str, relative: str) -> int:
@@ -134,7 +142,7 @@ def look(name: str, directory: int, *, closed: bool = False) -> Look:
             if not stat.S_ISREG(status.st_mode):
                 return OTHER
             seen = Seen.BUSY if error.errno == errno.EAGAIN else Seen.UNTESTED
-            return Look(seen, version_of(status), status.st_ctime_ns)
+            return Look(seen, version_of(status))
         # The version is read while the lease is held: nobody can be writing.
         status = os.fstat(descriptor)
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
@@ -142,7 +150,7 @@ def look(name: str, directory: int, *, closed: bool = False) -> Look:
         os.close(descriptor)
     if status.st_nlink == 0:
         return GONE
-    return Look(Seen.COMPLETE, version_of(status), status.st_ctime_ns)
+    return Look(Seen.COMPLETE, version_of(status))
 
 
 def _look_without_opening(name: str, directory: int) -> Look:
@@ -154,7 +162,7 @@ def _look_without_opening(name: str, directory: int) -> Look:
         return GONE if error.errno in GONE_ERRNOS else CANNOT_TELL
     if not stat.S_ISREG(status.st_mode):
         return OTHER
-    return Look(Seen.UNTESTED, version_of(status), status.st_ctime_ns)
+    return Look(Seen.UNTESTED, version_of(status))
 
 
 def relative_to(root: str, path: str) -> str:

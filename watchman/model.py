@@ -34,16 +34,26 @@ class State(enum.IntEnum):
 
 
 class Version(NamedTuple):
-    """What tells two contents at the same path apart."""
+    """What tells two contents at the same path apart; identity.py says how much each part tells.
+
+    Every number fits into 64 bits with a sign, whatever an uploader has set.
+    """
 
     device: int
     inode: int
     size: int
     mtime_ns: int
+    changed_ns: int = 0
+    """The inode's ctime, which no uploader can set; 0 where it is not known, and for directories,
+    whose ctime changes with their entries."""
 
     def same_content(self, other: Version) -> bool:
-        """Compare without the device, whose number may change with each boot or mount."""
-        return self[1:] == other[1:]
+        """Compare inode, size and mtime.
+
+        Without the device, whose number may change with each boot or mount, and without the
+        ctime, which changes with modes, owners and links as well.
+        """
+        return self[1:4] == other[1:4]
 
 
 class Route(NamedTuple):

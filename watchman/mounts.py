@@ -10,7 +10,7 @@ from typing import NamedTuple
 from watchman.model import Watch
 
 MOUNTINFO = "/proc/self/mountinfo"
-_POINT = 4
+_DEVICE, _POINT = 2, 4
 
 REMOTE = frozenset(
     {
@@ -21,6 +21,14 @@ REMOTE = frozenset(
 )
 """Types of file systems that others can write to without a kernel event here; and ``fuse.*``."""
 
+_RENUMBERED = frozenset(
+    {
+        *("9p", "cifs", "davfs", "exfat", "fuse", "fuseblk", "msdos", "ncpfs", "prl_fs"),
+        *("smb2", "smb3", "smbfs", "vboxsf", "vfat", "virtiofs", "vmhgfs"),
+    }
+)
+"""Types that may number their inodes anew with each mount; and ``fuse.*``."""
+
 
 class Mount(NamedTuple):
     """One line of mountinfo, see proc_pid_mountinfo(5)."""
@@ -29,6 +37,49 @@ class Mount(NamedTuple):
     """Unique as long as it is mounted."""
     type: str
     """Such as ``ext4``."""
+    device: int
+    """The ``st_dev`` of what is in it (Btrfs has other numbers)."""
+
+
+class Stability(NamedTuple):
+    """What the numbers of a file system are worth, when two looks at a path are compared."""
+
+    inodes_last: bool
+    """A file has the same inode number after the next mount."""
+    ctime_tells: bool
+    """The ctime is kept by this host's kernel or the server's: each write or rename changes it."""
+
+
+class _Types:
+    """The types of mounted file systems by device, read when one is asked for that is new."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, Stability] = {}
+
+    def stability(self, device: int) -> Stability:
+        found = self._known.get(device)
+        if found is None:
+            types = {mount.device: mount.type for mount in mounts().values()}
+            found = self._known[device] = stability_of(types.get(device, ""))
+        return found
+
+    def forget(self) -> None:
+        self._known = {}  # not cleared: another thread may be about to add to it
+
+
+_types = _Types()
+
+
+def stability_of(filesystem: str) -> Stability:
+    """Return what the numbers of a file system of this type are worth."""
+    lasting = not (filesystem in _RENUMBERED or filesystem.startswith("fuse."))
+    # Those that number anew and are not remote (vfat …) have their ctimes from the kernel.
+    return Stability(lasting, ctime_tells=lasting or not is_remote(filesystem))
+
+
+def stability(device: int) -> Stability:
+    """Return what the numbers of the file system ``device`` (an ``st_dev``) are worth."""
+    return _types.stability(device)
 
 
 def is_remote(filesystem: str) -> bool:
@@ -55,7 +106,9 @@ def mounts(path: str = MOUNTINFO) -> dict[str, Mount]:
         left, dash, right = line.partition(" - ")
         fields = left.split(" ")
         if dash and len(fields) > _POINT:
-            found[_unescape(fields[_POINT])] = Mount(int(fields[0]), right.split(" ")[0])
+            major, _, minor = fields[_DEVICE].partition(":")
+            device = os.makedev(int(major), int(minor))
+            found[_unescape(fields[_POINT])] = Mount(int(fields[0]), right.split(" ")[0], device)
     return found
 
 
@@ -95,7 +148,10 @@ class Changes:
 
     def any(self) -> bool:
         """Whether there was a change since the last call."""
-        return bool(self._poll.poll(0))
+        changed = bool(self._poll.poll(0))
+        if changed:
+            _types.forget()  # a device's number may be another file system's now
+        return changed
 
     def close(self) -> None:
         """Let go of mountinfo."""

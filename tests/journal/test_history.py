@@ -113,6 +113,20 @@ def test_retry_goes_back_to_the_step_that_is_left(journal: Journal, tmp_path: Pa
     assert [d.seq for d in journal.page_moving(0, 100)] == [2, 4]
 
 
+def test_what_is_under_way_again_is_not_retried(journal: Journal, tmp_path: Path) -> None:
+    one = NewDelivery("one", "/up/again", None, Version(1, 2, 3, 4), 1, ROUTE)
+    journal.record([one])
+    (first,) = [d for d in journal.page_ready("b", 0, 99) if d.task_id == "one"]
+    journal.note([(first.seq, State.FAILED, "refused")])
+    journal.record([one])
+    (retried,) = retry(str(tmp_path), Selection(frozenset({first.seq})), lambda _: False)
+    assert (retried.state, retried.reason) == (
+        State.VANISHED,
+        "it is under way as another delivery",
+    )
+    assert len([d for d in journal.page_ready("b", 0, 99) if d.task_id == "one"]) == 1
+
+
 def test_only_what_failed_is_touched(journal: Journal, tmp_path: Path) -> None:
     record(journal, ("/up/1", None, ROUTE), ("/up/2", None, ROUTE))
     journal.note([(2, State.SENT, "")])

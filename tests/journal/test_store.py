@@ -114,9 +114,39 @@ def test_sent_deliveries_keep_the_version_that_was_sent(journal: Journal) -> Non
 def test_announced_later(journal: Journal) -> None:
     journal.record([new("/up/a"), new("/up/b")])
     first, second = journal.page_ready("b", 0, 10)
-    journal.record([new("/up/a", version=VERSION._replace(size=9))])
+    journal.record([new("/up/a", version=VERSION._replace(size=9))._replace(task_id="another")])
     assert journal.announced_later(first)
     assert not journal.announced_later(second)
+
+
+def test_a_task_id_is_under_way_once(journal: Journal) -> None:
+    """Two rows of one id would write and remove one another's files."""
+    first, again = new("/up/a"), new("/up/a", version=VERSION._replace(changed_ns=7))
+    assert journal.record([first]) == []
+    assert journal.record([new("/up/b"), again]) == [again]
+    assert journal.record([new("/up/c", final="/to/c"), new("/up/c")]) == [new("/up/c")]
+    assert [row.source for row in journal.page_ready("b", 0, 10)] == ["/up/a", "/up/b"]
+    assert [row.source for row in journal.page_moving(0, 10)] == ["/up/c"]
+    # What is known is that delivery, in the version that was seen last.
+    known_as = journal.known.lookup("/up", ["a", "c"])
+    assert (known_as["a"].seq, known_as["a"].version.changed_ns) == (1, 7)
+    assert known_as["c"].seq == journal.page_moving(0, 10)[0].seq
+
+
+def test_an_arrival_is_not_recorded_while_it_is_under_way_by_another_id(journal: Journal) -> None:
+    journal.record([new("/up/a")])
+    again = new("/up/a")._replace(task_id="salted", unless="id of '/up/a'")
+    assert journal.record([again]) == [again]
+    journal.note([(1, State.SENT, "")])
+    assert journal.record([again]) == []
+    assert [row.task_id for row in journal.page_ready("b", 0, 10)] == ["salted"]
+
+
+def test_what_is_settled_frees_its_id(journal: Journal) -> None:
+    journal.record([new("/up/a"), new("/up/b", final="/to/b")])
+    journal.note([(1, State.FAILED, "no"), (2, State.READY, "")])
+    assert journal.record([new("/up/a")]) == []
+    assert [row.seq for row in journal.page_ready("b", 0, 10)] == [2, 3]
 
 
 def test_known_and_forgotten(journal: Journal) -> None:

@@ -423,7 +423,7 @@ def test_a_remote_share_inside_a_local_tree_is_polled(
 
     share = root / "a" / "share"
     share.mkdir(parents=True)
-    monkeypatch.setattr(mounts, "mounts", lambda *_: {str(share): mounts.Mount(99, "nfs4")})
+    monkeypatch.setattr(mounts, "mounts", lambda *_: {str(share): mounts.Mount(99, "nfs4", 99)})
     watch = {"interval": 0.1, "settle": 0.2}
     with running(config_for(root, state, watch=watch)) as (pipeline, sent):
         node = pipeline.source.find(str(share))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from watchman.filesystem import DIRECTORY_FLAGS, Seen, look, version_of
+from watchman.identity import is_same_content
 from watchman.journal.reading import Reading
 from watchman.model import Config, Watch
 from watchman.router import Router
@@ -96,7 +97,7 @@ class _Walk:
                     with contextlib.suppress(OSError):  # gone meanwhile
                         version = version_of(entry.stat(follow_symlinks=False))
                         before = known.get(entry.name)
-                        if before is None or not before.same_content(version):
+                        if before is None or not is_same_content(before, version):
                             yield from self._look(entry.name, descriptor, full)
 
     def _look(self, name: str, descriptor: int, path: str) -> Iterator[Unknown]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import pwd
@@ -21,6 +22,8 @@ from watchman.commands.common import (
     say,
     warn,
 )
+from watchman.filesystem import version_of
+from watchman.identity import is_same_content
 from watchman.text import printable
 
 if TYPE_CHECKING:
@@ -150,9 +153,8 @@ def _is_moved(record: Record) -> bool:
 
     Nothing but the mover makes anything there, and it never overwrites.
     """
-    if os.path.lexists(record.source):
-        status = os.lstat(record.source)
-        if (status.st_ino, status.st_size, status.st_mtime_ns) == record.version[1:]:
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        if is_same_content(record.version, version_of(os.lstat(record.source))):
             return False
     try:
         status = os.lstat(record.final)
@@ -160,7 +162,7 @@ def _is_moved(record: Record) -> bool:
         return False
     if record.kind == "directories":
         return True
-    return (status.st_size, status.st_mtime_ns) == record.version[2:]
+    return version_of(status)[2:4] == record.version[2:4]
 
 
 def _operator() -> str:

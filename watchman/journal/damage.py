@@ -48,7 +48,8 @@ _DELIVERIES = """SELECT * FROM deliveries NOT INDEXED WHERE typeof(seq) = 'integ
     AND typeof(device) = 'integer' AND typeof(inode) = 'integer' AND typeof(size) = 'integer'
     AND typeof(mtime_ns) = 'integer' AND typeof(arrived_ns) = 'integer'
     AND typeof(broker) IN ('text', 'null') AND typeof(route) IN ('integer', 'null')
-    AND typeof(kind) = 'text' AND state BETWEEN 1 AND 6 ORDER BY seq {0}"""
+    AND typeof(kind) = 'text' AND state BETWEEN 1 AND 6 {0} ORDER BY seq {{0}}"""
+_HAS_CTIME = "AND typeof(changed_ns) = 'integer'"
 _DIRECTORIES = "SELECT * FROM directories NOT INDEXED ORDER BY id {0}"
 _KNOWN = """SELECT * FROM known WHERE typeof(directory) = 'integer' AND typeof(name) = 'blob'
     AND typeof(seq) = 'integer' ORDER BY directory {0}, name {0}"""
@@ -229,11 +230,11 @@ class _Rescue:
     def all(self) -> bool:
         """Copy all tables; True if nothing is missing."""
         (version,) = self._old.execute("PRAGMA user_version").fetchone()
-        if version != schema.SCHEMA_VERSION:
+        if version not in (1, schema.SCHEMA_VERSION):
             return False
         complete = self._table("routes", "SELECT * FROM routes NOT INDEXED ORDER BY id {0}")
         complete &= self._drop_strange_routes()
-        complete &= self._table("deliveries", _DELIVERIES)
+        complete &= self._table("deliveries", _DELIVERIES.format(_HAS_CTIME if version > 1 else ""))
         complete &= self._drop_without_route()
         complete &= self._table(
             "directories", "SELECT * FROM directories NOT INDEXED ORDER BY id {0}"
@@ -258,8 +259,10 @@ class _Rescue:
 
     def _copy(self, name: str, query: str) -> None:
         cursor = self._old.execute(query)
+        # By name: a journal of version 1 has fewer columns.
+        columns = ",".join(column for column, *_ in cursor.description)
         marks = ",".join("?" * len(cursor.description))
-        insert = f"INSERT OR IGNORE INTO {name} VALUES ({marks})"  # noqa: S608 — our own names
+        insert = f"INSERT OR IGNORE INTO {name} ({columns}) VALUES ({marks})"  # noqa: S608 — our own names
         rows = []
         try:
             for row in cursor:

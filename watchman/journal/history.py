@@ -36,11 +36,12 @@ class Record(NamedTuple):
     reason: str
 
 
-_SELECT = """SELECT seq, task_id, source, final, device, inode, size, mtime_ns, arrived_ns,
-    deliveries.broker, routes.task, kind, state, noted_ns, reason
+_SELECT = """SELECT seq, task_id, source, final, device, inode, size, mtime_ns, changed_ns,
+    arrived_ns, deliveries.broker, routes.task, kind, state, noted_ns, reason
     FROM deliveries LEFT JOIN routes ON routes.id = deliveries.route """
 _FAILED = int(State.FAILED)
 _AT_A_TIME = 500
+_UNDER_WAY = "it is under way as another delivery"
 
 
 def history(reading: Reading, paths: Sequence[str], limit: int) -> list[Record]:
@@ -71,15 +72,15 @@ def _failed(connection: sqlite3.Connection, limit: int = -1) -> list[Record]:
 
 
 def _record(row: tuple[Any, ...]) -> Record:
-    seq, task_id, source, final, device, inode, size, mtime_ns, arrived_ns, *rest = row
-    broker, task, kind, state, noted_ns, reason = rest
+    seq, task_id, source, final, device, inode, size, mtime_ns, changed_ns, *rest = row
+    arrived_ns, broker, task, kind, state, noted_ns, reason = rest
     path = os.fsdecode(source)
     return Record(
         seq,
         task_id,
         path,
         path if final is None else os.fsdecode(final),
-        Version(device, inode, size, mtime_ns),
+        Version(device, inode, size, mtime_ns, changed_ns),
         arrived_ns,
         broker,
         task,
@@ -161,15 +162,25 @@ def _change(
             now = time.time_ns()
             connection.execute("BEGIN IMMEDIATE")
             for record, state, reason in decided[start : start + _AT_A_TIME]:
-                cursor = connection.execute(
-                    "UPDATE deliveries SET state = ?, noted_ns = ?, reason = ? "
-                    "WHERE seq = ? AND state = ?",
-                    (int(state), now, reason or None, record.seq, _FAILED),
-                )
-                if cursor.rowcount:
-                    changed.append(record._replace(state=state, noted_ns=now, reason=reason))
+                wanted = record._replace(state=state, noted_ns=now, reason=reason)
+                other = wanted._replace(state=State.VANISHED, reason=_UNDER_WAY)
+                # The same arrival may have been found again since it failed: once is enough.
+                if _set(connection, wanted):
+                    changed.append(wanted)
+                elif _set(connection, other):
+                    changed.append(other)
             connection.execute("COMMIT")
     return changed
+
+
+def _set(connection: sqlite3.Connection, record: Record) -> bool:
+    """Give a failed delivery its new state; False if it is not failed, or under way otherwise."""
+    cursor = connection.execute(
+        "UPDATE OR IGNORE deliveries SET state = ?, noted_ns = ?, reason = ? "
+        "WHERE seq = ? AND state = ?",
+        (int(record.state), record.noted_ns, record.reason or None, record.seq, _FAILED),
+    )
+    return cursor.rowcount > 0
 
 
 @contextlib.contextmanager

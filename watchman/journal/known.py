@@ -8,6 +8,8 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
+from watchman.filesystem import version_of
+from watchman.identity import Evidence, Verdict, compare
 from watchman.journal.database import Database
 from watchman.model import Version
 
@@ -21,14 +23,16 @@ _LENGTHS = (1, 10, 100, 400)
 parameters each, of which old versions of SQLite take 999."""
 
 # An upsert takes half the time of INSERT OR REPLACE, which would look for what to delete first.
-_REMEMBER = """INSERT INTO known VALUES (?,?,?,?,?,?,?) ON CONFLICT (directory, name) DO UPDATE SET
+_REMEMBER = """INSERT INTO known (directory, name, device, inode, size, mtime_ns, changed_ns, seq)
+    VALUES (?,?,?,?,?,?,?,?) ON CONFLICT (directory, name) DO UPDATE SET
     device = excluded.device, inode = excluded.inode, size = excluded.size,
-    mtime_ns = excluded.mtime_ns, seq = excluded.seq"""
+    mtime_ns = excluded.mtime_ns, changed_ns = excluded.changed_ns, seq = excluded.seq"""
 # One query for names in many directories. CROSS JOIN: SQLite must not begin with the large table.
 _SOME = """WITH wanted (directory, name) AS (VALUES {marks})
-    SELECT directory, name, device, inode, size, mtime_ns, seq
+    SELECT directory, name, device, inode, size, mtime_ns, changed_ns, seq
     FROM wanted CROSS JOIN known USING (directory, name)"""
-_ALL = "SELECT name, inode, size, mtime_ns FROM known WHERE directory = ?"
+_ALL = """SELECT name, device, inode, size, mtime_ns, changed_ns
+    FROM known WHERE directory = ?"""
 
 
 class Known(NamedTuple):
@@ -131,8 +135,8 @@ class KnownVersions:
             rows = self._database.reader.execute(
                 _SOME.format(marks=",".join(["(?,?)"] * length)), list(itertools.chain(*part))
             )
-            for number, name, device, inode, size, mtime_ns, seq in rows:
-                yield number, name, Known(Version(device, inode, size, mtime_ns), seq)
+            for number, name, *version, seq in rows:
+                yield number, name, Known(Version(*version), seq)
 
     def scan(self, directory: str) -> Scan:
         """Begin to hold what is remembered of a directory against what is there."""
@@ -192,7 +196,7 @@ class KnownVersions:
         self._drop_ids()
 
     def refresh(self, items: Iterable[tuple[str, Version]]) -> None:
-        """Note that a known file's times changed and its content did not.
+        """Note that a known file's times or inode number changed and its content did not.
 
         A delivery that is still on its way takes the new version over; its task id stays.
         """
@@ -203,13 +207,13 @@ class KnownVersions:
 
         def work(connection: sqlite3.Connection) -> None:
             connection.executemany(
-                "UPDATE deliveries SET device = ?, inode = ?, size = ?, mtime_ns = ? "
-                "WHERE state IN (1, 2) AND seq = "
+                "UPDATE deliveries SET device = ?, inode = ?, size = ?, mtime_ns = ?, "
+                "changed_ns = ? WHERE state IN (1, 2) AND seq = "
                 "(SELECT seq FROM known WHERE directory = ? AND name = ?)",
                 changes,
             )
             connection.executemany(
-                "UPDATE known SET device = ?, inode = ?, size = ?, mtime_ns = ? "
+                "UPDATE known SET device = ?, inode = ?, size = ?, mtime_ns = ?, changed_ns = ? "
                 "WHERE directory = ? AND name = ?",
                 changes,
             )
@@ -228,18 +232,18 @@ class Scan:
         self._reader = reader
         self._number = number
         self._matched = 0
-        self._whole: dict[str, tuple[int, int, int]] | None = {}
+        self._whole: dict[str, Version] | None = {}
         if number:
             rows = reader.execute(f"{_ALL} LIMIT ?", (number, WHOLE + 1)).fetchall()
             decode = os.fsdecode
             self._whole = (
-                {decode(name): (inode, size, time) for name, inode, size, time in rows}
+                {decode(name): Version(*version) for name, *version in rows}
                 if len(rows) <= WHOLE
                 else None
             )
 
     def changed(self, found: Mapping[str, os.stat_result]) -> list[str]:
-        """Return the names whose version is not the known one, in the order given."""
+        """Return the names that are not as they are known, in the order given."""
         if self._whole is not None:
             if not self._whole:
                 return list(found)
@@ -247,15 +251,16 @@ class Scan:
             return [
                 name
                 for name, status in found.items()
-                if pop(name, None) != (status.st_ino, status.st_size, status.st_mtime_ns)
+                if (known := pop(name, None)) is None
+                or (known[1:] != _numbers(status) and _differs(known, status))
             ]
-        known = self._versions.lookup(self.directory, list(found))
-        self._matched += len(known)
+        remembered = self._versions.lookup(self.directory, list(found))
+        self._matched += len(remembered)
         return [
             name
             for name, status in found.items()
-            if (before := known.get(name)) is None
-            or before.version[1:] != (status.st_ino, status.st_size, status.st_mtime_ns)
+            if (before := remembered.get(name)) is None
+            or (before.version[1:] != _numbers(status) and _differs(before.version, status))
         ]
 
     def maybe_missing(self) -> Iterator[str]:
@@ -267,3 +272,17 @@ class Scan:
         if self._reader.execute(count, (self._number,)).fetchone()[0] > self._matched:
             for row in self._reader.execute(_ALL, (self._number,)):
                 yield os.fsdecode(row[0])
+
+
+def _numbers(status: os.stat_result) -> tuple[int, int, int, int]:
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _differs(known: Version, status: os.stat_result) -> bool:
+    """Say whether a look has to decide what has changed."""
+    seen = version_of(status)
+    verdict = compare(known, seen, Evidence.SCAN)
+    if verdict is Verdict.TOUCHED:
+        # Neither a ctime that was never recorded nor a new number for an inode is worth a look.
+        return bool(known.changed_ns) and known.inode == seen.inode
+    return verdict is Verdict.NEW

@@ -94,7 +94,7 @@ class Reading:
     def known(self, directory: str) -> dict[str, Version]:
         """Return the known version of every name in the directory at a path."""
         rows = self.connection.execute(
-            "SELECT name, device, inode, size, mtime_ns FROM known "
+            "SELECT name, device, inode, size, mtime_ns, changed_ns FROM known "
             "WHERE directory = (SELECT id FROM directories WHERE path = ?)",
             (os.fsencode(directory.rstrip("/")),),
         )

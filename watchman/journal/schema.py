@@ -4,15 +4,34 @@ from __future__ import annotations
 
 import sqlite3
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
-MIGRATIONS: dict[int, str] = {}
+MIGRATIONS: dict[int, str] = {
+    # One row of a task id under way: of several that version 1 allowed, the first goes on.
+    1: """
+ALTER TABLE deliveries ADD COLUMN changed_ns INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE known ADD COLUMN changed_ns INTEGER NOT NULL DEFAULT 0;
+CREATE TEMP TABLE doubled AS
+    SELECT seq, first FROM deliveries JOIN (
+        SELECT source AS path, task_id AS id, min(seq) AS first FROM deliveries
+        WHERE state IN (1, 2) GROUP BY source, task_id HAVING count(*) > 1
+    ) ON source = path AND task_id = id WHERE state IN (1, 2) AND seq > first;
+UPDATE known SET seq = (SELECT first FROM doubled WHERE doubled.seq = known.seq)
+    WHERE seq IN (SELECT seq FROM doubled);
+UPDATE deliveries SET state = 5, reason = 'it was on its way already'
+    WHERE seq IN (SELECT seq FROM doubled);
+DROP TABLE doubled;
+CREATE UNIQUE INDEX deliveries_under_way ON deliveries (source, task_id) WHERE state IN (1, 2);
+"""
+}
 """The statements that lead from one schema to the next, by the version that they start from. What
 is listed here is never changed: journals of every version out there come this way."""
 
 # Paths are blobs of the file system's own bytes, so that any name can be stored and compared.
 # ``final`` is null where the file stays at its source. ``known`` has no rowid: its primary key
 # is the table, so that the names of one directory lie side by side and a scan reads them in one go.
+# At most one row of a task id is MOVING or READY: two would write and remove one another's files.
+# A task id is made of the path too; with the path before it the index is written where it grows.
 # ``watches.first_run_ns`` is when the first run's scan was over; negative, while it is not: when it
 # began.
 SCHEMA = """
@@ -31,8 +50,10 @@ CREATE TABLE deliveries (
     kind TEXT NOT NULL,
     state INTEGER NOT NULL,
     noted_ns INTEGER NOT NULL,
-    reason TEXT
+    reason TEXT,
+    changed_ns INTEGER NOT NULL DEFAULT 0
 );
+CREATE UNIQUE INDEX deliveries_under_way ON deliveries (source, task_id) WHERE state IN (1, 2);
 CREATE INDEX deliveries_moving ON deliveries (seq) WHERE state = 1;
 CREATE INDEX deliveries_ready ON deliveries (broker, seq) WHERE state = 2;
 CREATE INDEX deliveries_failed ON deliveries (seq) WHERE state = 4;
@@ -55,6 +76,7 @@ CREATE TABLE known (
     size INTEGER NOT NULL,
     mtime_ns INTEGER NOT NULL,
     seq INTEGER NOT NULL,
+    changed_ns INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (directory, name)
 ) WITHOUT ROWID;
 CREATE TABLE watches (

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from watchman.journal.damage import EVERY_WATCH
@@ -32,12 +32,16 @@ class NewDelivery(NamedTuple):
     arrived_ns: int
     route: Route | None
     kind: str = "files"
+    unless: str = ""
+    """The task id under which this very arrival may be under way already."""
 
 
-_SELECT = """SELECT seq, task_id, source, final, device, inode, size, mtime_ns, arrived_ns,
-    route, state, kind FROM deliveries """
+_SELECT = """SELECT seq, task_id, source, final, device, inode, size, mtime_ns, changed_ns,
+    arrived_ns, route, state, kind FROM deliveries """
 _INSERT = """INSERT INTO deliveries (seq, task_id, source, final, device, inode, size, mtime_ns,
-    arrived_ns, broker, route, kind, state, noted_ns) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)"""
+    changed_ns, arrived_ns, broker, route, kind, state, noted_ns)
+    VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (source, task_id) WHERE state IN (1, 2)
+    DO NOTHING"""
 _NOTE = "UPDATE deliveries SET state = ?, noted_ns = ?, reason = ? WHERE seq IN"
 _TOGETHER = 500
 """Rows noted by one statement: SQLite takes 32,766 parameters, in old versions 999."""
@@ -92,46 +96,59 @@ class Journal:
         deliveries: Sequence[NewDelivery],
         noted: Iterable[tuple[str, Version]] = (),
         gone: Iterable[str] = (),
-    ) -> None:
+    ) -> list[NewDelivery]:
         """Record arrivals and make their versions known, in one commit.
 
         ``deliveries`` come in the order in which they are to be sent; ``noted`` are versions,
         (path, version) each, that become known without a delivery; ``gone`` are paths that are
-        to be forgotten.
+        to be forgotten. Return those of which a delivery with the same task id is under way:
+        they were not recorded again, and are known as that delivery.
         """
         now = time.time_ns()
         forgotten = self.known.keys(gone)
 
-        def work(connection: sqlite3.Connection) -> None:
+        def work(connection: sqlite3.Connection) -> list[NewDelivery]:
             # Files and finished directories are recorded by two threads: numbers are taken here,
-            # one writer at a time. One that is skipped by a retry does no harm.
+            # one writer at a time. One that is skipped does no harm.
             first = self._next_seq
             self._next_seq += len(deliveries)
-            versions = [(path, version, 0) for path, version in noted]
-            versions += [(new.source, new.version, n) for n, new in enumerate(deliveries, first)]
-            rows = []
-            for seq, new in enumerate(deliveries, first):
-                route = new.route
-                rows.append(
-                    (
-                        seq,
-                        new.task_id,
-                        os.fsencode(new.source),
-                        None if new.final is None else os.fsencode(new.final),
-                        *new.version,
-                        new.arrived_ns,
-                        None if route is None else route.broker,
-                        None if route is None else self._routes.number(connection, route),
-                        new.kind,
-                        _READY if new.final is None else _MOVING,
-                        now,
-                    )
-                )
+            numbered = list(enumerate(deliveries, first))
+            there = {
+                seq: found
+                for seq, new in numbered
+                if new.unless not in ("", new.task_id)
+                and (found := _under_way(connection, new.source, new.unless))
+            }
+            rows = [
+                self._row(connection, seq, new, now) for seq, new in numbered if seq not in there
+            ]
             self.known.drop(connection, forgotten)
-            connection.executemany(_INSERT, rows)
+            if connection.executemany(_INSERT, rows).rowcount < len(rows):
+                there |= _conflicting(connection, numbered, there)
+            versions = [(path, version, 0) for path, version in noted]
+            versions += [(new.source, new.version, there.get(seq, seq)) for seq, new in numbered]
             self.known.remember(connection, versions)
+            return [new for seq, new in numbered if seq in there]
 
-        self._database.write(work)
+        return self._database.write(work)
+
+    def _row(
+        self, connection: sqlite3.Connection, seq: int, new: NewDelivery, now: int
+    ) -> tuple[Any, ...]:
+        route = new.route
+        return (
+            seq,
+            new.task_id,
+            os.fsencode(new.source),
+            None if new.final is None else os.fsencode(new.final),
+            *new.version,
+            new.arrived_ns,
+            None if route is None else route.broker,
+            None if route is None else self._routes.number(connection, route),
+            new.kind,
+            _READY if new.final is None else _MOVING,
+            now,
+        )
 
     # Paging
 
@@ -152,8 +169,7 @@ class Journal:
         with turn():
             rows = self._database.reader.execute(_SELECT + where, parameters).fetchall()
         for row in rows:
-            seq, task_id, blob, final, device, inode, size, mtime_ns, arrived_ns, *rest = row
-            route, state, kind = rest
+            seq, task_id, blob, final, *version, arrived_ns, route, state, kind = row
             source = fsdecode(blob)
             page.append(
                 Delivery(
@@ -161,7 +177,7 @@ class Journal:
                     task_id,
                     source,
                     source if final is None else fsdecode(final),
-                    Version(device, inode, size, mtime_ns),
+                    Version(*version),
                     arrived_ns,
                     None if route is None else route_of(route),
                     _STATES[state],
@@ -204,6 +220,11 @@ class Journal:
                     self.known.unlearn(connection, seqs)
 
         self._database.write(work)
+
+    def is_under_way(self, seq: int) -> bool:
+        """Whether a delivery is neither sent nor ended."""
+        query = "SELECT 1 FROM deliveries WHERE seq = ? AND state IN (1, 2)"
+        return self._database.reader.execute(query, (seq,)).fetchone() is not None
 
     def announced_later(self, delivery: Delivery) -> bool:
         """Whether a newer version at the delivery's source has been announced."""
@@ -290,3 +311,25 @@ class Journal:
                 ).rowcount
             )
         )
+
+
+def _under_way(connection: sqlite3.Connection, source: str, task_id: str) -> int:
+    """Return the seq of the delivery with a task id that is MOVING or READY; 0 for none."""
+    query = "SELECT seq FROM deliveries WHERE source = ? AND task_id = ? AND state IN (1, 2)"
+    found = connection.execute(query, (os.fsencode(source), task_id)).fetchone()
+    return int(found[0]) if found else 0
+
+
+def _conflicting(
+    connection: sqlite3.Connection,
+    numbered: Sequence[tuple[int, NewDelivery]],
+    there: Mapping[int, int],
+) -> dict[int, int]:
+    """Find the deliveries for which new ones were not inserted, by the new one's seq."""
+    rows = connection.execute("SELECT seq FROM deliveries WHERE seq >= ?", (numbered[0][0],))
+    inserted = {seq for (seq,) in rows}
+    return {
+        seq: _under_way(connection, new.source, new.task_id)
+        for seq, new in numbered
+        if seq not in inserted and seq not in there
+    }

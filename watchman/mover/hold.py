@@ -7,7 +7,8 @@ import os
 import stat
 from types import TracebackType
 
-from watchman.filesystem import FILE_FLAGS, GONE, Look, Seen, is_same_content, look, version_of
+from watchman.filesystem import FILE_FLAGS, GONE, Look, Seen, look, version_of
+from watchman.identity import is_same_content
 from watchman.model import Delivery, Version
 
 
@@ -45,7 +46,7 @@ class Hold:
             return look(self._name, self._directory)
         if status.st_nlink == 0 or not stat.S_ISREG(status.st_mode):
             return GONE
-        return Look(Seen.COMPLETE, version_of(status), status.st_ctime_ns)
+        return Look(Seen.COMPLETE, version_of(status))
 
     def is_of(self, row: Delivery) -> bool:
         """Say whether it is the file that was recorded, and nobody is writing it."""
@@ -93,14 +94,12 @@ def same(row: Delivery, version: Version | None) -> bool:
         return False
     if is_tree(row):
         return version.inode == row.version.inode
-    return version.same_content(row.version)
+    return is_same_content(row.version, version)
 
 
 def is_same(row: Delivery, status: os.stat_result) -> bool:
     """Say whether a stat result is of the version that was recorded."""
-    if is_tree(row):
-        return same(row, version_of(status))
-    return is_same_content(status, row.version)
+    return same(row, version_of(status))
 
 
 def look_at(row: Delivery, name: str, directory: int) -> Look:
@@ -113,4 +112,4 @@ def look_at(row: Delivery, name: str, directory: int) -> Look:
         return GONE
     if not stat.S_ISDIR(status.st_mode):
         return Look(Seen.OTHER)
-    return Look(Seen.COMPLETE, version_of(status), status.st_ctime_ns)
+    return Look(Seen.COMPLETE, version_of(status))

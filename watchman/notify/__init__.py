@@ -1,7 +1,7 @@
 """The pipeline: wires the stages, recovers at the start, shuts down in order."""
 
 from watchman.notify.catchup import CLOCK_GRAIN_NS
-from watchman.notify.identity import NAMESPACE, task_id
 from watchman.notify.pipeline import Pipeline
+from watchman.notify.task_id import NAMESPACE, task_id
 
 __all__ = ["CLOCK_GRAIN_NS", "NAMESPACE", "Pipeline", "task_id"]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from watchman.filesystem import Seen, look
 from watchman.journal import Journal, Scan
 from watchman.notify.intake import SLICE, Intake
-from watchman.sources.inotify import Source
+from watchman.sources.inotify import CAME, Source
 from watchman.sources.nodes import Listing, Node, Reason
 
 log = logging.getLogger("watchman.notify")
@@ -99,8 +99,9 @@ class CatchUp:
             return  # nothing is there, and nothing was: most directories of a large tree
         self._intake.forget_vanished()
         node = listing.node
-        if listing.reason is Reason.NEW:
-            self._intake.handle({(node, entry.name): 0 for entry in listing.entries})
+        if listing.reason in (Reason.NEW, Reason.READABLE):
+            mask = CAME if listing.reason is Reason.NEW else 0
+            self._intake.handle({(node, entry.name): mask for entry in listing.entries})
             return
         if self._scanned is None:
             self._scanned = self._journal.known.scan(listing.path)

@@ -18,12 +18,13 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 
 from watchman.errors import JournalError
+from watchman.identity import is_same_content
 from watchman.journal import Journal
 from watchman.model import Watch
 from watchman.notify.units import FOUND, Units
 from watchman.router import Router
 from watchman.sources.directories import Container, DirectorySource, Hint, is_there
-from watchman.sources.identity import identify
+from watchman.sources.directory_version import identify
 from watchman.text import printable
 
 log = logging.getLogger("watchman.notify")
@@ -193,7 +194,7 @@ class DirectoryWatcher:
                 version, changed_ns = found
                 path = container.join(name)
                 known = batch.known.get(path)
-                if known is not None and known.version.same_content(version):
+                if known is not None and is_same_content(known.version, version):
                     self._units.look_into(container, name, known, may_predate=may_predate)
                 elif may_predate and self._predates(container.watch, changed_ns):
                     batch.noted.append((path, version))
@@ -209,7 +210,13 @@ class DirectoryWatcher:
         gone = [name for name in known if name not in names and not is_there(name, descriptor)]
         for name in container.children.keys() & set(gone):
             self._source.leave(container.children[name])
-        return [container.join(name) for name in gone]
+        above = container.path.rstrip("/")
+        remembered = self._journal.known.lookup(above, gone)
+        return [
+            container.join(name)
+            for name in gone
+            if not self._units.is_under_way(remembered.get(name))
+        ]
 
     def _predates(self, watch: Watch, changed_ns: int) -> bool:
         """Whether a directory is only to be noted: it was there before the run that notes."""

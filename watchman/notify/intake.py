@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from watchman import signals
 from watchman.arrivals import UNTESTED_SETTLE, Arrivals
 from watchman.descriptors import Descriptors
 from watchman.filesystem import Look, Seen, is_too_long
+from watchman.identity import Evidence, Verdict, compare, is_same_content
 from watchman.journal import Journal, NewDelivery
 from watchman.logs import info_all
 from watchman.model import Version, Watch
 from watchman.notify.doubts import Doubts, Key
-from watchman.notify.identity import task_id
 from watchman.notify.looking import descriptor_of, look_at
 from watchman.notify.remarks import Remarks
+from watchman.notify.task_id import TaskIds, task_id
 from watchman.router import Router
-from watchman.sources.inotify import ATTRIB, CLOSED, CONTENT, Hints, Source
+from watchman.sources.inotify import ATTRIB, CAME, CLOSED, CONTENT, GONE, REPLACED, Hints, Source
 from watchman.sources.nodes import Node
 from watchman.text import printable
 from watchman.turns import turn
@@ -33,6 +34,10 @@ _BEYOND_DOUBT = 1 << 16
 """A bit that the kernel's masks do not use: no event that is still unread can tell more."""
 
 
+LEFT = 30.0
+"""Seconds for which a directory that left may come back as it was, and its files are known."""
+
+
 class _Found(NamedTuple):
     """A complete file, known or not."""
 
@@ -40,6 +45,7 @@ class _Found(NamedTuple):
     name: str
     path: str
     version: Version
+    evidence: Evidence
 
 
 class _Sorted(NamedTuple):
@@ -76,6 +82,11 @@ class Intake:
         newer version where the times are changed after closing, and double the task."""
         self._only_touched: set[Key] = set()
         """Of the files that settle, those of which nothing but an attribute is known to differ."""
+        self._evidence: dict[Key, Evidence] = {}
+        """What events have proven of files that are not judged yet."""
+        self._left: dict[str, float] = {}
+        """Directories that left, and when what is known in them is to be forgotten."""
+        self._task_ids = TaskIds()
         self._remarks = Remarks()
         self.last_arrival_ns = 0
 
@@ -111,10 +122,28 @@ class Intake:
             self._journal.known.refresh(touched.values())
 
     def forget_vanished(self) -> None:
-        """Forget what was in directories that left, before their names are used again."""
-        vanished = self._source.vanished()
-        if vanished:
-            self._journal.known.forget_below(*vanished)
+        """Forget what was in directories that left, unless they come back soon.
+
+        One that is renamed there and back holds what was announced, with the same ctimes; what is
+        made anew under its name has others.
+        """
+        now = time.monotonic()
+        self._left |= dict.fromkeys(self._source.vanished(), now + LEFT)
+        if self._left and next(iter(self._left.values())) <= now:
+            self._forget_left(now)
+
+    def close(self) -> None:
+        """Forget what is not there; nothing may be handled afterwards."""
+        self.forget_vanished()
+        self._forget_left(float("inf"))
+
+    def _forget_left(self, now: float) -> None:
+        due = [path for path, time in self._left.items() if time <= now]
+        for path in due:
+            del self._left[path]
+        gone = [path for path in due if self._source.find(path) is None]
+        if gone:
+            self._journal.known.forget_below(*gone)
 
     def is_complete(self, key: Key, seen: Look, path: str, mask: int = 0) -> bool:
         """Judge a file; one that is not complete yet is looked at again later."""
@@ -150,16 +179,21 @@ class Intake:
                 if is_too_long(path):
                     self._remarks.too_long(node.root, path)
                     continue
-                seen = look_at(name, directories.get(node), mask)
+                directory = directories.get(node)
+                seen = look_at(name, directory, mask)
                 if seen.seen is Seen.GONE:
                     self._arrivals.forget(key)
-                    into.gone.append(path)
+                    self._evidence.pop(key, None)
+                    # In a directory that left it may come back.
+                    if directory >= 0:
+                        into.gone.append(path)
                 else:
                     self._judge(key, mask, seen, path, into)
         if into.early:
             if self._source.mark() <= self._source.parsed:
                 into.found.extend(into.early.values())
             else:
+                self._evidence |= {key: item.evidence for key, item in into.early.items()}
                 self._early.add(dict.fromkeys(into.early))
         if into.touched:
             self._sort_touched(into)
@@ -169,21 +203,27 @@ class Intake:
     def _judge(self, key: Key, mask: int, seen: Look, path: str, into: _Sorted) -> None:
         if mask & ATTRIB and not mask & (CONTENT | _BEYOND_DOUBT):
             if self._is_only_touched(key, seen, path):
-                into.touched[key] = _item(key, path, seen)
+                into.touched[key] = _item(key, path, seen, Evidence.ATTRIB)
             return
+        evidence = _evidence_of(mask)
+        if self._evidence:
+            evidence = max(evidence, self._evidence.pop(key, evidence))
         only_touched = self._only_touched and key in self._only_touched
         if only_touched and mask & CONTENT:
             self._only_touched.discard(key)
             only_touched = False
         if not self.is_complete(key, seen, path, mask):
+            if evidence > Evidence.SCAN and key in self._arrivals:
+                self._evidence[key] = evidence
             return
+        item = _item(key, path, seen, evidence)
         if mask & (CLOSED | _BEYOND_DOUBT):
-            into.found.append(_item(key, path, seen))
-        elif only_touched or (not mask & CONTENT and key in self._touched):
+            into.found.append(item)
+        elif only_touched or (evidence is Evidence.SCAN and key in self._touched):
             self._only_touched.discard(key)
-            into.touched[key] = _item(key, path, seen)
+            into.touched[key] = item
         else:
-            into.early[key] = _item(key, path, seen)
+            into.early[key] = item
 
     def _is_only_touched(self, key: Key, seen: Look, path: str) -> bool:
         """Judge a file of which an attribute changed.
@@ -201,13 +241,17 @@ class Intake:
         refreshed: dict[Key, tuple[str, Version]] = {}
         for key, item in into.touched.items():
             before = known.get(item.path)
-            if before is None or before.same_content(item.version):
+            if before is None:
                 continue
-            same = (before.inode, before.size) == (item.version.inode, item.version.size)
-            if same and self._source.certain:
+            verdict = compare(before, item.version, Evidence.ATTRIB)
+            if verdict is Verdict.SAME:
+                continue
+            # After an overflow the write may have gone unheard: then only the content tells.
+            certain = self._source.certain or is_same_content(before, item.version)
+            if verdict is Verdict.TOUCHED and certain:
                 refreshed[key] = (item.path, item.version)
             else:
-                into.found.append(item)
+                into.found.append(item._replace(evidence=Evidence.SCAN))
         if refreshed:
             self._touched.add(refreshed)
 
@@ -218,19 +262,28 @@ class Intake:
         """
         known = self._journal.known.versions([item.path for item in found])
         # By path: two hints may have come for one, by way of a directory that was renamed.
-        unknown = {
-            item.path: item
-            for item in found
-            if (before := known.get(item.path)) is None or not before.same_content(item.version)
-        }
-        if not unknown:
+        unknown: dict[str, _Found] = {}
+        touched: dict[Key, tuple[str, Version]] = {}
+        for item in found:
+            before = known.get(item.path)
+            verdict = compare(before, item.version, item.evidence) if before else Verdict.NEW
+            if verdict is Verdict.NEW:
+                unknown[item.path] = item
+            elif verdict is Verdict.TOUCHED:
+                # Not at once: the event that proves a write may still be unread.
+                touched[item.node, item.name] = (item.path, item.version)
+        if touched:
+            self._touched.add(touched)
+        if unknown:
+            self._record(unknown, gone)
+        else:
             self._journal.known.forget(gone)
-            return
+
+    def _record(self, unknown: Mapping[str, _Found], gone: Sequence[str]) -> None:
         info_all(log, "Notified of %s", list(map(printable, unknown)))
         self.last_arrival_ns = now_ns = time.time_ns()
         new: list[NewDelivery] = []
         noted: list[tuple[str, Version]] = []
-        concerned: set[str | None] = set()
         for path, item in unknown.items():
             version = item.version
             route, final = self._router.route(path), self._router.destination(path)
@@ -240,17 +293,41 @@ class Intake:
             elif route is None and final is None:
                 noted.append((path, version))
             else:
-                identity = task_id(path, version)
-                new.append(NewDelivery(identity, path, final, version, now_ns, route))
-                concerned.add(route.broker if route is not None and final is None else None)
-        self._journal.record(new, noted, gone)
-        self._wake(concerned)
+                number, unless = self._task_ids.choose(path, version, item.evidence, now_ns)
+                new.append(NewDelivery(number, path, final, version, now_ns, route, unless=unless))
+        doubled = self._journal.record(new, noted, gone)
+        if doubled:
+            new = [one for one in new if one not in doubled] + self._record_again(doubled, now_ns)
+        self._wake(
+            {
+                one.route.broker if one.route is not None and one.final is None else None
+                for one in new
+            }
+        )
         signals.announce(signals.arrived, new)
 
+    def _record_again(self, doubled: Sequence[NewDelivery], now_ns: int) -> list[NewDelivery]:
+        """Record those that an event proves to be other arrivals than what is under way."""
+        others = [
+            one._replace(task_id=task_id(one.source, one.version, now_ns))
+            for one in doubled
+            if not one.unless
+        ]
+        self._journal.record(others)
+        return others
 
-def _item(key: Key, path: str, seen: Look) -> _Found:
+
+def _evidence_of(mask: int) -> Evidence:
+    if mask & (GONE | REPLACED):
+        return Evidence.REPLACED
+    if mask & CONTENT:
+        return Evidence.WRITTEN
+    return Evidence.CAME if mask & CAME else Evidence.SCAN
+
+
+def _item(key: Key, path: str, seen: Look, evidence: Evidence) -> _Found:
     assert seen.version is not None
-    return _Found(*key, path, seen.version)
+    return _Found(*key, path, seen.version, evidence)
 
 
 def _wanted(watch: Watch, mask: int) -> bool:

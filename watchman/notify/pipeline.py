@@ -129,6 +129,7 @@ class Pipeline:
         try:
             while not self._stopping:
                 self._turn()
+            self.intake.close()
         except JournalError as error:
             # Only who was told to stop gives up waiting for a full disk.
             if not self._stopping:

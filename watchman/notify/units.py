@@ -13,9 +13,10 @@ from watchman import signals
 from watchman.arrivals import Arrivals
 from watchman.filesystem import GONE, Look, look
 from watchman.finished import Inside, Settling, is_unfinished
+from watchman.identity import is_same_content
 from watchman.journal import Journal, Known, NewDelivery
 from watchman.model import Version
-from watchman.notify.identity import task_id
+from watchman.notify.task_id import task_id
 from watchman.router import Router
 from watchman.sources.directories import (
     CREATED,
@@ -27,7 +28,7 @@ from watchman.sources.directories import (
     Hint,
     Unit,
 )
-from watchman.sources.identity import identify, walk_inside
+from watchman.sources.directory_version import identify, walk_inside
 from watchman.text import printable
 
 log = logging.getLogger("watchman.notify")
@@ -125,11 +126,12 @@ class Units:
         found = identify(name, descriptor) if descriptor >= 0 else None
         if found is None:
             self._forget(unit)
-            batch.gone.append(path)
+            if not self.is_under_way(batch.known.get(path)):
+                batch.gone.append(path)
             return
         version, changed_ns = found
         known = batch.known.get(path)
-        if known is not None and known.version.same_content(version):
+        if known is not None and is_same_content(known.version, version):
             self.look_into(container, name, known, may_predate=False)
             return
         if event == LEFT:
@@ -144,6 +146,10 @@ class Units:
             self._source.stop_waiting(unit)
             batch.known[path] = Known(version, 0)
             self._arrived(unit, version, changed_ns, batch)
+
+    def is_under_way(self, known: Known | None) -> bool:
+        """Whether a directory is on its way: then it is no new arrival should it come back."""
+        return known is not None and known.seq > 0 and self._journal.is_under_way(known.seq)
 
     def _forget(self, unit: Unit) -> None:
         self._settling.forget(unit)
@@ -186,7 +192,7 @@ class Units:
             self.look_into(*unit, None, may_predate=False)
         else:
             # The ctime makes the task id another one if the same directory is finished again.
-            number = task_id(path, version._replace(mtime_ns=changed_ns))
+            number = task_id(path, version._replace(changed_ns=changed_ns))
             now_ns = time.time_ns()
             batch.new.append(
                 NewDelivery(number, path, final, version, now_ns, route, "directories")

@@ -10,15 +10,17 @@ from typing import NamedTuple
 
 from watchman.descriptors import Descriptors
 from watchman.filesystem import (
+    CANNOT_TELL,
     GONE,
     GONE_ERRNOS,
     Look,
     Seen,
-    is_same_content,
     look,
     open_directory,
     relative_to,
+    version_of,
 )
+from watchman.identity import is_same_content, may_be_newer
 from watchman.model import Delivery
 from watchman.text import printable
 from watchman.turns import turn
@@ -26,6 +28,7 @@ from watchman.turns import turn
 FRESH = 1.0
 """Seconds after an arrival for which the lease test that came before it is not repeated."""
 _THE_FILE_IS_GONE = "the file is gone"
+_REPLACED = "replaced by a newer upload"
 
 
 class Examined(NamedTuple):
@@ -108,17 +111,26 @@ def _is_same(delivery: Delivery, name: str, directory: int) -> bool:
         status = os.stat(name, dir_fd=directory, follow_symlinks=False)
     except FileNotFoundError:
         return False
-    return is_same_content(status, delivery.version)
+    return version_of(status)[1:] == delivery.version[1:]
 
 
 def _judge(
     delivery: Delivery, seen: Look, announced_later: Callable[[Delivery], bool]
 ) -> str | None:
-    """None: as recorded. A reason: it vanished. Empty: it changed, look at it again."""
-    if seen.version is not None and seen.version.same_content(delivery.version):
-        return "" if seen.seen is Seen.BUSY else None
+    """None: as recorded. A reason: it vanished. Empty: it changed, look at it again.
+
+    Raises OSError where it cannot be looked at: what is unknown is neither gone nor changed.
+    """
+    if seen is CANNOT_TELL:
+        reason = "it cannot be opened now: no descriptor or memory is left, or it is leased"
+        raise OSError(errno.EAGAIN, reason)
+    if seen.version is not None and is_same_content(delivery.version, seen.version):
+        if seen.seen is Seen.BUSY:
+            return ""
+        newer = may_be_newer(delivery.version, seen.version) and announced_later(delivery)
+        return _REPLACED if newer else None
     if announced_later(delivery):
-        return "replaced by a newer upload"
+        return _REPLACED
     return _THE_FILE_IS_GONE if seen.version is None else ""
 
 

@@ -65,5 +65,5 @@ class Aftermath:
     def _inspect_altered(self) -> None:
         for node in self.altered:
             if not node.is_left and self._tree.inspect(node) and self._tree.has_trouble(node.path):
-                self._queue(node, Reason.NEW)
+                self._queue(node, Reason.READABLE)
         self.altered.clear()

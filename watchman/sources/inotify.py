@@ -31,6 +31,11 @@ CLOSED = pyinotify.IN_CLOSE_WRITE | pyinotify.IN_MOVED_TO
 """A writer has finished with the file, or it was complete when it came here."""
 GONE = pyinotify.IN_MOVED_FROM | pyinotify.IN_DELETE
 ATTRIB = pyinotify.IN_ATTRIB
+REPLACED = 1 << 17
+"""A bit that the kernel's masks do not use: the name had gone before the event."""
+CAME = 1 << 18
+"""Another one, in place of an event: the directory that holds the name came a moment ago."""
+_LEFT = GONE | REPLACED
 _SELF = pyinotify.IN_DELETE_SELF | pyinotify.IN_MOVE_SELF
 _ROOT_LOST = _SELF | pyinotify.IN_UNMOUNT | pyinotify.IN_IGNORED
 MASK = CONTENT | GONE | ATTRIB | _SELF | pyinotify.IN_ONLYDIR
@@ -42,7 +47,8 @@ TAKEN = 1024 * 1024
 _EVENT = struct.Struct("iIII")
 
 Hints = dict[tuple[Node, str], int]
-"""What to look at, in the order of the events: (directory, name) → mask of the last event."""
+"""What to look at, in the order of the events: (directory, name) → mask of the last event, perhaps
+with REPLACED; 0 where there was none."""
 
 
 class Source:
@@ -156,7 +162,8 @@ class Source:
         return paths
 
     def _queue(self, node: Node, reason: Reason) -> None:
-        (self._urgent if reason is Reason.NEW else self._patient).add(node, reason)
+        urgent = reason in (Reason.NEW, Reason.READABLE)
+        (self._urgent if urgent else self._patient).add(node, reason)
 
     @property
     def scanning(self) -> bool:
@@ -212,9 +219,13 @@ class Source:
                 self._stray(wd)
                 continue
             key = (node, name)
-            # A change of attributes says less than the event before it.
-            if mask & ATTRIB and key in hints:
-                continue
+            before = hints.get(key)
+            if before is not None:
+                # A change of attributes says less than the event before it.
+                if mask & ATTRIB:
+                    continue
+                if before & _LEFT:
+                    mask |= REPLACED
             hints[key] = mask
 
     def _special(self, wd: int, mask: int, name: str) -> None:
@@ -260,7 +271,7 @@ class Source:
         elif mask & ATTRIB and child.path not in self._tree.troubled:
             return
         self._aftermath.leaving.pop(child, None)
-        self._queue(child, Reason.NEW)
+        self._queue(child, Reason.READABLE if mask & ATTRIB else Reason.NEW)
 
     def _disappeared(self, node: Node, name: str, mask: int) -> None:
         child = node.child(name)

@@ -19,6 +19,8 @@ class Reason(enum.Enum):
     """The first walk of this run: what is found may be older than the run."""
     NEW = "new"
     """The directory appeared, or moved, while it was watched."""
+    READABLE = "readable"
+    """The directory can be read now, and could not before."""
     CATCH_UP = "catch-up"
     """Events may have been lost, or a periodic scan is due."""
 

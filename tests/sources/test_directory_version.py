@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.waiting import wait_until
-from watchman.sources.identity import birth_ns, identify, walk_inside
+from watchman.sources.directory_version import birth_ns, identify, walk_inside
 
 
 @pytest.fixture

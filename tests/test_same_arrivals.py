@@ -1,0 +1,252 @@
+"""Which arrivals are the same, on a real file system: identity.py's table as users meet it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.journals import counts
+from tests.running import Remembering, config_for, running
+from tests.waiting import wait_until
+from watchman.model import ACCEPTED, Answer, Outcome, State
+from watchman.notify import Pipeline
+
+OLD = 1_500_000_000_000_000_000
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    directory = tmp_path / "up"
+    directory.mkdir()
+    return directory
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    return tmp_path / "state"
+
+
+def flush(root: Path, sent: Remembering) -> list[str]:
+    """Return what was sent so far, after all that happened before now has been handled."""
+    mark = root / f"mark{len(list(root.glob('mark*')))}"
+    mark.write_text("x")
+    wait_until(lambda: str(mark) in sent.paths, 20, f"{mark} is sent")
+    return [path for path in sent.paths if not os.path.basename(path).startswith("mark")]
+
+
+def await_ready(pipeline: Pipeline, count: int) -> None:
+    """Wait until so many deliveries are recorded and unsent."""
+    wait_until(lambda: counts(pipeline.journal).get(("b", State.READY), (0, 0))[0] == count)
+
+
+def write(path: Path, content: str, mtime_ns: int = OLD) -> None:
+    """Write in place, and give the same time each time, as devices without a clock do."""
+    with path.open("w") as file:
+        file.write(content)
+        file.flush()
+        os.utime(file.fileno(), ns=(mtime_ns, mtime_ns))
+
+
+def test_a_rewrite_with_the_same_size_and_time_is_an_arrival(root: Path, state: Path) -> None:
+    path = root / "record.dat"
+    with running(config_for(root, state)) as (_, sent):
+        for n in range(1, 6):
+            write(path, f"value {n}")
+            assert flush(root, sent) == [str(path)] * n
+    ids = {message.task_id for message in sent.messages if message.path == str(path)}
+    assert len(ids) == 5
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["cp", "--preserve=timestamps"],
+        ["rsync", "--inplace", "--times", "--ignore-times", "--whole-file"],
+        ["rsync", "--times", "--ignore-times"],
+    ],
+    ids=" ".join,
+)
+def test_uploads_again_by_clients_that_keep_times(
+    root: Path, state: Path, tmp_path: Path, command: list[str]
+) -> None:
+    source, path = tmp_path / "record.dat", root / "record.dat"
+    with running(config_for(root, state)) as (_, sent):
+        for n in range(1, 5):
+            write(source, f"value {n}")
+            subprocess.run([*command, source, path], check=True)
+            assert flush(root, sent) == [str(path)] * n
+    ids = {message.task_id for message in sent.messages if message.path == str(path)}
+    assert len(ids) == 4
+
+
+def test_what_was_removed_and_made_again_is_another_upload(root: Path, state: Path) -> None:
+    """The worker deletes the file, and the next upload gets its inode, size and time."""
+    path = root / "record.dat"
+    with running(config_for(root, state)) as (_, sent):
+        for n in range(1, 11):
+            write(path, "value")
+            assert flush(root, sent) == [str(path)] * n
+            path.unlink()
+            if n % 2:
+                flush(root, sent)  # it was seen to be gone
+    ids = {message.task_id for message in sent.messages if message.path == str(path)}
+    assert len(ids) == 10
+
+
+def test_made_again_at_once_while_unsent(root: Path, state: Path) -> None:
+    publisher = Remembering()
+    publisher.answer = Outcome(Answer.AGAIN, "down")
+    path = root / "record.dat"
+    with running(config_for(root, state), publisher) as (pipeline, sent):
+        for _ in range(5):
+            write(path, "value")
+            wait_until(lambda: pipeline.intake.last_arrival_ns)
+            path.unlink()
+        write(path, "value")
+        publisher.answer = ACCEPTED
+        assert flush(root, sent) == [str(path)]
+
+
+def test_only_opened_for_writing_changed_or_linked_is_no_arrival(
+    root: Path, state: Path, tmp_path: Path
+) -> None:
+    path = root / "a.csv"
+    with running(config_for(root, state)) as (pipeline, sent):
+        write(path, "value")
+        assert flush(root, sent) == [str(path)]
+        for n in range(5):
+            # A link that is made elsewhere gives no event: what is known has the next change's.
+            os.link(path, tmp_path / f"link{n}")
+            assert flush(root, sent) == [str(path)]
+            path.chmod(0o600 + n)
+            flush(root, sent)
+            os.close(os.open(path, os.O_RDWR))
+            flush(root, sent)
+            os.utime(path, ns=(n, n))
+            assert flush(root, sent) == [str(path)]
+        status = path.stat()
+        known = pipeline.journal.known.lookup(str(root), ["a.csv"])["a.csv"].version
+        assert (known.mtime_ns, known.changed_ns) == (status.st_mtime_ns, status.st_ctime_ns)
+
+
+def test_a_directory_that_is_renamed_there_and_back_holds_what_was_announced(
+    root: Path, state: Path
+) -> None:
+    """One task for each path, however often: the files are the ones that were announced."""
+    with running(config_for(root, state)) as (_, sent):
+        (root / "d" / "deep").mkdir(parents=True)
+        for n in range(20):
+            (root / "d" / f"{n}.csv").write_text("x")
+            (root / "d" / "deep" / f"{n}.csv").write_text("x")
+            (root / "d").rename(root / "e")
+            if n % 3 == 0:
+                flush(root, sent)
+            (root / "e").rename(root / "d")
+        flush(root, sent)
+        wait_until(lambda: {str(p) for p in (root / "d").rglob("*.csv")} <= set(sent.paths))
+        flush(root, sent)
+    assert {path: n for path, n in Counter(sent.paths).items() if n > 1} == {}
+
+
+def test_what_comes_back_unsent_is_the_delivery_that_is_there(root: Path, state: Path) -> None:
+    publisher = Remembering()
+    publisher.answer = Outcome(Answer.AGAIN, "down")
+    with running(config_for(root, state), publisher) as (pipeline, sent):
+        (root / "d").mkdir()
+        (root / "d" / "a.csv").write_text("x")
+        await_ready(pipeline, 1)
+        for _ in range(3):
+            (root / "d").rename(root / "e")
+            wait_until(lambda: pipeline.source.find(str(root / "e")))
+            (root / "e").rename(root / "d")
+            wait_until(lambda: pipeline.source.find(str(root / "d")))
+        publisher.answer = ACCEPTED
+        flush(root, sent)
+        wait_until(lambda: str(root / "d" / "a.csv") in sent.paths)
+        flush(root, sent)
+        assert sent.paths.count(str(root / "d" / "a.csv")) == 1
+
+
+def test_a_file_that_is_renamed_there_and_back_unsent_is_sent_once(root: Path, state: Path) -> None:
+    publisher = Remembering()
+    publisher.answer = Outcome(Answer.AGAIN, "down")
+    path = root / "a.csv"
+    with running(config_for(root, state), publisher) as (pipeline, sent):
+        path.write_text("x")
+        await_ready(pipeline, 1)
+        for _ in range(3):
+            path.rename(root / "b.csv")
+            wait_until(lambda: pipeline.journal.known.lookup(str(root), ["b.csv"]))
+            (root / "b.csv").rename(path)
+            wait_until(lambda: pipeline.journal.known.lookup(str(root), ["a.csv"]))
+        publisher.answer = ACCEPTED
+        assert flush(root, sent).count(str(path)) == 1
+
+
+def test_sent_renamed_away_and_back_is_an_arrival_with_an_id_of_its_own(
+    root: Path, state: Path
+) -> None:
+    path = root / "a.csv"
+    with running(config_for(root, state)) as (_, sent):
+        path.write_text("x")
+        assert flush(root, sent) == [str(path)]
+        path.rename(root / ".part")
+        (root / ".part").rename(path)
+        wait_until(lambda: sent.paths.count(str(path)) == 2)
+    assert len({message.task_id for message in sent.messages}) == len(sent.messages)
+
+
+def test_a_directory_made_anew_holds_other_uploads(root: Path, state: Path, tmp_path: Path) -> None:
+    """Copied with its times over and over: inode numbers, sizes and mtimes are the same."""
+    source = tmp_path / "d"
+    source.mkdir()
+    for n in range(3):
+        write(source / f"{n}.csv", "value")
+    with running(config_for(root, state)) as (_, sent):
+        for n in range(1, 6):
+            subprocess.run(["cp", "-rp", source, root / "d"], check=True)
+            wait_until(lambda n=n: len(flush(root, sent)) == 3 * n, 20, f"copy {n}")  # type: ignore[misc]  # — binds n
+            subprocess.run(["rm", "-r", root / "d"], check=True)
+    assert len({message.task_id for message in sent.messages}) == len(sent.messages)
+
+
+def test_modes_changed_while_nobody_watched_send_nothing(root: Path, state: Path) -> None:
+    with running(config_for(root, state)) as (_, sent):
+        for n in range(20):
+            (root / f"{n}.csv").write_text("x")
+        assert len(flush(root, sent)) == 20
+    subprocess.run(["chmod", "-R", "g+w", root], check=True)
+    with running(config_for(root, state)) as (pipeline, again):
+        assert flush(root, again) == []
+        changed_ns = (root / "1.csv").stat().st_ctime_ns
+        wait_until(
+            lambda: (
+                pipeline.journal.known.lookup(str(root), ["1.csv"])["1.csv"].version.changed_ns
+                == changed_ns
+            ),
+            what="the new ctime is known",
+        )
+        # Known as it is now, so that only a write counts from here on.
+        os.close(os.open(root / "1.csv", os.O_RDWR))
+        assert flush(root, again) == []
+
+
+def test_a_write_that_restores_the_time_replaces_the_unsent_version(
+    root: Path, state: Path
+) -> None:
+    publisher = Remembering()
+    publisher.answer = Outcome(Answer.AGAIN, "down")
+    path = root / "record.dat"
+    with running(config_for(root, state), publisher) as (pipeline, sent):
+        write(path, "value 1")
+        await_ready(pipeline, 1)
+        write(path, "value 2")
+        wait_until(
+            lambda: pipeline.journal.known.lookup(str(root), ["record.dat"])["record.dat"].seq == 2
+        )
+        publisher.answer = ACCEPTED
+        assert flush(root, sent) == [str(path)]

@@ -14,7 +14,7 @@ from tests.faults.driver import Daemon, in_directory, wait_for_tasks
 from tests.running import config_for, running
 from tests.waiting import wait_until
 from watchman.errors import JournalError
-from watchman.journal import Journal, NewDelivery, damage, schema
+from watchman.journal import Journal, NewDelivery, schema, soundness
 from watchman.model import Route, State, Version
 
 ROUTE = Route("b", "task", (1,))
@@ -73,7 +73,7 @@ def test_what_can_be_read_of_a_damaged_journal_goes_on(tmp_path: Path, part: int
     path = tmp_path / "journal.db"
     pages = path.stat().st_size // PAGE
     overwrite(path, pages * part // 10 * PAGE, b"\xff" * PAGE)
-    damage.suspect(str(path))
+    soundness.suspect(str(path))
     journal = Journal(str(tmp_path))
     assert len(set_aside(tmp_path)) == 1
     journal.resume(["/up"])
@@ -104,7 +104,7 @@ def test_a_broken_index_costs_nothing(tmp_path: Path) -> None:
         ).fetchone()
     connection.close()
     overwrite(tmp_path / "journal.db", (page - 1) * PAGE, b"\xff" * PAGE)
-    damage.suspect(str(tmp_path / "journal.db"))
+    soundness.suspect(str(tmp_path / "journal.db"))
     journal = Journal(str(tmp_path))
     assert len(set_aside(tmp_path)) == 1
     assert len(journal.page_ready("b", 0, 10_000)) == 1000
@@ -176,38 +176,6 @@ def test_a_crash_while_it_is_set_aside(
     journal.close()
     assert old in [aside.read_bytes() for aside in set_aside(tmp_path)]
     assert {p.name for p in tmp_path.iterdir() if "damaged" not in p.name} == {"journal.db"}
-
-
-def test_damage_found_while_running_ends_the_process_and_is_mended_by_a_restart(
-    tmp_path: Path, daemon: Callable[..., Daemon]
-) -> None:
-    upload, state = tmp_path / "upload", tmp_path / "state"
-    upload.mkdir()
-    config = tmp_path / "config.py"
-    config.write_text(
-        f"STATE_DIR = {str(state)!r}\n"
-        "BROKERS = {'b': 'filesystem://'}\n"
-        f"WATCHES = [{{'path': {str(upload)!r}}}]\n"
-        "PATTERNS = [('*', {'broker': 'b', 'task': 't'})]\n"
-    )
-    state.mkdir(mode=0o700)
-    fill(state)
-    pages = (state / "journal.db").stat().st_size // PAGE
-    with sqlite3.connect(state / "journal.db") as connection:
-        (page,) = connection.execute(
-            "SELECT rootpage FROM sqlite_master WHERE name = 'known'"
-        ).fetchone()
-    connection.close()
-    assert page < pages
-    overwrite(state / "journal.db", (page - 1) * PAGE, b"\xff" * PAGE)
-    first = daemon(config)
-    wait_until(first.watches, 30)
-    (upload / "a").write_text("a")
-    assert first.wait_end() != 0
-    assert "malformed" in first.output
-    daemon(config).wait_watching()
-    assert len(set_aside(state)) == 1
-    wait_for_tasks([str(upload / "a")], lambda: in_directory(state))
 
 
 def test_an_older_schema_is_migrated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,13 +54,45 @@ def test_a_recorded_delivery_comes_back_whole(journal: Journal, tmp_path: Path) 
     again.close()
 
 
-def test_what_was_learnt_in_a_failed_commit_is_not_believed(journal: Journal) -> None:
-    with pytest.raises(UnicodeEncodeError):
-        journal.record([new("/up/a"), new("/up/b")._replace(task_id="\udcff")])
-    journal.record([new("/up/c")])
-    (delivery,) = journal.page_ready("b", 0, 10)
-    assert (delivery.source, delivery.route) == ("/up/c", ROUTE)
-    assert journal.known.lookup("/up", ["a", "c"]) == {"c": known.Known(VERSION, delivery.seq)}
+def test_a_row_that_cannot_be_written_is_left_out(
+    journal: Journal, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And what was learnt in the commit that failed is not believed."""
+    strange = [
+        new("/up/text")._replace(task_id="\udcff"),
+        new("/up/time")._replace(version=VERSION._replace(mtime_ns=1 << 63)),
+        new("/up/inode")._replace(version=VERSION._replace(inode=-(1 << 70))),
+        new("/up/value")._replace(kind=[]),  # type: ignore[arg-type]  # — that is the point
+    ]
+    good = [new(f"/up/{number}") for number in range(9)]
+    noted = [("/up/noted", VERSION), ("/up/never", VERSION._replace(size=1 << 64))]
+    journal.record([*good[:4], *strange, *good[4:]], noted)
+    journal.record([new("/up/last"), strange[0]])
+    found = journal.page_ready("b", 0, 100)
+    assert [d.source for d in found] == [*(f"/up/{number}" for number in range(9)), "/up/last"]
+    assert all(delivery.route == ROUTE for delivery in found)
+    names = ["0", "8", "noted", "last", "text", "time", "inode", "value", "never"]
+    known_ = journal.known.lookup("/up", names)
+    assert {name: one.seq for name, one in known_.items()} == {
+        "0": found[0].seq,
+        "8": found[8].seq,
+        "noted": 0,
+        "last": found[9].seq,
+    }
+    said = [r.getMessage() for r in caplog.records if "Not recorded" in r.getMessage()]
+    assert len(said) == 5  # each once
+    assert journal.sound
+
+
+def test_a_time_that_cannot_be_written_leaves_the_known_version(journal: Journal) -> None:
+    journal.record([new("/up/a"), new("/up/b")])
+    late = VERSION._replace(mtime_ns=1 << 65)
+    touched = VERSION._replace(mtime_ns=77)
+    journal.known.refresh([("/up/a", late), ("/up/b", touched)])
+    assert journal.known.versions(["/up/a", "/up/b"]) == {"/up/a": VERSION, "/up/b": touched}
+    journal.prune(-(1 << 80))
+    journal.note([(1, State.FAILED, "because of \udcff\n")])
+    assert journal.sound
 
 
 def test_pages_are_in_order_and_by_broker(journal: Journal) -> None:

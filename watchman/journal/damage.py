@@ -30,6 +30,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from watchman.journal import arguments, schema
+from watchman.journal.soundness import SUFFIXES, Lost
 
 log = logging.getLogger("watchman.journal")
 
@@ -37,9 +38,6 @@ EVERY_WATCH = b""
 """In the table of watches: all that are configured when the journal is opened next. A first run
 would take what is there for old; after damage it may as well have come while nobody looked."""
 
-_DAMAGE = frozenset({11, 26})
-"""SQLITE_CORRUPT and SQLITE_NOTADB."""
-SUFFIXES = ("-wal", "-shm", "")
 _PART = 10_000
 
 # Types are not enforced by SQLite: a row that was read off a broken page may hold anything.
@@ -48,51 +46,33 @@ _DELIVERIES = """SELECT * FROM deliveries NOT INDEXED WHERE typeof(seq) = 'integ
     AND typeof(device) = 'integer' AND typeof(inode) = 'integer' AND typeof(size) = 'integer'
     AND typeof(mtime_ns) = 'integer' AND typeof(arrived_ns) = 'integer'
     AND typeof(broker) IN ('text', 'null') AND typeof(route) IN ('integer', 'null')
-    AND typeof(kind) = 'text' AND state BETWEEN 1 AND 6 ORDER BY seq {0}"""
-_DIRECTORIES = "SELECT * FROM directories NOT INDEXED ORDER BY id {0}"
+    AND typeof(kind) = 'text' AND typeof(noted_ns) = 'integer'
+    AND typeof(reason) IN ('text', 'null') AND typeof(state) = 'integer'
+    AND state BETWEEN 1 AND 6 ORDER BY seq {0}"""
+_ROUTES = """SELECT * FROM routes NOT INDEXED WHERE typeof(broker) = 'text'
+    AND typeof(task) = 'text' AND typeof(arguments) = 'text' ORDER BY id {0}"""
+_DIRECTORIES = """SELECT * FROM directories NOT INDEXED WHERE typeof(path) = 'blob'
+    ORDER BY id {0}"""
 _KNOWN = """SELECT * FROM known WHERE typeof(directory) = 'integer' AND typeof(name) = 'blob'
-    AND typeof(seq) = 'integer' ORDER BY directory {0}, name {0}"""
+    AND typeof(seq) = 'integer' AND typeof(device) = 'integer' AND typeof(inode) = 'integer'
+    AND typeof(size) = 'integer' AND typeof(mtime_ns) = 'integer'
+    ORDER BY directory {0}, name {0}"""
+
+
+_INCOMPLETE = (
+    ". Not all could: whatever is in the watches and no longer known is sent, where it was sent "
+    "before under the same task id. A file that had been moved and not yet announced may need "
+    "'notify match' and a task by hand. Check the disk"
+)
+_ON_PURPOSE = (
+    ". To begin anew on purpose, with what is there taken for old: stop watchman, and remove "
+    "journal.db*, heartbeat and status.json there"
+)
 
 
 class _Saved(NamedTuple):
     deliveries: int
     complete: bool
-
-
-def is_damage(error: sqlite3.Error) -> bool:
-    """Whether an error says that the file itself is broken."""
-    code = getattr(error, "sqlite_errorcode", None)  # Python 3.11
-    if code is not None:
-        return code & 0xFF in _DAMAGE
-    return str(error) in ("file is not a database", "database disk image is malformed")
-
-
-class _Unsound(sqlite3.DatabaseError):
-    sqlite_errorcode = 11
-
-
-def check(connection: sqlite3.Connection) -> None:
-    """Read the whole file. Raises sqlite3.DatabaseError if it is damaged."""
-    found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-    if found != "ok":
-        raise _Unsound(" ".join(str(found).split()))
-
-
-def is_suspect(path: str) -> bool:
-    """Whether the file was not closed in order, or :func:`suspect` was called."""
-    return any(os.path.exists(path + suffix) for suffix in ("-wal", ".suspect"))
-
-
-def suspect(path: str) -> None:
-    """Have the file checked at the next start."""
-    with contextlib.suppress(OSError), open(path + ".suspect", "wb"):
-        pass
-
-
-def clear(path: str) -> None:
-    """Take back :func:`suspect`."""
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path + ".suspect")
 
 
 def finish(path: str) -> None:
@@ -104,34 +84,40 @@ def finish(path: str) -> None:
         _exchange(path)
 
 
-def replace(path: str, reason: str) -> None:
+def replace(path: str, damage: sqlite3.Error) -> None:
     """Begin a new journal at ``path`` with what can be read of the damaged one.
 
     Nobody may have it open. Raises sqlite3.Error and OSError where the new one cannot be made.
     """
-    log.info("The journal %s is damaged: saving what can be read of it", path)
+    empty = not _size(path)
+    if not empty:
+        log.info("The journal %s is damaged: saving what can be read of it", path)
     fresh = schema.connect(path + ".making")
     try:
         schema.create(fresh)
-        saved = _take_over(path, fresh)
+        saved = _take_over(path, fresh, whole=not isinstance(damage, Lost))
     finally:
         fresh.close()  # merges its log
     os.rename(path + ".making", path + ".fresh")
     _sync(path)
     aside = _exchange(path)
     log.error(
-        "The journal %s is damaged (%s). It is kept as %s, and a new one has been begun: %d "
-        "deliveries could be read and are in it%s",
+        "The journal %s is damaged (%s). %sA new one has been begun: %d deliveries could be read "
+        "and are in it%s%s",
         path,
-        reason,
-        aside,
+        damage,
+        f"It is kept as {aside}. " if aside else "",
         saved.deliveries,
-        ""
-        if saved.complete
-        else ". Not all could: whatever is in the watches and no longer known is sent, where it "
-        "was sent before under the same task id. A file that had been moved and not yet announced "
-        "may need 'notify match' and a task by hand. Check the disk",
+        "" if saved.complete else _INCOMPLETE,
+        _ON_PURPOSE if empty else "",
     )
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
 
 
 def put_back(path: str, journal: sqlite3.Connection, left: Iterable[str]) -> None:
@@ -151,7 +137,8 @@ def put_back(path: str, journal: sqlite3.Connection, left: Iterable[str]) -> Non
     _sync(path)
     for name in left:
         os.unlink(name)
-    if os.path.exists(path):
+    # An empty file that took its place holds nothing.
+    if _size(path):
         kept = f"{path}.replaced-{_stamp(time.time())}"
         os.rename(path + ".fresh", kept)
         log.error(
@@ -175,15 +162,28 @@ def _stamp(moment: float) -> str:
 
 
 def _exchange(path: str) -> str:
-    """Set the old file aside, put the fresh one in its place; return where the old one is."""
-    aside = f"{path}.damaged-{_stamp(os.stat(path + '.fresh').st_mtime)}"
+    """Set the old file aside, put the fresh one in its place; return where the old one is.
+
+    Empty where there was nothing left of it.
+    """
+    aside = _free(f"{path}.damaged-{_stamp(os.stat(path + '.fresh').st_mtime)}")
+    kept = False
     for suffix in SUFFIXES:
         with contextlib.suppress(FileNotFoundError):
             os.rename(path + suffix, aside + suffix)
+            kept = True
     _sync(path)
     os.rename(path + ".fresh", path)
     _sync(path)
-    return aside
+    return aside if kept else ""
+
+
+def _free(name: str) -> str:
+    """Return a name that nothing has yet: what was set aside in the same second stays."""
+    number, found = 1, name
+    while os.path.lexists(found):
+        number, found = number + 1, f"{name}-{number}"
+    return found
 
 
 def _sync(path: str) -> None:
@@ -197,22 +197,29 @@ def _sync(path: str) -> None:
 # Saving what can be read
 
 
-def _take_over(path: str, fresh: sqlite3.Connection) -> _Saved:
+def _take_over(path: str, fresh: sqlite3.Connection, *, whole: bool) -> _Saved:
+    """Copy what can be read; ``whole`` says that what is there is all that was."""
     complete = False
     fresh.execute("BEGIN IMMEDIATE")
-    # Read-only, so that not even its log is merged: what is set aside stays as it was found.
     with contextlib.suppress(sqlite3.Error):
-        old = sqlite3.connect(f"file:{quote(os.fsencode(path))}?mode=ro", uri=True)
-        old.text_factory = _text
-        try:
-            complete = _Rescue(old, fresh).all()
-        finally:
-            old.close()
+        # SQLite removes the log beside an empty file.
+        if _size(path):
+            complete = _read_old(path, fresh) and whole
     if not complete:
         fresh.execute("INSERT INTO watches VALUES (?, ?)", (EVERY_WATCH, time.time_ns()))
     (deliveries,) = fresh.execute("SELECT count(*) FROM deliveries").fetchone()
     fresh.execute("COMMIT")
     return _Saved(deliveries, complete)
+
+
+def _read_old(path: str, fresh: sqlite3.Connection) -> bool:
+    # Read-only, so that not even its log is merged: what is set aside stays as it was found.
+    old = sqlite3.connect(f"file:{quote(os.fsencode(path))}?mode=ro", uri=True)
+    old.text_factory = _text
+    try:
+        return _Rescue(old, fresh).all()
+    finally:
+        old.close()
 
 
 def _text(value: bytes) -> str:
@@ -231,13 +238,11 @@ class _Rescue:
         (version,) = self._old.execute("PRAGMA user_version").fetchone()
         if version != schema.SCHEMA_VERSION:
             return False
-        complete = self._table("routes", "SELECT * FROM routes NOT INDEXED ORDER BY id {0}")
+        complete = self._table("routes", _ROUTES)
         complete &= self._drop_strange_routes()
         complete &= self._table("deliveries", _DELIVERIES)
         complete &= self._drop_without_route()
-        complete &= self._table(
-            "directories", "SELECT * FROM directories NOT INDEXED ORDER BY id {0}"
-        )
+        complete &= self._table("directories", _DIRECTORIES)
         known = self._table("known", _KNOWN)
         if not complete:
             # A version is known because a delivery deals with it: no delivery, not known.
@@ -253,8 +258,15 @@ class _Rescue:
                 self._copy(name, query.format(direction))
             except sqlite3.DatabaseError:
                 continue
-            return direction == ""
+            # What is not of the types that it has to be was left out.
+            return direction == "" and self._count(self._old, name) == self._count(
+                self._fresh, name
+            )
         return False
+
+    def _count(self, connection: sqlite3.Connection, name: str) -> int:
+        query = f"SELECT count(*) FROM {name} NOT INDEXED"  # noqa: S608 — our own names
+        return int(connection.execute(query).fetchone()[0])
 
     def _copy(self, name: str, query: str) -> None:
         cursor = self._old.execute(query)

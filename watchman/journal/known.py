@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from watchman.journal.database import Database
+from watchman.journal.database import Database, Reader
 from watchman.model import Version
 
 WHOLE = 20_000
@@ -28,6 +28,7 @@ _REMEMBER = """INSERT INTO known VALUES (?,?,?,?,?,?,?) ON CONFLICT (directory, 
 _SOME = """WITH wanted (directory, name) AS (VALUES {marks})
     SELECT directory, name, device, inode, size, mtime_ns, seq
     FROM wanted CROSS JOIN known USING (directory, name)"""
+_NAMES = "SELECT name FROM known WHERE directory = ? AND name > ? ORDER BY name LIMIT ?"
 _ALL = "SELECT name, inode, size, mtime_ns FROM known WHERE directory = ?"
 
 
@@ -87,7 +88,7 @@ class KnownVersions:
         number = self._ids.get(directory, 0)
         return number if number or self._all else self._cache(directory, self._database.reader)
 
-    def _cache(self, directory: str, connection: sqlite3.Connection) -> int:
+    def _cache(self, directory: str, connection: sqlite3.Connection | Reader) -> int:
         query = "SELECT id FROM directories WHERE path = ?"
         row = connection.execute(query, (os.fsencode(directory),)).fetchone()
         if row is None:
@@ -196,12 +197,12 @@ class KnownVersions:
 
         A delivery that is still on its way takes the new version over; its task id stays.
         """
-        changes = [
+        rows = [
             (*version, self._id(path.rpartition("/")[0]), os.fsencode(path.rpartition("/")[2]))
             for path, version in items
         ]
 
-        def work(connection: sqlite3.Connection) -> None:
+        def work(connection: sqlite3.Connection, changes: Sequence[tuple[Any, ...]]) -> None:
             connection.executemany(
                 "UPDATE deliveries SET device = ?, inode = ?, size = ?, mtime_ns = ? "
                 "WHERE state IN (1, 2) AND seq = "
@@ -214,14 +215,15 @@ class KnownVersions:
                 changes,
             )
 
-        self._database.write(work)
+        # A time that cannot be written down leaves the version that is known.
+        self._database.write_each(rows, work, lambda *_: None)
 
 
 class Scan:
     """One directory's known names, while a scan of it is under way."""
 
     def __init__(
-        self, versions: KnownVersions, directory: str, reader: sqlite3.Connection, number: int
+        self, versions: KnownVersions, directory: str, reader: Reader, number: int
     ) -> None:
         self.directory = directory
         self._versions = versions
@@ -265,5 +267,7 @@ class Scan:
             return
         count = "SELECT count(*) FROM known WHERE directory = ?"
         if self._reader.execute(count, (self._number,)).fetchone()[0] > self._matched:
-            for row in self._reader.execute(_ALL, (self._number,)):
-                yield os.fsdecode(row[0])
+            last = b""
+            while rows := self._reader.execute(_NAMES, (self._number, last, WHOLE)):
+                for (last,) in rows:
+                    yield os.fsdecode(last)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from urllib.parse import quote
 
 from watchman.errors import JournalError
-from watchman.journal import schema
+from watchman.journal import schema, soundness
 from watchman.model import State, Version
 
 
@@ -27,9 +27,7 @@ def reading(state_dir: str) -> Iterator[Reading]:
         finally:
             connection.close()
     except sqlite3.Error as error:
-        raise JournalError(
-            f"the journal {path} cannot be read: {error}; try it as the user that watchman runs as"
-        ) from error
+        raise unusable(path, error, "read") from error
     except OSError as error:
         raise JournalError(
             f"the journal {path} cannot be read: {error.strerror}; try it as the user that "
@@ -37,13 +35,35 @@ def reading(state_dir: str) -> Iterator[Reading]:
         ) from error
 
 
+def unusable(path: str, error: sqlite3.Error, what: str) -> JournalError:
+    """Return what is to be said where the journal cannot be "read" or "written"."""
+    if not soundness.is_damage(error):
+        return JournalError(
+            f"the journal {path} cannot be {what}: {error}; try it as the user that watchman runs "
+            "as, and check the free space"
+        )
+    if not isinstance(error, soundness.Lost):
+        # Where this user may not write there, it is found only by who reads the broken part.
+        soundness.suspect(path)
+    return JournalError(
+        f"the journal {path} is damaged ({error}): 'notify restart' has a new one begun with what "
+        "can be read of it, and keeps the old one; then try this again"
+    )
+
+
+def _nothing() -> sqlite3.Connection:
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    schema.create(connection)
+    return connection
+
+
 def _connect(path: str) -> sqlite3.Connection:
+    soundness.check_presence(path)
     try:
-        os.stat(path)
+        if not os.stat(path).st_size:
+            return _nothing()
     except (FileNotFoundError, NotADirectoryError):
-        connection = sqlite3.connect(":memory:", isolation_level=None)
-        schema.create(connection)
-        return connection
+        return _nothing()
     # Without a log beside it nobody has the journal open and the file alone is whole. Opened in
     # the usual way, even for reading, SQLite would make one, and leave it behind.
     # (https://www.sqlite.org/wal.html#read_only_databases)
@@ -53,7 +73,14 @@ def _connect(path: str) -> sqlite3.Connection:
     )
     try:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if version != schema.SCHEMA_VERSION:
+        if version == 0:
+            soundness.check_blank(path, connection)
+            connection.close()
+            return _nothing()  # a daemon is just making it
+        soundness.check_version(version)
+        if version == schema.SCHEMA_VERSION:
+            soundness.check_tables(connection)
+        else:
             raise JournalError(
                 f"the journal {path} has schema {version}, this watchman knows "
                 f"{schema.SCHEMA_VERSION}; use the version of watchman that wrote it"

@@ -41,5 +41,8 @@ class Routes:
             row = self._database.reader.execute(
                 "SELECT broker, task, arguments FROM routes WHERE id = ?", (number,)
             ).fetchone()
-            route = self._routes[number] = arguments.decode(*row)
+            try:
+                route = self._routes[number] = arguments.decode(*row)
+            except (ValueError, TypeError, KeyError) as error:
+                self._database.found_damage(error)
         return route

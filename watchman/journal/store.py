@@ -6,10 +6,11 @@ it waits.
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from watchman.journal.damage import EVERY_WATCH
@@ -18,7 +19,10 @@ from watchman.journal.known import KnownVersions
 from watchman.journal.patience import Patience
 from watchman.journal.routes import Routes
 from watchman.model import Delivery, Route, State, Version
+from watchman.text import printable
 from watchman.turns import turn
+
+log = logging.getLogger("watchman.journal")
 
 
 class NewDelivery(NamedTuple):
@@ -39,6 +43,8 @@ _SELECT = """SELECT seq, task_id, source, final, device, inode, size, mtime_ns, 
 _INSERT = """INSERT INTO deliveries (seq, task_id, source, final, device, inode, size, mtime_ns,
     arrived_ns, broker, route, kind, state, noted_ns) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)"""
 _NOTE = "UPDATE deliveries SET state = ?, noted_ns = ?, reason = ? WHERE seq IN"
+_MOST_SAID = 10_000
+_EARLIEST = -(1 << 63)
 _TOGETHER = 500
 """Rows noted by one statement: SQLite takes 32,766 parameters, in old versions 999."""
 # Plain integers: sqlite3 converts an enum's member several times slower.
@@ -56,8 +62,14 @@ class Journal:
         self._database = Database(os.path.join(state_dir, "journal.db"))
         self.known = KnownVersions(self._database)
         self._routes = Routes(self._database)
-        last = self._database.reader.execute("SELECT max(seq) FROM deliveries").fetchone()[0]
+        try:
+            last = self._database.reader.execute("SELECT max(seq) FROM deliveries")[0][0]
+        except BaseException:
+            self._database.close()
+            raise
         self._next_seq = (last or 0) + 1
+        self._unrecorded: set[str] = set()
+        """Paths of rows that the database did not take, and that has been said."""
 
     @property
     def path(self) -> str:
@@ -73,6 +85,23 @@ class Journal:
     def in_place(self) -> bool:
         """Whether the file is still there; if not, :meth:`close` writes it anew."""
         return self._database.in_place
+
+    @property
+    def damage(self) -> str:
+        """What a sound file would not have said; empty while there is nothing of the kind.
+
+        Nobody can go on with it then: it is to be closed and opened again.
+        """
+        return self._database.damage
+
+    @property
+    def sound(self) -> bool:
+        """Whether the file is still there, and no damage was met in it."""
+        return not self.damage and self.in_place
+
+    def when_damaged(self, call: Callable[[], None]) -> None:
+        """Have ``call`` called, by whichever thread meets damage; it must not wait."""
+        self._database.on_damage = call
 
     def suspect(self) -> None:
         """Have the file checked at the next start, as after a crash."""
@@ -101,8 +130,13 @@ class Journal:
         """
         now = time.time_ns()
         forgotten = self.known.keys(gone)
+        everything: list[NewDelivery | tuple[str, Version]] = [*noted, *deliveries]
 
-        def work(connection: sqlite3.Connection) -> None:
+        def work(
+            connection: sqlite3.Connection, part: Sequence[NewDelivery | tuple[str, Version]]
+        ) -> None:
+            deliveries = [row for row in part if isinstance(row, NewDelivery)]
+            noted = [row for row in part if not isinstance(row, NewDelivery)]
             # Files and finished directories are recorded by two threads: numbers are taken here,
             # one writer at a time. One that is skipped by a retry does no harm.
             first = self._next_seq
@@ -127,11 +161,23 @@ class Journal:
                         now,
                     )
                 )
-            self.known.drop(connection, forgotten)
+            if part[:1] == everything[:1]:
+                self.known.drop(connection, forgotten)
             connection.executemany(_INSERT, rows)
             self.known.remember(connection, versions)
 
-        self._database.write(work)
+        self._database.write_each(everything, work, self._left_out)
+
+    def _left_out(self, row: NewDelivery | tuple[str, Version], error: Exception) -> None:
+        path = row.source if isinstance(row, NewDelivery) else row[0]
+        if path not in self._unrecorded and len(self._unrecorded) < _MOST_SAID:
+            self._unrecorded.add(path)
+            log.error(
+                "Not recorded: %s: %s; it stays where it is, and no task is sent for it. Give it "
+                "another time or name, and report this",
+                printable(path),
+                printable(f"{type(error).__name__}: {error}"),
+            )
 
     # Paging
 
@@ -147,10 +193,16 @@ class Journal:
         return self._page("WHERE state = 1 AND seq > ? ORDER BY seq LIMIT ?", (after, limit))
 
     def _page(self, where: str, parameters: tuple[Any, ...]) -> list[Delivery]:
+        with turn():
+            rows = self._database.reader.execute(_SELECT + where, parameters)
+        try:
+            return self._deliveries(rows)
+        except (TypeError, ValueError, KeyError) as error:
+            self._database.found_damage(error)
+
+    def _deliveries(self, rows: Iterable[tuple[Any, ...]]) -> list[Delivery]:
         fsdecode, route_of = os.fsdecode, self._routes.get
         page = []
-        with turn():
-            rows = self._database.reader.execute(_SELECT + where, parameters).fetchall()
         for row in rows:
             seq, task_id, blob, final, device, inode, size, mtime_ns, arrived_ns, *rest = row
             route, state, kind = rest
@@ -190,7 +242,7 @@ class Journal:
         now = time.time_ns()
         alike: dict[tuple[State, str], list[int]] = {}
         for seq, state, reason in changes:
-            alike.setdefault((state, reason), []).append(seq)
+            alike.setdefault((state, printable(reason)), []).append(seq)
 
         def work(connection: sqlite3.Connection) -> None:
             for (state, reason), seqs in alike.items():
@@ -246,7 +298,7 @@ class Journal:
         )
         query = "SELECT first_run_ns FROM watches WHERE path = ?"
         reader = self._database.reader
-        begun = [(path, *reader.execute(query, (path,)).fetchone()) for path, _ in rows]
+        begun = [(path, *reader.execute(query, (path,))[0]) for path, _ in rows]
         return {os.fsdecode(path): -negative for path, negative in begun}
 
     def note_first_run(self, paths: Iterable[str]) -> None:
@@ -286,7 +338,7 @@ class Journal:
                 connection.execute(
                     "DELETE FROM deliveries WHERE seq IN (SELECT seq FROM deliveries "
                     "WHERE state IN (3, 5, 6) AND noted_ns < ? AND seq < ? ORDER BY seq LIMIT ?)",
-                    (before_ns, self._next_seq - 1, limit),
+                    (max(before_ns, _EARLIEST), self._next_seq - 1, limit),
                 ).rowcount
             )
         )

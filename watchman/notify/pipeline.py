@@ -8,6 +8,7 @@ through hints for files that turned out to have changed.
 from __future__ import annotations
 
 import collections
+import contextlib
 import logging
 import os
 import time
@@ -68,25 +69,14 @@ class Pipeline:
         """Whether the first scan is over: every directory is watched."""
         ignore = [*config.ignore, OWN]
         self.router = Router(config.patterns, config.moves, ignore, config.dry_run)
-        own = [watch for watch in config.watches if watch.processor is not None]
-        rest = [(watch, is_polled(watch)) for watch in config.watches if watch not in own]
-        files = [watch for watch, _ in rest if watch.kind == "files"]
-        self.source = Source(files, self._ignored, self._trouble, self._left)
-        self.health = Health(config.state_dir, self.source, journal)
-        self.processors = ProcessorWatches(own, self._trouble)
-        self.directories = DirectoryWatcher(
-            [(watch, polled) for watch, polled in rest if watch.kind == "directories"],
-            journal,
-            self.router,
-            self._wake,
-            self._trouble,
-            started_ns=time.time_ns() - CLOCK_GRAIN_NS,
-            resumed=resumed,
-        )
+        with contextlib.ExitStack() as undo:
+            # The process lives on where it is the journal that cannot be used.
+            self._open_sources(undo, resumed=resumed)
+            self._first_runs = journal.first_runs(root.watch.path for root in self.source.roots)
+            self.intake = Intake(journal, self.router, self.source, self._wake)
+            self._catch_up = CatchUp(journal, self.source, self.intake, set(self._first_runs))
+            undo.pop_all()
         self._schedule = Schedule(self.source)
-        self.intake = Intake(journal, self.router, self.source, self._wake)
-        self._first_runs = journal.first_runs(watch.path for watch in files)
-        self._catch_up = CatchUp(journal, self.source, self.intake, set(self._first_runs))
         self.mover = Mover(
             journal,
             config.moves,
@@ -109,6 +99,28 @@ class Pipeline:
             for name in config.brokers
         }
 
+    def _open_sources(self, undo: contextlib.ExitStack, *, resumed: bool) -> None:
+        """Make what finds files and directories; ``undo`` gives it back."""
+        config = self.config
+        own = [watch for watch in config.watches if watch.processor is not None]
+        rest = [(watch, is_polled(watch)) for watch in config.watches if watch not in own]
+        files = [watch for watch, _ in rest if watch.kind == "files"]
+        self.source = Source(files, self._ignored, self._trouble, self._left)
+        undo.callback(self.source.close)
+        self.health = Health(config.state_dir, self.source, self.journal)
+        self.processors = ProcessorWatches(own, self._trouble)
+        undo.callback(self.processors.stop)
+        self.directories = DirectoryWatcher(
+            [(watch, polled) for watch, polled in rest if watch.kind == "directories"],
+            self.journal,
+            self.router,
+            self._wake,
+            self._trouble,
+            started_ns=time.time_ns() - CLOCK_GRAIN_NS,
+            resumed=resumed,
+        )
+        undo.callback(self.directories.stop)
+
     # Running
 
     def run(self) -> None:
@@ -116,6 +128,20 @@ class Pipeline:
         for root in self.source.roots:
             handler = status.handler(root.watch)
             log.debug("Adding watch on %s, processed by %s", printable(root.watch.path), handler)
+        self.journal.when_damaged(self._look_at_parts)
+        try:
+            self._start()
+            while not self._stopping:
+                self._turn()
+        except JournalError as error:
+            # Only who was told to stop gives up waiting for a full disk.
+            if not self._stopping:
+                raise
+            log.warning("%s", error)
+        finally:
+            self._shut_down()
+
+    def _start(self) -> None:
         if not self._resumed:
             self.source.send_scout(self.journal.known.knows)
         self.health.write(self)
@@ -126,16 +152,6 @@ class Pipeline:
         self.mover.start()
         for sender in self.senders.values():
             sender.start()
-        try:
-            while not self._stopping:
-                self._turn()
-        except JournalError as error:
-            # Only who was told to stop gives up waiting for a full disk.
-            if not self._stopping:
-                raise
-            log.warning("%s", error)
-        finally:
-            self._shut_down()
 
     def stop(self) -> None:
         """End :meth:`run` after what is in hand; may be called from a signal handler."""
@@ -173,6 +189,10 @@ class Pipeline:
         self.source.check_roots()
         busy, unwatched = self._catch_up.pending, self.source.has_trouble
         self._schedule.check(now, busy=busy, unwatched=unwatched)
+        if self.journal.damage:
+            # Not a part that died: all can go on with a journal that is opened again.
+            self.stop()
+            return
         for part in (self.processors, self.directories, self.mover, *self.senders.values()):
             error: BaseException | None = part.error  # type: ignore[attr-defined]  # — each has one
             if error is not None:
@@ -201,6 +221,8 @@ class Pipeline:
         while not self.directories.watching.wait(1.0):
             if self._stopping or self.directories.error is not None:
                 return
+        if self.journal.damage:
+            return
         self.watching = True
         self._schedule.begin(time.monotonic())
         count = sum(map(self.covers, self.config.watches))
@@ -239,6 +261,11 @@ class Pipeline:
                 hints[node, name] = 0
         if hints:
             self.intake.handle(hints)
+
+    def _look_at_parts(self) -> None:
+        """Look at once what the parts have met; called by any thread."""
+        self._next_check = 0.0
+        self.source.wake()
 
     # Called by the stages; all but the first three from threads of their own
 

@@ -140,6 +140,9 @@ class Service:
                 self._hand = Hand.start()
             while not self._stopping and journal.sound:
                 config = self._with_pipeline(config, journal)
+                # What is left of the last one is full of cycles, and the next one as large.
+                self._pipeline = None
+                gc.collect()
         except BaseException:
             journal.suspect()  # a broken file may be what has ended us
             raise

@@ -291,7 +291,7 @@ def test_the_commands_say_what_to_do(site: Site) -> None:
         damage(site)
         for command in (["history"], ["failed"], ["retry", "--all"], ["discard", "1"], ["scan"]):
             status, output = site.notify(*command)
-            if status == 0 and damage is middle:
+            if damage is middle and "damaged" not in output:
                 continue  # it did not read that part
             (line,) = output.splitlines()
             assert status == 1

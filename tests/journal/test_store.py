@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import datetime
 import os
+import resource
 import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.journals import counts, failures
-from watchman.errors import JournalError
+from tests.waiting import wait_until
+from watchman.errors import JournalDamaged, JournalError
 from watchman.journal import Journal, NewDelivery, arguments, known
 from watchman.model import Route, State, Version
 
@@ -270,3 +273,79 @@ def test_times_survive_as_text() -> None:
     when = datetime.datetime(2026, 1, 2, 3, 4, tzinfo=datetime.timezone.utc)
     route = Route("b", "t", options={"eta": when, "expires": datetime.timedelta(seconds=5)})
     assert arguments.decode("b", "t", arguments.encode(route)) == route
+
+
+def in_thread(work: Callable[[], object]) -> None:
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+
+
+def test_connections_of_threads_that_ended_are_closed(journal: Journal) -> None:
+    journal.record([new("/up/a")])
+
+    def read() -> None:
+        assert len(journal.page_ready("b", 0, 10)) == 1
+
+    in_thread(read)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(20):
+        in_thread(read)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_reading_waits_where_no_file_can_be_opened(
+    journal: Journal, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Said once, tried again, and no thread dies of it."""
+    journal.record([new("/up/a")])
+    found: list[int] = []
+    reading = threading.Thread(target=lambda: found.append(len(journal.page_ready("b", 0, 10))))
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+    try:
+        reading.start()
+        wait_until(lambda: journal.patience.trouble, 10)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    reading.join(20)
+    assert found == [1]
+    assert "cannot be read: unable to open database file; raise the limit" in caplog.text
+    assert not journal.patience.trouble
+    assert journal.sound
+
+
+def test_a_thread_that_is_late_is_told_that_it_is_closed(tmp_path: Path) -> None:
+    journal = Journal(str(tmp_path))
+    journal.page_ready("b", 0, 1)
+    journal.close()
+    with pytest.raises(JournalError, match="is closed"):
+        journal.page_ready("b", 0, 1)
+    with pytest.raises(JournalError, match="is closed"):
+        journal.record([new("/up/a")])
+    assert not journal.damage
+
+
+@pytest.mark.parametrize("change", ["state = 9", "source = 5", "final = 5", "route = 77"])
+def test_a_row_that_cannot_be_understood_is_damage(tmp_path: Path, change: str) -> None:
+    """It is left out of the next journal, and its file is found again."""
+    journal = Journal(str(tmp_path))
+    met: list[str] = []
+    journal.when_damaged(lambda: met.append(journal.damage))
+    journal.record([new("/up/a"), new("/up/b")])
+    with sqlite3.connect(journal.path) as connection:
+        query = f"UPDATE deliveries SET {change} WHERE source = ?"  # noqa: S608 — our own text
+        connection.execute(query, (b"/up/a",))
+    connection.close()
+    for _ in range(2):
+        with pytest.raises(JournalDamaged, match="is damaged"):
+            journal._page("", ())
+    assert not journal.sound
+    assert len(met) == 1
+    journal.close()
+    again = Journal(str(tmp_path))
+    assert [d.source for d in again._page("", ())] == ["/up/b"]
+    assert again.known.lookup("/up", ["a", "b"]).keys() == {"b"}
+    again.resume(["/up"])
+    assert again.first_runs(["/up"]) == set()
+    again.close()

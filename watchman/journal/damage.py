@@ -20,7 +20,6 @@ A log (``-wal``) is never left beside a file that it does not belong to: SQLite 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import sqlite3
@@ -30,7 +29,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from watchman.journal import arguments, schema
-from watchman.journal.soundness import SUFFIXES, Lost
+from watchman.journal.soundness import SUFFIXES, Lost, Unsound
 
 log = logging.getLogger("watchman.journal")
 
@@ -58,6 +57,16 @@ _KNOWN = """SELECT * FROM known WHERE typeof(directory) = 'integer' AND typeof(n
     AND typeof(size) = 'integer' AND typeof(mtime_ns) = 'integer'
     ORDER BY directory {0}, name {0}"""
 
+
+_WITHOUT_ROUTE = "FROM deliveries WHERE route NOT IN (SELECT id FROM routes)"
+_TABLES = {
+    "routes": _ROUTES,
+    "deliveries": _DELIVERIES,
+    "directories": _DIRECTORIES,
+    "known": _KNOWN,
+    "watches": """SELECT * FROM watches WHERE typeof(path) = 'blob'
+        AND typeof(first_run_ns) = 'integer' ORDER BY path {0}""",
+}
 
 _INCOMPLETE = (
     ". Not all could: whatever is in the watches and no longer known is sent, where it was sent "
@@ -226,6 +235,33 @@ def _text(value: bytes) -> str:
     return value.decode("utf-8", "replace")
 
 
+def check_rows(connection: sqlite3.Connection) -> None:
+    """Raise sqlite3.DatabaseError for a row that :func:`replace` would leave out.
+
+    SQLite's own check says nothing of values.
+    """
+    for name, query in _TABLES.items():
+        counts = f"SELECT (SELECT count(*) FROM ({query.format('')})), count(*) FROM {name}"  # noqa: S608 — our own names
+        good, every = connection.execute(counts).fetchone()
+        if good != every:
+            raise Unsound(f"{every - good} rows of {name} cannot be understood")
+    strange = _strange_routes(connection)
+    lost = connection.execute(f"SELECT count(*) {_WITHOUT_ROUTE}").fetchone()[0]
+    if strange or lost:
+        raise Unsound(f"{len(strange)} routes cannot be understood, {lost} are missing")
+
+
+def _strange_routes(connection: sqlite3.Connection) -> list[tuple[int]]:
+    """Return the numbers of routes that cannot be decoded."""
+    strange = []
+    for number, broker, task, text in connection.execute("SELECT * FROM routes").fetchall():
+        try:
+            arguments.decode(broker, task, text)
+        except (ValueError, TypeError, KeyError):
+            strange.append((number,))
+    return strange
+
+
 class _Rescue:
     """Copies tables, as far as each can be read from its beginning and from its end."""
 
@@ -238,24 +274,24 @@ class _Rescue:
         (version,) = self._old.execute("PRAGMA user_version").fetchone()
         if version != schema.SCHEMA_VERSION:
             return False
-        complete = self._table("routes", _ROUTES)
+        complete = self._table("routes")
         complete &= self._drop_strange_routes()
-        complete &= self._table("deliveries", _DELIVERIES)
+        complete &= self._table("deliveries")
         complete &= self._drop_without_route()
-        complete &= self._table("directories", _DIRECTORIES)
-        known = self._table("known", _KNOWN)
+        complete &= self._table("directories")
+        known = self._table("known")
         if not complete:
             # A version is known because a delivery deals with it: no delivery, not known.
             self._fresh.execute(
                 "DELETE FROM known WHERE seq > 0 AND seq NOT IN (SELECT seq FROM deliveries)"
             )
-        watches = self._table("watches", "SELECT * FROM watches ORDER BY path {0}")
+        watches = self._table("watches")
         return complete and known and watches
 
-    def _table(self, name: str, query: str) -> bool:
+    def _table(self, name: str) -> bool:
         for direction in ("", "DESC"):
             try:
-                self._copy(name, query.format(direction))
+                self._copy(name, _TABLES[name].format(direction))
             except sqlite3.DatabaseError:
                 continue
             # What is not of the types that it has to be was left out.
@@ -283,17 +319,9 @@ class _Rescue:
             self._fresh.executemany(insert, rows)
 
     def _drop_strange_routes(self) -> bool:
-        strange = []
-        for number, broker, task, text in self._fresh.execute("SELECT * FROM routes").fetchall():
-            try:
-                arguments.decode(broker, task, text)
-            except (ValueError, TypeError, json.JSONDecodeError):
-                strange.append((number,))
+        strange = _strange_routes(self._fresh)
         self._fresh.executemany("DELETE FROM routes WHERE id = ?", strange)
         return not strange
 
     def _drop_without_route(self) -> bool:
-        dropped = self._fresh.execute(
-            "DELETE FROM deliveries WHERE route NOT IN (SELECT id FROM routes)"
-        )
-        return dropped.rowcount == 0
+        return self._fresh.execute(f"DELETE {_WITHOUT_ROUTE}").rowcount == 0

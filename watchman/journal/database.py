@@ -139,10 +139,12 @@ class Database:
         log = soundness.Log(self.path)
         # The kernel's crash, not ours, damages files: but both leave the log behind, and a
         # check takes half a second for 300 MB.
-        doubtful = soundness.is_suspect(self.path)
-        writer = self._prepared(doubtful=doubtful)
+        suspect = soundness.is_suspect(self.path)
+        writer = self._prepared(doubtful=suspect or not soundness.was_closed(self.path))
         try:
             log.check(writer)
+            if suspect:
+                damage.check_rows(writer)
         except BaseException:
             self._close_unmerged(writer)
             raise

@@ -44,5 +44,6 @@ class Routes:
             try:
                 route = self._routes[number] = arguments.decode(*row)
             except (ValueError, TypeError, KeyError) as error:
-                self._database.found_damage(error)
+                strange = ValueError(f"route {number} in it cannot be understood: {error!r}")
+                self._database.found_damage(strange)
         return route

@@ -181,9 +181,14 @@ def unmerged(path: str) -> Iterator[None]:
         os.close(descriptor)
 
 
+def was_closed(path: str) -> bool:
+    """Whether whoever had the file open last closed it in order."""
+    return not os.path.exists(path + "-wal")
+
+
 def is_suspect(path: str) -> bool:
-    """Whether the file was not closed in order, or :func:`suspect` was called."""
-    return any(os.path.exists(path + suffix) for suffix in ("-wal", ".suspect"))
+    """Whether :func:`suspect` was called."""
+    return os.path.exists(path + ".suspect")
 
 
 def suspect(path: str) -> None:

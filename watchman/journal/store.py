@@ -198,7 +198,7 @@ class Journal:
         try:
             return self._deliveries(rows)
         except (TypeError, ValueError, KeyError) as error:
-            self._database.found_damage(error)
+            self._database.found_damage(ValueError(f"a delivery in it is none: {error!r}"))
 
     def _deliveries(self, rows: Iterable[tuple[Any, ...]]) -> list[Delivery]:
         fsdecode, route_of = os.fsdecode, self._routes.get

@@ -245,9 +245,9 @@ def test_a_killed_process_loses_nothing_that_was_recorded(tmp_path: Path) -> Non
 def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     Journal(str(tmp_path)).close()
     with sqlite3.connect(tmp_path / "journal.db") as connection:
-        connection.execute("PRAGMA user_version = 999")
+        connection.execute("PRAGMA user_version = 9")
     connection.close()
-    with pytest.raises(JournalError, match="has schema 999"):
+    with pytest.raises(JournalError, match="has schema 9"):
         Journal(str(tmp_path))
 
 
@@ -349,3 +349,29 @@ def test_a_row_that_cannot_be_understood_is_damage(tmp_path: Path, change: str) 
     again.resume(["/up"])
     assert again.first_runs(["/up"]) == set()
     again.close()
+
+
+def test_what_no_sound_journal_says_has_it_opened_again(tmp_path: Path) -> None:
+    """Whatever the error: no thread ends with a traceback, and none goes on."""
+    statements = (
+        "SELECT 1 FROM nowhere",
+        "SELECT nothing FROM known",
+        "INSERT INTO watches VALUES (x'00', NULL)",
+        "INSERT INTO routes (id, broker, task, arguments) VALUES ('x', 'b', 't', '')",
+        "COMMIT",
+        "nonsense",
+    )
+    for statement in statements:
+        journal = Journal(str(tmp_path))
+        with pytest.raises(JournalDamaged):
+            journal._database.write(lambda connection, text=statement: connection.execute(text))  # type: ignore[misc]  # — binds the text
+        assert not journal.sound
+        journal.close()
+        if statement.startswith("SELECT"):
+            journal = Journal(str(tmp_path))
+            with pytest.raises(JournalDamaged):
+                journal._database.reader.execute(statement)
+            assert not journal.sound
+            journal.close()
+    Journal(str(tmp_path)).close()
+    assert {path.name for path in tmp_path.iterdir()} == {"journal.db"}

@@ -29,7 +29,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from watchman.journal import arguments, schema
-from watchman.journal.soundness import SUFFIXES, Lost, Unsound
+from watchman.journal.soundness import SUFFIXES, Lost, Unsound, check_tables
 
 log = logging.getLogger("watchman.journal")
 
@@ -45,7 +45,7 @@ _DELIVERIES = """SELECT * FROM deliveries NOT INDEXED WHERE typeof(seq) = 'integ
     AND typeof(device) = 'integer' AND typeof(inode) = 'integer' AND typeof(size) = 'integer'
     AND typeof(mtime_ns) = 'integer' AND typeof(arrived_ns) = 'integer'
     AND typeof(broker) IN ('text', 'null') AND typeof(route) IN ('integer', 'null')
-    AND typeof(kind) = 'text' AND typeof(noted_ns) = 'integer'
+    AND kind IN ('files', 'directories') AND typeof(noted_ns) = 'integer'
     AND typeof(reason) IN ('text', 'null') AND typeof(state) = 'integer'
     AND state BETWEEN 1 AND 6 ORDER BY seq {0}"""
 _ROUTES = """SELECT * FROM routes NOT INDEXED WHERE typeof(broker) = 'text'
@@ -210,7 +210,7 @@ def _take_over(path: str, fresh: sqlite3.Connection, *, whole: bool) -> _Saved:
     """Copy what can be read; ``whole`` says that what is there is all that was."""
     complete = False
     fresh.execute("BEGIN IMMEDIATE")
-    with contextlib.suppress(sqlite3.Error):
+    with contextlib.suppress(sqlite3.Error, UnicodeDecodeError):
         # SQLite removes the log beside an empty file.
         if _size(path):
             complete = _read_old(path, fresh) and whole
@@ -241,14 +241,19 @@ def check_rows(connection: sqlite3.Connection) -> None:
     SQLite's own check says nothing of values.
     """
     for name, query in _TABLES.items():
-        counts = f"SELECT (SELECT count(*) FROM ({query.format('')})), count(*) FROM {name}"  # noqa: S608 — our own names
-        good, every = connection.execute(counts).fetchone()
-        if good != every:
-            raise Unsound(f"{every - good} rows of {name} cannot be understood")
+        # Read to the end: a text that is no UTF-8 shows only then.
+        good = sum(1 for _ in connection.execute(query.format("")))
+        if good != _count(connection, name):
+            raise Unsound(f"rows of {name} cannot be understood")
     strange = _strange_routes(connection)
     lost = connection.execute(f"SELECT count(*) {_WITHOUT_ROUTE}").fetchone()[0]
     if strange or lost:
         raise Unsound(f"{len(strange)} routes cannot be understood, {lost} are missing")
+
+
+def _count(connection: sqlite3.Connection, name: str) -> int:
+    query = f"SELECT count(*) FROM {name} NOT INDEXED"  # noqa: S608 — our own names
+    return int(connection.execute(query).fetchone()[0])
 
 
 def _strange_routes(connection: sqlite3.Connection) -> list[tuple[int]]:
@@ -270,10 +275,13 @@ class _Rescue:
         self._fresh = fresh
 
     def all(self) -> bool:
-        """Copy all tables; True if nothing is missing."""
+        """Copy all tables; True if nothing is missing.
+
+        Raises sqlite3.DatabaseError where they are of another version, or none.
+        """
         (version,) = self._old.execute("PRAGMA user_version").fetchone()
         if version != schema.SCHEMA_VERSION:
-            return False
+            check_tables(self._old)  # where it is the number that is damaged, they are all there
         complete = self._table("routes")
         complete &= self._drop_strange_routes()
         complete &= self._table("deliveries")
@@ -292,17 +300,11 @@ class _Rescue:
         for direction in ("", "DESC"):
             try:
                 self._copy(name, _TABLES[name].format(direction))
-            except sqlite3.DatabaseError:
+            except (sqlite3.DatabaseError, UnicodeDecodeError):
                 continue
             # What is not of the types that it has to be was left out.
-            return direction == "" and self._count(self._old, name) == self._count(
-                self._fresh, name
-            )
+            return direction == "" and _count(self._old, name) == _count(self._fresh, name)
         return False
-
-    def _count(self, connection: sqlite3.Connection, name: str) -> int:
-        query = f"SELECT count(*) FROM {name} NOT INDEXED"  # noqa: S608 — our own names
-        return int(connection.execute(query).fetchone()[0])
 
     def _copy(self, name: str, query: str) -> None:
         cursor = self._old.execute(query)

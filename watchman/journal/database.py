@@ -36,9 +36,13 @@ ROW_ERRORS = (
     sqlite3.InterfaceError,
     sqlite3.ProgrammingError,
     OverflowError,
-    UnicodeError,
+    UnicodeEncodeError,
 )
 """What one row's values raise: a number beyond 64 bits, a text that is no UTF-8, one key twice."""
+
+
+_MESSAGE = "SQLite's message about it is no UTF-8"
+"""It quotes what it read off a broken page."""
 
 
 class Rows(list[tuple[Any, ...]]):
@@ -77,7 +81,10 @@ class Reader:
 
     def _fetch(self, query: str, parameters: Sequence[Any]) -> Rows:
         with self._lock:
-            return Rows(self._connection.execute(query, parameters).fetchall())
+            try:
+                return Rows(self._connection.execute(query, parameters).fetchall())
+            except UnicodeDecodeError as error:
+                raise soundness.Unsound(_MESSAGE) from error
 
     def close(self) -> None:
         """Close the connection, after the query that is under way."""
@@ -121,7 +128,8 @@ class Database:
         """Return the writing connection, to a sound file."""
         damage.finish(self.path)
         try:
-            writer = self._sound()
+            with soundness.understanding("what it says of itself"):
+                writer = self._sound()
         except sqlite3.DatabaseError as error:
             if not soundness.is_damage(error):
                 raise
@@ -136,6 +144,7 @@ class Database:
         """Return a connection to the file as it is. Raises sqlite3.DatabaseError for damage."""
         # First: SQLite itself would make an empty file, and remove the log beside it.
         soundness.check_presence(self.path)
+        soundness.check_header(self.path)
         log = soundness.Log(self.path)
         # The kernel's crash, not ours, damages files: but both leave the log behind, and a
         # check takes half a second for 300 MB.
@@ -144,6 +153,7 @@ class Database:
         try:
             log.check(writer)
             if suspect:
+                soundness.check_met(self.path)
                 damage.check_rows(writer)
         except BaseException:
             self._close_unmerged(writer)
@@ -257,6 +267,8 @@ class Database:
                     return self._attempt(work)
                 except ROW_ERRORS:
                     raise
+                except UnicodeDecodeError:
+                    self.found_damage(soundness.Unsound(_MESSAGE))
                 except sqlite3.Error as error:
                     self._wait_after(error, "written")
 
@@ -282,7 +294,8 @@ class Database:
         reason = " ".join(str(error).split()) or type(error).__name__
         if not self.damage:
             self.damage = reason
-            soundness.suspect(self.path)
+            certain = isinstance(error, sqlite3.Error) and soundness.is_damage(error)
+            soundness.suspect(self.path, reason if certain else "")
             self.on_damage()
         raise JournalDamaged(f"the journal {self.path} is damaged: {reason}") from error
 

@@ -73,10 +73,8 @@ def _failed(connection: sqlite3.Connection, limit: int = -1) -> list[Record]:
 
 
 def _record(row: tuple[Any, ...]) -> Record:
-    try:
+    with soundness.understanding("a delivery"):
         return _understood(row)
-    except (TypeError, ValueError) as error:
-        raise soundness.Unsound(f"delivery {row[0]} in it is no delivery: {error}") from error
 
 
 def _understood(row: tuple[Any, ...]) -> Record:

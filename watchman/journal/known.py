@@ -15,6 +15,7 @@ WHOLE = 20_000
 """A directory with up to so many known names is read in one go when it is scanned."""
 _CACHED = 4096
 _MOST_LOADED = 200_000
+_DIRECTORIES = "SELECT path, id FROM directories WHERE typeof(path) = 'blob'"
 _COUNT = "SELECT count(*) FROM directories"
 _LENGTHS = (1, 10, 100, 400)
 """Names in one query: a few lengths, so that SQLite finds its prepared statement again; two
@@ -28,8 +29,11 @@ _REMEMBER = """INSERT INTO known VALUES (?,?,?,?,?,?,?) ON CONFLICT (directory, 
 _SOME = """WITH wanted (directory, name) AS (VALUES {marks})
     SELECT directory, name, device, inode, size, mtime_ns, seq
     FROM wanted CROSS JOIN known USING (directory, name)"""
-_NAMES = "SELECT name FROM known WHERE directory = ? AND name > ? ORDER BY name LIMIT ?"
-_ALL = "SELECT name, inode, size, mtime_ns FROM known WHERE directory = ?"
+_NAMES = """SELECT name FROM known WHERE directory = ? AND name > ? AND typeof(name) = 'blob'
+    ORDER BY name LIMIT ?"""
+# What a damaged page shows instead of a name is not known, and so an arrival.
+_ALL = """SELECT name, inode, size, mtime_ns FROM known WHERE directory = ?
+    AND typeof(name) = 'blob'"""
 
 
 class Known(NamedTuple):
@@ -53,7 +57,7 @@ class KnownVersions:
     def load_directories(self) -> None:
         """Read all directories' numbers, for the time of a scan of everything."""
         if self._database.reader.execute(_COUNT).fetchone()[0] <= _MOST_LOADED:
-            rows = self._database.reader.execute("SELECT path, id FROM directories")
+            rows = self._database.reader.execute(_DIRECTORIES)
             self._ids = {os.fsdecode(path): number for path, number in rows}
             self._all = True
 

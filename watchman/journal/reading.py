@@ -21,7 +21,8 @@ def reading(state_dir: str) -> Iterator[Reading]:
     """
     path = os.path.join(state_dir, "journal.db")
     try:
-        connection = _connect(path)
+        with soundness.understanding("what it says of itself"):
+            connection = _connect(path)
         try:
             yield Reading(connection)
         finally:
@@ -44,7 +45,7 @@ def unusable(path: str, error: sqlite3.Error, what: str) -> JournalError:
         )
     if not isinstance(error, soundness.Lost):
         # Where this user may not write there, it is found only by who reads the broken part.
-        soundness.suspect(path)
+        soundness.suspect(path, str(error))
     return JournalError(
         f"the journal {path} is damaged ({error}): 'notify restart' has a new one begun with what "
         "can be read of it, and keeps the old one; then try this again"
@@ -106,7 +107,11 @@ class Reading:
             "SELECT coalesce(broker, ''), state, count(*), min(arrived_ns) FROM deliveries "
             "GROUP BY 1, 2"
         )
-        return {(broker, State(state)): (count, oldest) for broker, state, count, oldest in rows}
+        with soundness.understanding("a delivery"):
+            return {
+                (str(broker), State(state)): (int(count), int(oldest))
+                for broker, state, count, oldest in rows
+            }
 
     def latest(self) -> tuple[int, int]:
         """Return when the last delivery was recorded and the last one sent, in ns; 0 for never."""
@@ -116,7 +121,8 @@ class Reading:
         sent = self.connection.execute(
             "SELECT noted_ns FROM deliveries WHERE state = 3 ORDER BY seq DESC LIMIT 1"
         ).fetchone()
-        return (arrival[0] if arrival else 0, sent[0] if sent else 0)
+        with soundness.understanding("a delivery"):
+            return (int(arrival[0]) if arrival else 0, int(sent[0]) if sent else 0)
 
     def known(self, directory: str) -> dict[str, Version]:
         """Return the known version of every name in the directory at a path."""
@@ -125,9 +131,11 @@ class Reading:
             "WHERE directory = (SELECT id FROM directories WHERE path = ?)",
             (os.fsencode(directory.rstrip("/")),),
         )
-        return {os.fsdecode(name): Version(*version) for name, *version in rows}
+        with soundness.understanding("a known version"):
+            return {os.fsdecode(name): Version(*map(int, version)) for name, *version in rows}
 
     def first_runs(self, paths: Iterable[str]) -> set[str]:
         """Return those watch roots that no run has scanned to the end yet."""
         rows = self.connection.execute("SELECT path FROM watches WHERE first_run_ns > 0").fetchall()
-        return set(paths) - {os.fsdecode(path) for (path,) in rows}
+        with soundness.understanding("a watch"):
+            return set(paths) - {os.fsdecode(path) for (path,) in rows}

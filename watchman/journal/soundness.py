@@ -10,6 +10,7 @@ import struct
 from collections.abc import Iterator
 
 from watchman.journal import schema
+from watchman.text import printable
 
 SUFFIXES = ("-wal", "-shm", "")
 """What the journal consists of, its file last."""
@@ -21,10 +22,11 @@ _WORDS = (
     "file is not a database",
     "database disk image is malformed",
     "malformed database schema",
+    "unsupported file format",
     "Could not decode to UTF-8",
 )
-_MOST_VERSIONS = 1000
-"""No schema has a number beyond this: it was read off a broken page."""
+_MOST_AHEAD = 20
+"""No schema is so many versions ahead of this one: its number was read off a broken page."""
 _OTHERS = ("heartbeat", "status.json")
 """What the running daemon keeps beside its journal, and makes after it."""
 
@@ -56,6 +58,29 @@ def is_damage(error: sqlite3.Error) -> bool:
     return str(error).startswith(_WORDS)
 
 
+def check_header(path: str) -> None:
+    """Raise sqlite3.DatabaseError for formats that SQLite would only read, or not know.
+
+    Nobody in this process may have the file open: closing any descriptor gives up all its locks.
+    """
+    with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
+        header = file.read(20)
+        if header.startswith(b"SQLite format 3\0") and not set(header[18:20]) <= {1, 2}:
+            raise Unsound("its header names an impossible format")
+
+
+@contextlib.contextmanager
+def understanding(what: str) -> Iterator[None]:
+    """Raise sqlite3.DatabaseError where ``what`` was read cannot be understood.
+
+    SQLite's own messages may hold what it read off a broken page: they raise UnicodeDecodeError.
+    """
+    try:
+        yield
+    except (TypeError, ValueError, KeyError) as error:
+        raise Unsound(f"{what} in it cannot be understood: {error!r}") from error
+
+
 def check(connection: sqlite3.Connection) -> None:
     """Read the whole file. Raises sqlite3.DatabaseError if it is damaged."""
     found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
@@ -65,7 +90,7 @@ def check(connection: sqlite3.Connection) -> None:
 
 def check_version(version: int) -> None:
     """Raise sqlite3.DatabaseError for a number that no schema ever had."""
-    if not 0 < version <= _MOST_VERSIONS:
+    if not 0 < version <= schema.SCHEMA_VERSION + _MOST_AHEAD:
         raise Unsound(f"its schema has the impossible number {version}")
 
 
@@ -191,10 +216,19 @@ def is_suspect(path: str) -> bool:
     return os.path.exists(path + ".suspect")
 
 
-def suspect(path: str) -> None:
-    """Have the file checked at the next start."""
-    with contextlib.suppress(OSError), open(path + ".suspect", "wb"):
-        pass
+def suspect(path: str, damage: str = "") -> None:
+    """Have the file checked at the next start; replaced, if ``damage`` says what was met in it."""
+    with contextlib.suppress(OSError), open(path + ".suspect", "a", encoding="utf-8") as file:
+        file.write(damage and printable(damage) + "\n")
+
+
+def check_met(path: str) -> None:
+    """Raise sqlite3.DatabaseError if damage was met in it: not every check finds all of it."""
+    with contextlib.suppress(FileNotFoundError):
+        with open(path + ".suspect", encoding="utf-8", errors="replace") as file:
+            damage = file.readline().strip()
+        if damage:
+            raise Unsound(damage)
 
 
 def clear(path: str) -> None:

@@ -44,7 +44,7 @@ _INSERT = """INSERT INTO deliveries (seq, task_id, source, final, device, inode,
     arrived_ns, broker, route, kind, state, noted_ns) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)"""
 _NOTE = "UPDATE deliveries SET state = ?, noted_ns = ?, reason = ? WHERE seq IN"
 _MOST_SAID = 10_000
-_EARLIEST = -(1 << 63)
+_EARLIEST, _LATEST = -(1 << 63), (1 << 63) - 1
 _TOGETHER = 500
 """Rows noted by one statement: SQLite takes 32,766 parameters, in old versions 999."""
 # Plain integers: sqlite3 converts an enum's member several times slower.
@@ -279,7 +279,9 @@ class Journal:
 
     def first_runs(self, paths: Iterable[str]) -> set[str]:
         """Return those watch roots that no run has scanned to the end yet."""
-        rows = self._database.reader.execute("SELECT path FROM watches WHERE first_run_ns > 0")
+        rows = self._database.reader.execute(
+            "SELECT path FROM watches WHERE first_run_ns > 0 AND typeof(path) = 'blob'"
+        )
         return set(paths) - {os.fsdecode(path) for (path,) in rows.fetchall()}
 
     def begin_first_runs(self, paths: Iterable[str], now_ns: int) -> dict[str, int]:
@@ -338,7 +340,7 @@ class Journal:
                 connection.execute(
                     "DELETE FROM deliveries WHERE seq IN (SELECT seq FROM deliveries "
                     "WHERE state IN (3, 5, 6) AND noted_ns < ? AND seq < ? ORDER BY seq LIMIT ?)",
-                    (max(before_ns, _EARLIEST), self._next_seq - 1, limit),
+                    (min(max(before_ns, _EARLIEST), _LATEST), self._next_seq - 1, limit),
                 ).rowcount
             )
         )

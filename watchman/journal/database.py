@@ -20,11 +20,13 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn, TypeVar
+from typing import NoReturn, TypeVar
 
 from watchman.errors import JournalDamaged, JournalError
 from watchman.journal import damage, schema, soundness
+from watchman.journal.opening import open_sound
 from watchman.journal.patience import Patience, can_be_cured
+from watchman.journal.reader import STRANGE_MESSAGE, Reader
 from watchman.turns import turn
 
 T = TypeVar("T")
@@ -39,57 +41,6 @@ ROW_ERRORS = (
     UnicodeEncodeError,
 )
 """What one row's values raise: a number beyond 64 bits, a text that is no UTF-8, one key twice."""
-
-
-_MESSAGE = "SQLite's message about it is no UTF-8"
-"""It quotes what it read off a broken page."""
-
-
-class Rows(list[tuple[Any, ...]]):
-    """The answer to a query, all of it."""
-
-    def fetchone(self) -> Any:
-        """Return the first row; None if there is none."""
-        return self[0] if self else None
-
-    def fetchall(self) -> Rows:
-        """Return every row."""
-        return self
-
-
-class Reader:
-    """One thread's connection for reading.
-
-    An answer is read to its end at once: an error comes here and nowhere else, and no answer that
-    is looked at slowly keeps the log from being merged.
-    """
-
-    def __init__(self, database: Database, connection: sqlite3.Connection) -> None:
-        self._database = database
-        self._connection = connection
-        self._lock = threading.Lock()
-
-    def execute(self, query: str, parameters: Sequence[Any] = ()) -> Rows:
-        """Return the rows of a query; where the disk fails, wait as :meth:`Database.write` does.
-
-        Raises JournalError.
-        """
-        try:
-            return self._fetch(query, parameters)
-        except sqlite3.Error as error:
-            return self._database.insist(error, lambda: self._fetch(query, parameters))
-
-    def _fetch(self, query: str, parameters: Sequence[Any]) -> Rows:
-        with self._lock:
-            try:
-                return Rows(self._connection.execute(query, parameters).fetchall())
-            except UnicodeDecodeError as error:
-                raise soundness.Unsound(_MESSAGE) from error
-
-    def close(self) -> None:
-        """Close the connection, after the query that is under way."""
-        with self._lock:
-            self._connection.close()
 
 
 class Database:
@@ -115,7 +66,7 @@ class Database:
         self._readers: dict[threading.Thread, Reader] = {}
         self._closed = False
         try:
-            self._writer = self._open()
+            self._writer = open_sound(path)
             # By reading something the writer has made its log and the index of it.
             self._files = {path + suffix: _identity(path + suffix) for suffix in soundness.SUFFIXES}
         except (sqlite3.Error, OSError) as error:
@@ -123,73 +74,6 @@ class Database:
                 f"the journal {path} cannot be opened: {error}; check the directory's "
                 "permissions and free space"
             ) from error
-
-    def _open(self) -> sqlite3.Connection:
-        """Return the writing connection, to a sound file."""
-        damage.finish(self.path)
-        try:
-            with soundness.understanding("what it says of itself"):
-                writer = self._sound()
-        except sqlite3.DatabaseError as error:
-            if not soundness.is_damage(error):
-                raise
-            damage.replace(self.path, error)
-            writer = self._prepared()
-        soundness.clear(self.path)
-        # Who has to wait longer for another process is told so, and can still be stopped.
-        writer.execute("PRAGMA busy_timeout = 2000")
-        return writer
-
-    def _sound(self) -> sqlite3.Connection:
-        """Return a connection to the file as it is. Raises sqlite3.DatabaseError for damage."""
-        # First: SQLite itself would make an empty file, and remove the log beside it.
-        soundness.check_presence(self.path)
-        soundness.check_header(self.path)
-        log = soundness.Log(self.path)
-        # The kernel's crash, not ours, damages files: but both leave the log behind, and a
-        # check takes half a second for 300 MB.
-        suspect = soundness.is_suspect(self.path)
-        writer = self._prepared(doubtful=suspect or not soundness.was_closed(self.path))
-        try:
-            log.check(writer)
-            if suspect:
-                soundness.check_met(self.path)
-                damage.check_rows(writer)
-        except BaseException:
-            self._close_unmerged(writer)
-            raise
-        return writer
-
-    def _prepared(self, *, doubtful: bool = False) -> sqlite3.Connection:
-        writer = schema.connect(self.path)
-        try:
-            if doubtful:
-                soundness.check(writer)
-            self._prepare(writer)
-        except BaseException:
-            self._close_unmerged(writer)
-            raise
-        return writer
-
-    def _close_unmerged(self, writer: sqlite3.Connection) -> None:
-        with soundness.unmerged(self.path):
-            writer.close()
-
-    def _prepare(self, writer: sqlite3.Connection) -> None:
-        (version,) = writer.execute("PRAGMA user_version").fetchone()
-        if version == 0:
-            soundness.check_blank(self.path, writer)
-            schema.create(writer)
-        elif version > schema.SCHEMA_VERSION:
-            soundness.check_version(version)
-            raise JournalError(
-                f"the journal {self.path} has schema {version}, this watchman knows "
-                f"{schema.SCHEMA_VERSION}; run the version of watchman that wrote it"
-            )
-        else:
-            soundness.check_version(version)
-            schema.migrate(writer, version)
-            soundness.check_tables(writer)
 
     @property
     def in_place(self) -> bool:
@@ -221,7 +105,7 @@ class Database:
                 connection = connect()
             except sqlite3.Error as error:
                 connection = self.insist(error, connect)
-            reader = self._readers[threading.current_thread()] = Reader(self, connection)
+            reader = self._readers[threading.current_thread()] = Reader(connection, self.insist)
             return reader
 
     def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
@@ -268,7 +152,7 @@ class Database:
                 except ROW_ERRORS:
                     raise
                 except UnicodeDecodeError:
-                    self.found_damage(soundness.Unsound(_MESSAGE))
+                    self.found_damage(soundness.Unsound(STRANGE_MESSAGE))
                 except sqlite3.Error as error:
                     self._wait_after(error, "written")
 

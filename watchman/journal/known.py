@@ -8,7 +8,8 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from watchman.journal.database import Database, Reader
+from watchman.journal.database import Database
+from watchman.journal.reader import Reader
 from watchman.model import Version
 
 WHOLE = 20_000

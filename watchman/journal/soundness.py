@@ -115,6 +115,14 @@ def _shape(connection: sqlite3.Connection) -> set[str]:
     return {name for (name,) in names}
 
 
+def size(path: str) -> int:
+    """Return a file's size in bytes; 0 where there is none."""
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
+
+
 def check_presence(path: str) -> None:
     """Raise sqlite3.DatabaseError if there is no file, or an empty one, although there was one."""
     try:

@@ -32,6 +32,10 @@ class JournalError(WatchmanError):
     """The journal cannot be opened or written."""
 
 
+class JournalDamaged(JournalError):  # noqa: N818 — a state, not a mistake
+    """The journal that is open answers as a sound one never does: close it and open it again."""
+
+
 class AlreadyRunning(WatchmanError):  # noqa: N818 — a state, not a mistake
     """Another daemon holds the state directory."""
 

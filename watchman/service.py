@@ -9,12 +9,14 @@ import os
 import resource
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
 from watchman import brokers, locks
 from watchman import config as configuration
-from watchman.errors import AlreadyRunning, WatchmanError
+from watchman.errors import AlreadyRunning, JournalDamaged, JournalError, WatchmanError
 from watchman.journal import Journal
 from watchman.model import Config, Publisher
 from watchman.mover import Hand
@@ -31,6 +33,9 @@ the usual 700 a burst spends a twentieth of its time on looking."""
 SWITCH_INTERVAL = 0.0005
 """Seconds for which a thread may keep the interpreter while others wait: the reader and the
 senders do many short system calls, and each would otherwise wait 5 ms for its turn."""
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
+"""Seconds until a journal that was damaged, and is so once more, is opened again."""
+_SLICE = 0.1
 
 
 @contextlib.contextmanager
@@ -98,6 +103,10 @@ class Service:
         self._pipeline: Pipeline | None = None
         self._hand: Hand | None = None
         self._resumed = False
+        self._reopened = 0.0
+        """When, by the monotonic clock, the journal was opened last after it was damaged."""
+        self._pause = 0.0
+        self._unopened = False
         self._reload = False
         self._stopping = False
 
@@ -118,43 +127,88 @@ class Service:
         log.info("Watching has been stopped")
 
     def _with_journal(self, config: Config) -> Config:
-        """Watch until stopped, or until the journal is gone; return the configuration then."""
-        journal = Journal(config.state_dir)
+        """Watch until stopped, or until the journal is gone or damaged.
+
+        Return the configuration for what comes then.
+        """
+        journal = self._open_journal(config)
+        if journal is None:
+            return config
         try:
             if config.moves and self._hand is None and not self._resumed:
                 # Before there are threads; so a reload that brings the first MOVES has no hand.
                 self._hand = Hand.start()
-            while not self._stopping and journal.in_place:
+            while not self._stopping and journal.sound:
                 config = self._with_pipeline(config, journal)
+                # What is left of the last one is full of cycles, and the next one as large.
+                self._pipeline = None
+                gc.collect()
         except BaseException:
             journal.suspect()  # a broken file may be what has ended us
             raise
         finally:
             journal.patience.give_up = lambda: self._stopping
             journal.close()
+        if journal.damage:
+            self._hold_back()
         return config
+
+    def _open_journal(self, config: Config) -> Journal | None:
+        """Open the journal; None where that has to be tried again.
+
+        Raises JournalError where a first start cannot have it; who watches already goes on trying.
+        """
+        try:
+            journal = Journal(config.state_dir)
+        except JournalError as error:
+            if not (self._resumed or isinstance(error, JournalDamaged)):
+                raise
+            if not self._unopened:
+                log.error("%s. Nothing is watched until then: it is tried again", error)
+            self._unopened = True
+            self._hold_back()
+            return None
+        self._unopened = False
+        return journal
+
+    def _hold_back(self) -> None:
+        """Wait before the journal is opened again, the longer the more often that was of no use."""
+        now = time.monotonic()
+        again = now - self._reopened < 2 * LONGEST_PAUSE
+        self._pause = min(LONGEST_PAUSE, self._pause * 2 or FIRST_PAUSE) if again else 0.0
+        # An event that a signal handler sets could be the one that it has interrupted.
+        never = threading.Event()
+        while not self._stopping and time.monotonic() < now + self._pause:
+            never.wait(_SLICE)
+        self._reopened = time.monotonic()
 
     def _with_pipeline(self, config: Config, journal: Journal) -> Config:
         """Run one pipeline; return the configuration for the next."""
         for warning in config.warnings:
             log.warning("%s", warning)
-        pipeline = self._pipeline = Pipeline(
-            config,
-            journal,
-            self._opener(config),
-            resumed=self._resumed,
-            ready=self._now_ready,
-            hand=self._hand,
-        )
-        # A signal may have come before there was a pipeline to tell.
-        if self._interrupted:
-            pipeline.stop()
         try:
+            pipeline = self._pipeline = Pipeline(
+                config,
+                journal,
+                self._opener(config),
+                resumed=self._resumed,
+                ready=self._now_ready,
+                hand=self._hand,
+            )
+            # A signal may have come before there was a pipeline to tell.
+            if self._interrupted:
+                pipeline.stop()
+            self._resumed = True
             pipeline.run()
         except WatchmanError:
-            if journal.in_place:
+            if journal.sound:
                 raise
-        self._resumed = True
+        if journal.damage:
+            log.error(
+                "The journal %s is damaged (%s): it is closed, checked and opened again",
+                journal.path,
+                journal.damage,
+            )
         if self._reload and not self._stopping:
             self._reload = False
             return self._reloaded(config)

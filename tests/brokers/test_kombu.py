@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import time
 from pathlib import Path
 
@@ -9,10 +11,12 @@ import kombu
 import pytest
 
 from tests.brokers.messages import answers, message, messages, route
+from tests.servers import free_port
 from tests.servers.redis import RedisServer
 from tests.waiting import wait_until
 from watchman.brokers import open_publisher
 from watchman.brokers.kombu import MAX_STUCK, KombuPublisher
+from watchman.brokers.redis import RedisPublisher
 from watchman.model import ACCEPTED, Answer, Broker
 
 
@@ -63,3 +67,32 @@ def test_a_publisher_is_opened_without_touching_anything(url: str, tmp_path: Pat
     publisher.tend()
     publisher.close()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("made", [KombuPublisher, RedisPublisher])
+def test_what_was_closed_holds_no_descriptor(
+    redis_server: RedisServer, queue: str, made: type[KombuPublisher] | type[RedisPublisher]
+) -> None:
+    """Nor does an attempt that failed: an outage has thousands of them."""
+
+    def held() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    dead = f"redis://127.0.0.1:{free_port()}/0"
+    gc.collect()
+    gc.disable()  # it would find what nobody closed, some time
+    try:
+        before = held()
+        for _ in range(5):
+            publisher = made(Broker("broker", (redis_server.url,)), {})
+            assert publisher.publish([message(route(queue))]) == [ACCEPTED]
+            publisher.close()
+        wait_until(lambda: held() == before, what="closed by its own thread")
+        publisher = made(Broker("broker", (dead,)), {})
+        for _ in range(5):
+            assert answers(publisher.publish([message(route(queue))])) == {Answer.AGAIN}
+        publisher.check()
+        publisher.close()
+        wait_until(lambda: held() == before, what="all closed")
+    finally:
+        gc.enable()

@@ -235,15 +235,32 @@ def test_logging_of_the_users_own_is_kept(site: Site) -> None:
 def test_why_it_does_not_watch(site: Site) -> None:
     (site.top / "var").mkdir(mode=0o700)
     connection = sqlite3.connect(site.top / "var/journal.db")
-    connection.execute("PRAGMA user_version = 99")
+    connection.execute("PRAGMA user_version = 9")
     connection.close()
     done = site.notify("start")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("notify: the journal ")
-    assert "has schema 99" in done.stderr
+    assert "has schema 9" in done.stderr
     assert "Traceback" not in done.stderr
     assert site.err.read_text() == done.stderr
     assert not site.pid_file.exists()
+
+
+def test_a_journal_with_garbage_in_it(site: Site) -> None:
+    """Whoever starts it is told that it watches, and it does: nothing ends, nothing is lost."""
+    site.start()
+    site.notify("stop")
+    journal = site.top / "var/journal.db"
+    size = journal.stat().st_size
+    with journal.open("r+b") as file:
+        file.seek(size // 3)
+        file.write(os.urandom(size // 2))
+    done = site.notify("start")
+    assert done.returncode == 0
+    wait_until(lambda: "A new one has been begun" in site.err.read_text(), 20)
+    wait_until(lambda: site.status()["state"] == "active", 20, "it is active")
+    assert "Traceback" not in site.err.read_text()
+    assert site.notify("stop").returncode == 0
 
 
 def test_stop_waits_and_kill_does_not(site: Site) -> None:

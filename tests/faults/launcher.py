@@ -70,7 +70,7 @@ def install(fault: Fault) -> None:
     """Put the points into the modules of this process."""
     from watchman import brokers
     from watchman.journal import Journal
-    from watchman.journal.database import Database
+    from watchman.journal import opening as journal_opening
     from watchman.journal.known import KnownVersions
     from watchman.mover import syscalls
     from watchman.mover.worker import Mover
@@ -83,7 +83,7 @@ def install(fault: Fault) -> None:
     fault.patch(Journal, "note_first_run", "note first run")
     fault.patch(Journal, "note", _noting)
     fault.patch(KnownVersions, "remember", "inside record")
-    fault.patch(Database, "_prepare", "create journal")
+    fault.patch(journal_opening, "_prepare", "create journal")
     fault.patch(os, "unlink", lambda *_, dir_fd=None: None if dir_fd is None else "unlink")
     fault.patch(os, "fsync", "fsync")
     for name in ("copy_file_range", "sendfile"):  # whichever these two file systems can do

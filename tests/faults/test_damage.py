@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import random
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +15,10 @@ import pytest
 from tests.faults.driver import Daemon, in_directory, wait_for_tasks
 from tests.running import config_for, running
 from tests.waiting import wait_until
-from watchman.errors import JournalError
-from watchman.journal import Journal, NewDelivery, damage, schema
+from watchman.errors import JournalDamaged, JournalError
+from watchman.journal import Journal, NewDelivery, schema, soundness
+from watchman.journal.history import failed, history
+from watchman.journal.reading import reading
 from watchman.model import Route, State, Version
 
 ROUTE = Route("b", "task", (1,))
@@ -76,7 +80,7 @@ def test_what_can_be_read_of_a_damaged_journal_goes_on(tmp_path: Path, part: int
     path = tmp_path / "journal.db"
     pages = path.stat().st_size // PAGE
     overwrite(path, pages * part // 10 * PAGE, b"\xff" * PAGE)
-    damage.suspect(str(path))
+    soundness.suspect(str(path))
     journal = Journal(str(tmp_path))
     assert len(set_aside(tmp_path)) == 1
     journal.resume(["/up"])
@@ -107,7 +111,7 @@ def test_a_broken_index_costs_nothing(tmp_path: Path) -> None:
         ).fetchone()
     connection.close()
     overwrite(tmp_path / "journal.db", (page - 1) * PAGE, b"\xff" * PAGE)
-    damage.suspect(str(tmp_path / "journal.db"))
+    soundness.suspect(str(tmp_path / "journal.db"))
     journal = Journal(str(tmp_path))
     assert len(set_aside(tmp_path)) == 1
     assert len(journal.page_ready("b", 0, 10_000)) == 1000
@@ -181,38 +185,6 @@ def test_a_crash_while_it_is_set_aside(
     assert {p.name for p in tmp_path.iterdir() if "damaged" not in p.name} == {"journal.db"}
 
 
-def test_damage_found_while_running_ends_the_process_and_is_mended_by_a_restart(
-    tmp_path: Path, daemon: Callable[..., Daemon]
-) -> None:
-    upload, state = tmp_path / "upload", tmp_path / "state"
-    upload.mkdir()
-    config = tmp_path / "config.py"
-    config.write_text(
-        f"STATE_DIR = {str(state)!r}\n"
-        "BROKERS = {'b': 'filesystem://'}\n"
-        f"WATCHES = [{{'path': {str(upload)!r}}}]\n"
-        "PATTERNS = [('*', {'broker': 'b', 'task': 't'})]\n"
-    )
-    state.mkdir(mode=0o700)
-    fill(state)
-    pages = (state / "journal.db").stat().st_size // PAGE
-    with sqlite3.connect(state / "journal.db") as connection:
-        (page,) = connection.execute(
-            "SELECT rootpage FROM sqlite_master WHERE name = 'known'"
-        ).fetchone()
-    connection.close()
-    assert page < pages
-    overwrite(state / "journal.db", (page - 1) * PAGE, b"\xff" * PAGE)
-    first = daemon(config)
-    wait_until(first.watches, 30)
-    (upload / "a").write_text("a")
-    assert first.wait_end() != 0
-    assert "malformed" in first.output
-    daemon(config).wait_watching()
-    assert len(set_aside(state)) == 1
-    wait_for_tasks([str(upload / "a")], lambda: in_directory(state))
-
-
 def test_an_older_schema_is_migrated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(tmp_path, 10)
     now = schema.SCHEMA_VERSION
@@ -271,3 +243,74 @@ def test_a_file_that_came_back_as_it_was_is_an_arrival(tmp_path: Path) -> None:
         pipeline._look_again([delivery.source])
         wait_until(lambda: len(publisher.messages) == 2, 10)
         assert publisher.messages[1].task_id == before
+
+
+def use_all(state: Path, count: int) -> None:
+    """Read and write whatever is in a journal, once."""
+    journal = Journal(str(state))
+    try:
+        journal.resume(["/up"])
+        journal.first_runs(["/up"])
+        journal.known.load_directories()
+        for broker in journal.ready_brokers():
+            journal.page_ready(broker, 0, 10_000)
+        journal.page_moving(0, 10_000)
+        for number in range(7):
+            journal.known.lookup(f"/up/d{number}", map(str, range(count)))
+            scan = journal.known.scan(f"/up/d{number}")
+            scan.changed({})
+            list(scan.maybe_missing())
+        journal.record([new(f"/up/later/{number}", number) for number in range(20)])
+        journal.note([(number, State.VANISHED, "gone") for number in range(1, count, 9)])
+        journal.known.refresh([(f"/up/d{n % 7}/{n}", Version(1, n, 3, 8)) for n in range(count)])
+        journal.known.forget_below("/up/d3")
+        journal.prune(1 << 62)
+    finally:
+        journal.close()
+
+
+def ask_all(state: Path) -> None:
+    with reading(str(state)) as found:
+        found.counts()
+        found.latest()
+        found.first_runs(["/up"])
+        found.known("/up/d1")
+        history(found, ["/up"], 100)
+        failed(found)
+
+
+@pytest.mark.parametrize("number", [0, 77, -5])
+def test_where_only_the_schema_has_another_number(tmp_path: Path, number: int) -> None:
+    fill(tmp_path, 30)
+    with sqlite3.connect(tmp_path / "journal.db") as connection:
+        connection.execute(f"PRAGMA user_version = {number}")
+    connection.close()
+    journal = Journal(str(tmp_path))
+    assert len(set_aside(tmp_path)) == 1
+    assert len(journal.page_ready("b", 0, 100)) == 10
+    assert journal.first_runs(["/up", "/other"]) == {"/other"}
+    journal.close()
+
+
+def test_whatever_bytes_are_wrong(tmp_path: Path) -> None:
+    """It raises nothing but what has it opened again, and that is of use the first time."""
+    fill(tmp_path, 500)
+    whole = (tmp_path / "journal.db").read_bytes()
+    chance = random.Random(10)
+    for number in range(80):
+        state = tmp_path / f"{number}"
+        state.mkdir()
+        (state / "heartbeat").touch()
+        data = bytearray(whole)
+        for _ in range(chance.choice([1, 1, 3, 10])):
+            size = chance.choice([1, 1, 2, 8, 100, PAGE])
+            start = chance.choice([chance.randrange(len(data) - size), chance.randrange(100)])
+            data[start : start + size] = chance.choice([chance.randbytes(size), bytes(size)])
+        (state / "journal.db").write_bytes(data)
+        with contextlib.suppress(JournalError):
+            ask_all(state)
+        if chance.random() < 0.5:
+            soundness.clear(str(state / "journal.db"))  # as where another user has asked
+        with contextlib.suppress(JournalDamaged):
+            use_all(state, 500)
+        use_all(state, 500)

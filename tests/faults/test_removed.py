@@ -101,6 +101,18 @@ def test_what_took_its_place_stays(tmp_path: Path, caplog: pytest.LogCaptureFixt
     before.close()
 
 
+def test_an_empty_file_in_its_place_holds_nothing(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    journal = fill(state)
+    remove_contents(state)
+    (state / "journal.db").touch()
+    journal.close()
+    again = Journal(str(state))
+    assert len(again.page_ready("b", 0, 100)) == 20
+    again.close()
+    assert [path.name for path in state.iterdir()] == ["journal.db"]
+
+
 def test_where_none_can_be_made(tmp_path: Path) -> None:
     state = tmp_path / "state"
     journal = fill(state)
@@ -156,8 +168,11 @@ def test_the_daemon_goes_on(tmp_path: Path, daemon: Callable[..., Daemon]) -> No
             path.write_bytes(path.name.encode())
 
     def waiting() -> int:
-        with reading(str(state)) as found:
-            return found.counts().get(("b", State.READY), (0, 0))[0]
+        try:
+            with reading(str(state)) as found:
+                return found.counts().get(("b", State.READY), (0, 0))[0]
+        except JournalError:
+            return 0  # not written anew yet
 
     running = daemon(config).wait_watching()
     upload("before")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import datetime
 import os
+import resource
 import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.journals import counts, failures
-from watchman.errors import JournalError
+from tests.waiting import wait_until
+from watchman.errors import JournalDamaged, JournalError
 from watchman.journal import Journal, NewDelivery, arguments, known
 from watchman.model import Route, State, Version
 
@@ -54,13 +57,48 @@ def test_a_recorded_delivery_comes_back_whole(journal: Journal, tmp_path: Path) 
     again.close()
 
 
-def test_what_was_learnt_in_a_failed_commit_is_not_believed(journal: Journal) -> None:
-    with pytest.raises(UnicodeEncodeError):
-        journal.record([new("/up/a"), new("/up/b")._replace(task_id="\udcff")])
-    journal.record([new("/up/c")])
-    (delivery,) = journal.page_ready("b", 0, 10)
-    assert (delivery.source, delivery.route) == ("/up/c", ROUTE)
-    assert journal.known.lookup("/up", ["a", "c"]) == {"c": known.Known(VERSION, delivery.seq)}
+def test_a_row_that_cannot_be_written_is_left_out(
+    journal: Journal, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And what was learnt in the commit that failed is not believed."""
+    strange = [
+        new("/up/text")._replace(task_id="\udcff"),
+        new("/up/time")._replace(version=VERSION._replace(mtime_ns=1 << 63)),
+        new("/up/inode")._replace(version=VERSION._replace(inode=-(1 << 70))),
+        new("/up/value")._replace(kind=[]),  # type: ignore[arg-type]  # — that is the point
+    ]
+    good = [new(f"/up/{number}") for number in range(9)]
+    noted = [("/up/noted", VERSION), ("/up/never", VERSION._replace(size=1 << 64))]
+    journal.record([*good[:4], *strange, *good[4:]], noted)
+    journal.record([new("/up/last"), strange[0]])
+    found = journal.page_ready("b", 0, 100)
+    assert [d.source for d in found] == [*(f"/up/{number}" for number in range(9)), "/up/last"]
+    assert all(delivery.route == ROUTE for delivery in found)
+    names = ["0", "8", "noted", "last", "text", "time", "inode", "value", "never"]
+    known_ = journal.known.lookup("/up", names)
+    assert {name: one.seq for name, one in known_.items()} == {
+        "0": found[0].seq,
+        "8": found[8].seq,
+        "noted": 0,
+        "last": found[9].seq,
+    }
+    said = [r.getMessage() for r in caplog.records if "Not recorded" in r.getMessage()]
+    assert len(said) == 5  # each once
+    aside = {record.source: record.reason for record in failures(journal)}
+    assert aside.keys() == {"/up/text", "/up/time", "/up/inode", "/up/value"}
+    assert "OverflowError" in aside["/up/time"]
+    assert journal.sound
+
+
+def test_a_time_that_cannot_be_written_leaves_the_known_version(journal: Journal) -> None:
+    journal.record([new("/up/a"), new("/up/b")])
+    late = VERSION._replace(mtime_ns=1 << 65)
+    touched = VERSION._replace(mtime_ns=77)
+    journal.known.refresh([("/up/a", late), ("/up/b", touched)])
+    assert journal.known.versions(["/up/a", "/up/b"]) == {"/up/a": VERSION, "/up/b": touched}
+    journal.prune(-(1 << 80))
+    journal.note([(1, State.FAILED, "because of \udcff\n")])
+    assert journal.sound
 
 
 def test_pages_are_in_order_and_by_broker(journal: Journal) -> None:
@@ -240,9 +278,9 @@ def test_a_killed_process_loses_nothing_that_was_recorded(tmp_path: Path) -> Non
 def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     Journal(str(tmp_path)).close()
     with sqlite3.connect(tmp_path / "journal.db") as connection:
-        connection.execute("PRAGMA user_version = 999")
+        connection.execute("PRAGMA user_version = 9")
     connection.close()
-    with pytest.raises(JournalError, match="has schema 999"):
+    with pytest.raises(JournalError, match="has schema 9"):
         Journal(str(tmp_path))
 
 
@@ -268,3 +306,105 @@ def test_times_survive_as_text() -> None:
     when = datetime.datetime(2026, 1, 2, 3, 4, tzinfo=datetime.timezone.utc)
     route = Route("b", "t", options={"eta": when, "expires": datetime.timedelta(seconds=5)})
     assert arguments.decode("b", "t", arguments.encode(route)) == route
+
+
+def in_thread(work: Callable[[], object]) -> None:
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+
+
+def test_connections_of_threads_that_ended_are_closed(journal: Journal) -> None:
+    journal.record([new("/up/a")])
+
+    def read() -> None:
+        assert len(journal.page_ready("b", 0, 10)) == 1
+
+    in_thread(read)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(20):
+        in_thread(read)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_reading_waits_where_no_file_can_be_opened(
+    journal: Journal, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Said once, tried again, and no thread dies of it."""
+    journal.record([new("/up/a")])
+    found: list[int] = []
+    reading = threading.Thread(target=lambda: found.append(len(journal.page_ready("b", 0, 10))))
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+    try:
+        reading.start()
+        wait_until(lambda: journal.patience.trouble, 10)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    reading.join(20)
+    assert found == [1]
+    assert "cannot be read: unable to open database file; raise the limit" in caplog.text
+    assert not journal.patience.trouble
+    assert journal.sound
+
+
+def test_a_thread_that_is_late_is_told_that_it_is_closed(tmp_path: Path) -> None:
+    journal = Journal(str(tmp_path))
+    journal.page_ready("b", 0, 1)
+    journal.close()
+    with pytest.raises(JournalError, match="is closed"):
+        journal.page_ready("b", 0, 1)
+    with pytest.raises(JournalError, match="is closed"):
+        journal.record([new("/up/a")])
+    assert not journal.damage
+
+
+@pytest.mark.parametrize("change", ["state = 9", "source = 5", "final = 5", "route = 77"])
+def test_a_row_that_cannot_be_understood_is_damage(tmp_path: Path, change: str) -> None:
+    """It is left out of the next journal, and its file is found again."""
+    journal = Journal(str(tmp_path))
+    met: list[str] = []
+    journal.when_damaged(lambda: met.append(journal.damage))
+    journal.record([new("/up/a"), new("/up/b")])
+    with sqlite3.connect(journal.path) as connection:
+        query = f"UPDATE deliveries SET {change} WHERE source = ?"  # noqa: S608 — our own text
+        connection.execute(query, (b"/up/a",))
+    connection.close()
+    for _ in range(2):
+        with pytest.raises(JournalDamaged, match="is damaged"):
+            journal._page("", ())
+    assert not journal.sound
+    assert len(met) == 1
+    journal.close()
+    again = Journal(str(tmp_path))
+    assert [d.source for d in again._page("", ())] == ["/up/b"]
+    assert again.known.lookup("/up", ["a", "b"]).keys() == {"b"}
+    again.resume(["/up"])
+    assert again.first_runs(["/up"]) == set()
+    again.close()
+
+
+def test_what_no_sound_journal_says_has_it_opened_again(tmp_path: Path) -> None:
+    """Whatever the error: no thread ends with a traceback, and none goes on."""
+    statements = (
+        "SELECT 1 FROM nowhere",
+        "SELECT nothing FROM known",
+        "INSERT INTO watches VALUES (x'00', NULL)",
+        "INSERT INTO routes (id, broker, task, arguments) VALUES ('x', 'b', 't', '')",
+        "COMMIT",
+        "nonsense",
+    )
+    for statement in statements:
+        journal = Journal(str(tmp_path))
+        with pytest.raises(JournalDamaged):
+            journal._database.write(lambda connection, text=statement: connection.execute(text))  # type: ignore[misc]  # — binds the text
+        assert not journal.sound
+        journal.close()
+        if statement.startswith("SELECT"):
+            journal = Journal(str(tmp_path))
+            with pytest.raises(JournalDamaged):
+                journal._database.reader.execute(statement)
+            assert not journal.sound
+            journal.close()
+    Journal(str(tmp_path)).close()
+    assert {path.name for path in tmp_path.iterdir()} == {"journal.db"}

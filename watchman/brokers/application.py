@@ -6,6 +6,7 @@ pools are shared by all of them: so the broker's URL is always given, and no poo
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
@@ -83,6 +84,16 @@ def make_connection(
     # send_task() with a countdown asks the pool what kind of broker this is.
     app.producer_pool = SimpleNamespace(connections=SimpleNamespace(connection=connection))
     return connection
+
+
+def let_go(connection: Any) -> None:
+    """Close what kombu leaves open of a ``kombu.Connection`` that was closed or never opened.
+
+    Its transport for Redis has an epoll descriptor that only the garbage collector finds.
+    """
+    cycle: Any = getattr(getattr(connection, "_transport", None), "cycle", None)
+    with contextlib.suppress(Exception):
+        cycle.poller.close()
 
 
 def instrumented(app: Any) -> bool:

@@ -13,7 +13,12 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from watchman.brokers.application import connect_options, make_application, make_connection
+from watchman.brokers.application import (
+    connect_options,
+    let_go,
+    make_application,
+    make_connection,
+)
 from watchman.brokers.envelope import refused
 from watchman.brokers.recorder import send_task, watchman_headers
 from watchman.brokers.urls import masked, public_url, scheme_of
@@ -203,9 +208,13 @@ class _Link:
         from kombu import Producer
 
         connection = make_connection(self.app, url, self._options)
-        transport = connection.transport
-        raw = transport.establish_connection()
-        channel = transport.create_channel(raw)
+        try:
+            transport = connection.transport
+            raw = transport.establish_connection()
+            channel = transport.create_channel(raw)
+        except BaseException:
+            let_go(connection)
+            raise
         sock = getattr(getattr(raw, "transport", None), "sock", None)
         if sock is not None and hasattr(sock, "settimeout"):
             sock.settimeout(STALL_SECONDS / 2)
@@ -222,6 +231,7 @@ class _Link:
                 raw.collect()  # py-amqp: close() waits for the broker
             elif connection is not None:
                 connection.transport.close_connection(raw)
+        let_go(connection)
 
     @staticmethod
     def is_encoding(error: Exception) -> bool:

@@ -16,6 +16,7 @@ from watchman.brokers.application import (
     CONNECT_SECONDS,
     connect_options,
     instrumented,
+    let_go,
     make_application,
     make_connection,
 )
@@ -72,6 +73,7 @@ class _Link:
         with contextlib.suppress(Exception):
             if self.channel is not None:
                 self.channel.close()
+        let_go(self.kombu)
 
     def alive(self) -> bool:
         """False if the idle connection was closed, or says what nobody asked for."""
@@ -117,9 +119,9 @@ class RedisPublisher:
         self._app = make_application(celery_settings)
         self._options = connect_options(self._app, broker, DEFAULTS)
         self._link: _Link | None = None
-        unconnected = make_connection(self._app, broker.urls[0], self._options)
+        self._unconnected = make_connection(self._app, broker.urls[0], self._options)
         self._style = VirtualStyle(self._options.get("body_encoding", "base64"))
-        self._envelopes = Envelopes(self._app, unconnected, self._style)
+        self._envelopes = Envelopes(self._app, self._unconnected, self._style)
         # For what needs more than a list: topics, fanout, queues that expire, signals.
         self._plain = KombuPublisher(broker, celery_settings, DEFAULTS)
 
@@ -252,6 +254,7 @@ class RedisPublisher:
     def close(self) -> None:
         """Let go of the connection."""
         self._drop()
+        let_go(self._unconnected)
         self._plain.close()
 
 

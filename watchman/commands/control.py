@@ -16,6 +16,7 @@ from watchman.commands.common import (
     say,
     warn,
 )
+from watchman.errors import JournalError
 
 _timeout = click.option(
     "--timeout",
@@ -78,8 +79,15 @@ def status_(ctx: click.Context, as_json: bool) -> None:
     from watchman.journal.reading import reading
 
     config = load_own()
-    with reading(config.state_dir) as journal:
-        counts, latest = journal.counts(), journal.latest()
+    counts: status.Counts = {}
+    latest, readable = (0, 0), True
+    try:
+        with reading(config.state_dir) as journal:
+            counts, latest = journal.counts(), journal.latest()
+    except JournalError as error:
+        # Whether it runs and watches can be said all the same.
+        readable = False
+        warn(str(error))
     found = daemon.running(config)
     process = None if found is None else (found.pid, found.since_ns)
     now = time.time_ns()
@@ -88,7 +96,7 @@ def status_(ctx: click.Context, as_json: bool) -> None:
         print_json(status.as_json(composed, now))
     else:
         say(status.as_text(composed, now))
-    if not composed.active:
+    if not (composed.active and readable):
         ctx.exit(1)
 
 

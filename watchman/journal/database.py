@@ -1,4 +1,17 @@
-"""Connections to the journal's file: one that writes, and one to read for each thread."""
+"""Connections to the journal's file: one that writes, and one to read for each thread.
+
+What may come of any call, by what SQLite says:
+
+===================================  =============================================================
+busy, read-only, I/O error, full,    said once, tried again until it works
+cannot open
+a value or row that it does not      the row's own fault (:data:`ROW_ERRORS`): raised, so that the
+take                                 caller leaves that row out
+closed, or its file removed          JournalError: the thread ends, the pipeline is ending anyway
+anything else                        JournalDamaged: a sound file does not say that. Every thread
+                                     ends; the file is closed, checked, saved and opened again
+===================================  =============================================================
+"""
 
 from __future__ import annotations
 
@@ -6,15 +19,28 @@ import contextlib
 import os
 import sqlite3
 import threading
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from typing import NoReturn, TypeVar
 
-from watchman.errors import JournalError
-from watchman.journal import damage, schema
-from watchman.journal.patience import Patience
+from watchman.errors import JournalDamaged, JournalError
+from watchman.journal import damage, schema, soundness
+from watchman.journal.opening import open_sound
+from watchman.journal.patience import Patience, can_be_cured
+from watchman.journal.reader import STRANGE_MESSAGE, Reader
 from watchman.turns import turn
 
 T = TypeVar("T")
+Row = TypeVar("Row")
+
+ROW_ERRORS = (
+    sqlite3.IntegrityError,
+    sqlite3.DataError,
+    sqlite3.InterfaceError,
+    sqlite3.ProgrammingError,
+    OverflowError,
+    UnicodeEncodeError,
+)
+"""What one row's values raise: a number beyond 64 bits, a text that is no UTF-8, one key twice."""
 
 
 class Database:
@@ -28,62 +54,26 @@ class Database:
     def __init__(self, path: str) -> None:
         self.path = path
         self.patience = Patience(path)
-        self._lock = threading.Lock()
+        self.damage = ""
+        """What a sound file would not have said; empty while nothing was."""
+        self.on_damage: Callable[[], None] = lambda: None
+        """Called when ``damage`` is found, by the thread that found it; must not wait."""
+        # What waits for the disk in one transaction may be a query in the midst of it.
+        self._lock = threading.RLock()
         self._local = threading.local()
         self.on_rollback: list[Callable[[], None]] = []
         """Called when a transaction failed: what was learnt in it is not true."""
-        self._connections: list[sqlite3.Connection] = []
+        self._readers: dict[threading.Thread, Reader] = {}
         self._closed = False
         try:
-            self._writer = self._open()
+            self._writer = open_sound(path)
             # By reading something the writer has made its log and the index of it.
-            self._files = {path + suffix: _identity(path + suffix) for suffix in damage.SUFFIXES}
+            self._files = {path + suffix: _identity(path + suffix) for suffix in soundness.SUFFIXES}
         except (sqlite3.Error, OSError) as error:
-            self._close_connections()
             raise JournalError(
                 f"the journal {path} cannot be opened: {error}; check the directory's "
                 "permissions and free space"
             ) from error
-
-    def _open(self) -> sqlite3.Connection:
-        """Return the writing connection, to a sound file."""
-        damage.finish(self.path)
-        try:
-            # The kernel's crash, not ours, damages files: but both leave the log behind, and a
-            # check takes half a second for 300 MB.
-            doubtful = damage.is_suspect(self.path)
-            writer = self._connect()
-            if doubtful:
-                damage.check(writer)
-            self._prepare(writer)
-        except sqlite3.DatabaseError as error:
-            if not damage.is_damage(error):
-                raise
-            self._close_connections()
-            damage.replace(self.path, str(error))
-            writer = self._connect()
-            self._prepare(writer)
-        damage.clear(self.path)
-        # Who has to wait longer for another process is told so, and can still be stopped.
-        writer.execute("PRAGMA busy_timeout = 2000")
-        return writer
-
-    def _connect(self, *, read_only: bool = False) -> sqlite3.Connection:
-        connection = schema.connect(self.path, read_only=read_only)
-        self._connections.append(connection)
-        return connection
-
-    def _prepare(self, writer: sqlite3.Connection) -> None:
-        (version,) = writer.execute("PRAGMA user_version").fetchone()
-        if version == 0:
-            schema.create(writer)
-        elif version > schema.SCHEMA_VERSION:
-            raise JournalError(
-                f"the journal {self.path} has schema {version}, this watchman knows "
-                f"{schema.SCHEMA_VERSION}; run the version of watchman that wrote it"
-            )
-        else:
-            schema.migrate(writer, version)
 
     @property
     def in_place(self) -> bool:
@@ -94,14 +84,29 @@ class Database:
             return True  # it cannot be told
 
     @property
-    def reader(self) -> sqlite3.Connection:
+    def reader(self) -> Reader:
         """This thread's connection for reading. Raises JournalError if the file is gone."""
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            if not self.in_place:
+        reader: Reader | None = getattr(self._local, "reader", None)
+        if reader is None:
+            reader = self._local.reader = self._open_reader()
+        return reader
+
+    def _open_reader(self) -> Reader:
+        def connect() -> sqlite3.Connection:
+            if self._closed or not self.in_place:
                 raise self._gone()
-            connection = self._local.connection = self._connect(read_only=True)
-        return connection
+            return schema.connect(self.path, read_only=True)
+
+        with self._lock:
+            # Each reload has new threads, and a connection is two descriptors.
+            for thread in [thread for thread in self._readers if not thread.is_alive()]:
+                self._readers.pop(thread).close()
+            try:
+                connection = connect()
+            except sqlite3.Error as error:
+                connection = self.insist(error, connect)
+            reader = self._readers[threading.current_thread()] = Reader(connection, self.insist)
+            return reader
 
     def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run ``work`` in one transaction; what it did is on disk when this returns.
@@ -109,14 +114,75 @@ class Database:
         Where the disk is full or fails, this waits until it works, and runs ``work`` again: it
         must change nothing but the database. Raises JournalError if told to give up meanwhile.
         """
+        try:
+            return self._write(work)
+        except sqlite3.IntegrityError as error:
+            self.found_damage(error)
+
+    def write_each(
+        self,
+        rows: Sequence[Row],
+        work: Callable[[sqlite3.Connection, Sequence[Row]], T],
+        left_out: Callable[[Row, Exception], None],
+    ) -> list[T]:
+        """Run ``work`` on all rows in one transaction, without those that SQLite does not take.
+
+        Those are handed to ``left_out``. Rows come in their order; where one had to be left out,
+        in several transactions. Return what ``work`` returned in each.
+        """
+        try:
+            return [self._write(lambda connection: work(connection, rows))]
+        except ROW_ERRORS as error:
+            if len(rows) <= 1:
+                for row in rows:
+                    left_out(row, error)
+                return []
+            half = len(rows) // 2
+            return self.write_each(rows[:half], work, left_out) + self.write_each(
+                rows[half:], work, left_out
+            )
+
+    def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Do as :meth:`write`; one of ROW_ERRORS, of which nothing is written, is raised."""
         with self._lock, self.patience:
             while True:
                 if self._closed:
                     raise self._gone()
                 try:
                     return self._attempt(work)
-                except sqlite3.OperationalError as error:
-                    self.patience.wait_after(error)
+                except ROW_ERRORS:
+                    raise
+                except UnicodeDecodeError:
+                    self.found_damage(soundness.Unsound(STRANGE_MESSAGE))
+                except sqlite3.Error as error:
+                    self._wait_after(error, "written")
+
+    def insist(self, error: sqlite3.Error, attempt: Callable[[], T]) -> T:
+        """Repeat what failed with ``error`` until it works. Raises JournalError."""
+        with self._lock, self.patience:
+            while True:
+                self._wait_after(error, "read")
+                try:
+                    return attempt()
+                except sqlite3.Error as again:
+                    error = again
+
+    def _wait_after(self, error: sqlite3.Error, what: str) -> None:
+        if self._closed:
+            raise self._gone() from error
+        if not can_be_cured(error):
+            self.found_damage(error)
+        self.patience.wait_after(error, what)
+
+    def found_damage(self, error: Exception) -> NoReturn:
+        """Have the file closed and checked, for something that a sound one does not say."""
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if not self.damage:
+            self.damage = reason
+            certain = isinstance(error, sqlite3.Error) and soundness.is_damage(error)
+            soundness.suspect(self.path, reason if certain else "")
+            self.on_damage()
+        raise JournalDamaged(f"the journal {self.path} is damaged: {reason}") from error
 
     def _attempt(self, work: Callable[[sqlite3.Connection], T]) -> T:
         try:
@@ -136,7 +202,7 @@ class Database:
 
     def suspect(self) -> None:
         """Have the file checked when it is opened next."""
-        damage.suspect(self.path)
+        soundness.suspect(self.path)
 
     def close(self) -> None:
         """Close every connection; the database cannot be used afterwards.
@@ -145,16 +211,16 @@ class Database:
         as :meth:`write` does. Raises JournalError if it cannot be.
         """
         try:
-            if not self.in_place:
+            if not (self.in_place or self.damage):
                 self._put_back()
         finally:
             self._closed = True
-            self._close_connections()
-
-    def _close_connections(self) -> None:
-        for connection in self._connections:
-            connection.close()
-        self._connections.clear()
+            # A log that belongs to a damaged file is as it was left: it may be the sound part.
+            with soundness.unmerged(self.path) if self.damage else contextlib.nullcontext():
+                for reader in self._readers.values():
+                    reader.close()
+                self._readers.clear()
+                self._writer.close()
 
     def _put_back(self) -> None:
         with self._lock, self.patience:
@@ -165,14 +231,17 @@ class Database:
                     files = self._files.items()
                     left = [name for name, file in files if file and _identity(name) == file]
                     return damage.put_back(self.path, self._writer, left)
-                except sqlite3.OperationalError as error:
-                    self.patience.wait_after(error)
                 except (sqlite3.Error, OSError) as error:
+                    if isinstance(error, sqlite3.Error) and can_be_cured(error):
+                        self.patience.wait_after(error, "written")
+                        continue
                     raise JournalError(
                         f"{self._gone()}; a new one cannot be made: {error}"
                     ) from error
 
     def _gone(self) -> JournalError:
+        if self.in_place:
+            return JournalError(f"the journal {self.path} is closed")
         return JournalError(f"the journal {self.path} was removed or replaced while it was in use")
 
 

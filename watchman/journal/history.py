@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from watchman.errors import JournalError
-from watchman.journal import schema
-from watchman.journal.reading import Reading
+from watchman.journal import schema, soundness
+from watchman.journal.reading import Reading, reading, unusable
 from watchman.model import State, Version
 
 
@@ -41,6 +41,7 @@ _SELECT = """SELECT seq, task_id, source, final, device, inode, size, mtime_ns, 
     FROM deliveries LEFT JOIN routes ON routes.id = deliveries.route """
 _FAILED = int(State.FAILED)
 _AT_A_TIME = 500
+_MOST = (1 << 63) - 1
 _UNDER_WAY = "it is under way as another delivery"
 
 
@@ -57,7 +58,8 @@ def history(reading: Reading, paths: Sequence[str], limit: int) -> list[Record]:
 
     reading.connection.create_function("is_wanted", 2, is_wanted, deterministic=True)
     where = "WHERE is_wanted(source, final)" if wanted else ""
-    rows = reading.connection.execute(f"{_SELECT} {where} ORDER BY seq DESC LIMIT ?", (limit,))
+    query = f"{_SELECT} {where} ORDER BY seq DESC LIMIT ?"
+    rows = reading.connection.execute(query, (min(limit, _MOST),))
     return list(map(_record, rows))
 
 
@@ -72,6 +74,11 @@ def _failed(connection: sqlite3.Connection, limit: int = -1) -> list[Record]:
 
 
 def _record(row: tuple[Any, ...]) -> Record:
+    with soundness.understanding("a delivery"):
+        return _understood(row)
+
+
+def _understood(row: tuple[Any, ...]) -> Record:
     seq, task_id, source, final, device, inode, size, mtime_ns, changed_ns, *rest = row
     arrived_ns, broker, task, kind, state, noted_ns, reason = rest
     path = os.fsdecode(source)
@@ -187,6 +194,9 @@ def _set(connection: sqlite3.Connection, record: Record) -> bool:
 def _writing(state_dir: str) -> Iterator[sqlite3.Connection]:
     path = os.path.join(state_dir, "journal.db")
     try:
+        # Says what is wrong with it, and does not make one where there is none.
+        with reading(state_dir):
+            pass
         if not os.path.exists(path):
             raise JournalError(f"there is no journal at {path} yet: nothing has been recorded")
         connection = schema.connect(path)
@@ -195,7 +205,4 @@ def _writing(state_dir: str) -> Iterator[sqlite3.Connection]:
         finally:
             connection.close()  # rolls back what was not committed
     except sqlite3.Error as error:
-        raise JournalError(
-            f"the journal {path} cannot be written: {error}; try it as the user that watchman "
-            "runs as, and check the free space"
-        ) from error
+        raise unusable(path, error, "written") from error

@@ -5,18 +5,20 @@ from __future__ import annotations
 import itertools
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from watchman.filesystem import version_of
 from watchman.identity import Evidence, Verdict, compare
 from watchman.journal.database import Database
+from watchman.journal.reader import Reader
 from watchman.model import Version
 
 WHOLE = 20_000
 """A directory with up to so many known names is read in one go when it is scanned."""
 _CACHED = 4096
 _MOST_LOADED = 200_000
+_DIRECTORIES = "SELECT path, id FROM directories WHERE typeof(path) = 'blob'"
 _COUNT = "SELECT count(*) FROM directories"
 _LENGTHS = (1, 10, 100, 400)
 """Names in one query: a few lengths, so that SQLite finds its prepared statement again; two
@@ -31,8 +33,11 @@ _REMEMBER = """INSERT INTO known (directory, name, device, inode, size, mtime_ns
 _SOME = """WITH wanted (directory, name) AS (VALUES {marks})
     SELECT directory, name, device, inode, size, mtime_ns, changed_ns, seq
     FROM wanted CROSS JOIN known USING (directory, name)"""
-_ALL = """SELECT name, device, inode, size, mtime_ns, changed_ns
-    FROM known WHERE directory = ?"""
+_NAMES = """SELECT name FROM known WHERE directory = ? AND name > ? AND typeof(name) = 'blob'
+    ORDER BY name LIMIT ?"""
+# What a damaged page shows instead of a name is not known, and so an arrival.
+_ALL = """SELECT name, device, inode, size, mtime_ns, changed_ns FROM known WHERE directory = ?
+    AND typeof(name) = 'blob'"""
 
 
 class Known(NamedTuple):
@@ -56,7 +61,7 @@ class KnownVersions:
     def load_directories(self) -> None:
         """Read all directories' numbers, for the time of a scan of everything."""
         if self._database.reader.execute(_COUNT).fetchone()[0] <= _MOST_LOADED:
-            rows = self._database.reader.execute("SELECT path, id FROM directories")
+            rows = self._database.reader.execute(_DIRECTORIES)
             self._ids = {os.fsdecode(path): number for path, number in rows}
             self._all = True
 
@@ -91,7 +96,7 @@ class KnownVersions:
         number = self._ids.get(directory, 0)
         return number if number or self._all else self._cache(directory, self._database.reader)
 
-    def _cache(self, directory: str, connection: sqlite3.Connection) -> int:
+    def _cache(self, directory: str, connection: sqlite3.Connection | Reader) -> int:
         query = "SELECT id FROM directories WHERE path = ?"
         row = connection.execute(query, (os.fsencode(directory),)).fetchone()
         if row is None:
@@ -200,12 +205,12 @@ class KnownVersions:
 
         A delivery that is still on its way takes the new version over; its task id stays.
         """
-        changes = [
+        rows = [
             (*version, self._id(path.rpartition("/")[0]), os.fsencode(path.rpartition("/")[2]))
             for path, version in items
         ]
 
-        def work(connection: sqlite3.Connection) -> None:
+        def work(connection: sqlite3.Connection, changes: Sequence[tuple[Any, ...]]) -> None:
             connection.executemany(
                 "UPDATE deliveries SET device = ?, inode = ?, size = ?, mtime_ns = ?, "
                 "changed_ns = ? WHERE state IN (1, 2) AND seq = "
@@ -218,14 +223,15 @@ class KnownVersions:
                 changes,
             )
 
-        self._database.write(work)
+        # A time that cannot be written down leaves the version that is known.
+        self._database.write_each(rows, work, lambda *_: None)
 
 
 class Scan:
     """One directory's known names, while a scan of it is under way."""
 
     def __init__(
-        self, versions: KnownVersions, directory: str, reader: sqlite3.Connection, number: int
+        self, versions: KnownVersions, directory: str, reader: Reader, number: int
     ) -> None:
         self.directory = directory
         self._versions = versions
@@ -270,8 +276,10 @@ class Scan:
             return
         count = "SELECT count(*) FROM known WHERE directory = ?"
         if self._reader.execute(count, (self._number,)).fetchone()[0] > self._matched:
-            for row in self._reader.execute(_ALL, (self._number,)):
-                yield os.fsdecode(row[0])
+            last = b""
+            while rows := self._reader.execute(_NAMES, (self._number, last, WHOLE)):
+                for (last,) in rows:
+                    yield os.fsdecode(last)
 
 
 def _numbers(status: os.stat_result) -> tuple[int, int, int, int]:

@@ -26,7 +26,10 @@ _REMEDIES = {
     "is reached",
     13: "free space there",
     14: "raise the limit of open files, or free space there",
+    15: "another process is opening it: let it finish, or end it",
 }
+_SHORT_READ = 522
+"""SQLITE_IOERR_SHORT_READ: the file or its log was cut off."""
 
 
 class Patience:
@@ -57,28 +60,27 @@ class Patience:
             log.warning("The journal %s can be written again after %.0f s", self._path, seconds)
             self.trouble = ""
 
-    def wait_after(self, error: sqlite3.OperationalError) -> None:
-        """Sleep until another attempt is due. Raises ``error`` where none can help.
+    def wait_after(self, error: sqlite3.Error, what: str) -> None:
+        """Sleep until another attempt is due, after an error that :func:`can_be_cured`.
 
-        Raises JournalError once :attr:`give_up` says so.
+        ``what`` cannot be done: it cannot be "written" or "read". Raises JournalError once
+        :attr:`give_up` says so.
         """
-        code = _code(error) & 0xFF
-        if code not in _REMEDIES:
-            raise error
         if not self.trouble:
             self.since_ns = time.time_ns()
-            self.trouble = f"{error}; {_REMEDIES[code]}"
+            self.trouble = f"{error}; {_REMEDIES[_code(error) & 0xFF]}"
             log.error(
-                "The journal %s cannot be written: %s. Nothing is lost: new files wait where "
+                "The journal %s cannot be %s: %s. Nothing is lost: new files wait where "
                 "they are, and it is tried again until it works",
                 self._path,
+                what,
                 self.trouble,
             )
         self._delay = min(self._delay * 2 or FIRST_DELAY, LONGEST_DELAY)
         self.on_wait()
         self._sleep(error)
 
-    def _sleep(self, error: sqlite3.OperationalError) -> None:
+    def _sleep(self, error: sqlite3.Error) -> None:
         due = time.monotonic() + self._delay
         # An event that a signal handler sets could be the one that it has interrupted.
         never = threading.Event()
@@ -89,6 +91,12 @@ class Patience:
                     "what was not recorded is found again at the next start"
                 ) from error
             never.wait(_SLICE)
+
+
+def can_be_cured(error: sqlite3.Error) -> bool:
+    """Whether another attempt may work; where it reads beyond the file's end, none does."""
+    code = _code(error)
+    return code & 0xFF in _REMEDIES and code != _SHORT_READ
 
 
 def _code(error: sqlite3.Error) -> int:
@@ -102,5 +110,6 @@ def _code(error: sqlite3.Error) -> int:
         "disk I/O error": 10,
         "database or disk is full": 13,
         "unable to open database file": 14,
+        "locking protocol": 15,
     }
     return words.get(str(error), 1)

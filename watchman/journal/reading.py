@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from urllib.parse import quote
 
 from watchman.errors import JournalError
-from watchman.journal import schema
+from watchman.journal import schema, soundness
 from watchman.model import State, Version
 
 
@@ -21,15 +21,14 @@ def reading(state_dir: str) -> Iterator[Reading]:
     """
     path = os.path.join(state_dir, "journal.db")
     try:
-        connection = _connect(path)
+        with soundness.understanding("what it says of itself"):
+            connection = _connect(path)
         try:
             yield Reading(connection)
         finally:
             connection.close()
     except sqlite3.Error as error:
-        raise JournalError(
-            f"the journal {path} cannot be read: {error}; try it as the user that watchman runs as"
-        ) from error
+        raise unusable(path, error, "read") from error
     except OSError as error:
         raise JournalError(
             f"the journal {path} cannot be read: {error.strerror}; try it as the user that "
@@ -37,13 +36,35 @@ def reading(state_dir: str) -> Iterator[Reading]:
         ) from error
 
 
+def unusable(path: str, error: sqlite3.Error, what: str) -> JournalError:
+    """Return what is to be said where the journal cannot be "read" or "written"."""
+    if not soundness.is_damage(error):
+        return JournalError(
+            f"the journal {path} cannot be {what}: {error}; try it as the user that watchman runs "
+            "as, and check the free space"
+        )
+    if not isinstance(error, soundness.Lost):
+        # Where this user may not write there, it is found only by who reads the broken part.
+        soundness.suspect(path, str(error))
+    return JournalError(
+        f"the journal {path} is damaged ({error}): 'notify restart' has a new one begun with what "
+        "can be read of it, and keeps the old one; then try this again"
+    )
+
+
+def _nothing() -> sqlite3.Connection:
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    schema.create(connection)
+    return connection
+
+
 def _connect(path: str) -> sqlite3.Connection:
+    soundness.check_presence(path)
     try:
-        os.stat(path)
+        if not os.stat(path).st_size:
+            return _nothing()
     except (FileNotFoundError, NotADirectoryError):
-        connection = sqlite3.connect(":memory:", isolation_level=None)
-        schema.create(connection)
-        return connection
+        return _nothing()
     # Without a log beside it nobody has the journal open and the file alone is whole. Opened in
     # the usual way, even for reading, SQLite would make one, and leave it behind.
     # (https://www.sqlite.org/wal.html#read_only_databases)
@@ -53,7 +74,14 @@ def _connect(path: str) -> sqlite3.Connection:
     )
     try:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if version != schema.SCHEMA_VERSION:
+        if version == 0:
+            soundness.check_blank(path, connection)
+            connection.close()
+            return _nothing()  # a daemon is just making it
+        soundness.check_version(version)
+        if version == schema.SCHEMA_VERSION:
+            soundness.check_tables(connection)
+        else:
             raise JournalError(
                 f"the journal {path} has schema {version}, this watchman knows "
                 f"{schema.SCHEMA_VERSION}; use the version of watchman that wrote it"
@@ -79,7 +107,11 @@ class Reading:
             "SELECT coalesce(broker, ''), state, count(*), min(arrived_ns) FROM deliveries "
             "GROUP BY 1, 2"
         )
-        return {(broker, State(state)): (count, oldest) for broker, state, count, oldest in rows}
+        with soundness.understanding("a delivery"):
+            return {
+                (str(broker), State(state)): (int(count), int(oldest))
+                for broker, state, count, oldest in rows
+            }
 
     def latest(self) -> tuple[int, int]:
         """Return when the last delivery was recorded and the last one sent, in ns; 0 for never."""
@@ -89,7 +121,8 @@ class Reading:
         sent = self.connection.execute(
             "SELECT noted_ns FROM deliveries WHERE state = 3 ORDER BY seq DESC LIMIT 1"
         ).fetchone()
-        return (arrival[0] if arrival else 0, sent[0] if sent else 0)
+        with soundness.understanding("a delivery"):
+            return (int(arrival[0]) if arrival else 0, int(sent[0]) if sent else 0)
 
     def known(self, directory: str) -> dict[str, Version]:
         """Return the known version of every name in the directory at a path."""
@@ -98,9 +131,11 @@ class Reading:
             "WHERE directory = (SELECT id FROM directories WHERE path = ?)",
             (os.fsencode(directory.rstrip("/")),),
         )
-        return {os.fsdecode(name): Version(*version) for name, *version in rows}
+        with soundness.understanding("a known version"):
+            return {os.fsdecode(name): Version(*map(int, version)) for name, *version in rows}
 
     def first_runs(self, paths: Iterable[str]) -> set[str]:
         """Return those watch roots that no run has scanned to the end yet."""
         rows = self.connection.execute("SELECT path FROM watches WHERE first_run_ns > 0").fetchall()
-        return set(paths) - {os.fsdecode(path) for (path,) in rows}
+        with soundness.understanding("a watch"):
+            return set(paths) - {os.fsdecode(path) for (path,) in rows}

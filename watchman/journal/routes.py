@@ -41,5 +41,9 @@ class Routes:
             row = self._database.reader.execute(
                 "SELECT broker, task, arguments FROM routes WHERE id = ?", (number,)
             ).fetchone()
-            route = self._routes[number] = arguments.decode(*row)
+            try:
+                route = self._routes[number] = arguments.decode(*row)
+            except (ValueError, TypeError, KeyError) as error:
+                strange = ValueError(f"route {number} in it cannot be understood: {error!r}")
+                self._database.found_damage(strange)
         return route

@@ -6,19 +6,24 @@ it waits.
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
-from watchman.journal.damage import EVERY_WATCH
 from watchman.journal.database import Database
 from watchman.journal.known import KnownVersions
 from watchman.journal.patience import Patience
 from watchman.journal.routes import Routes
+from watchman.journal.watches import WatchRuns
 from watchman.model import Delivery, Route, State, Version
+from watchman.text import printable
 from watchman.turns import turn
+
+log = logging.getLogger("watchman.journal")
 
 
 class NewDelivery(NamedTuple):
@@ -43,14 +48,18 @@ _INSERT = """INSERT INTO deliveries (seq, task_id, source, final, device, inode,
     VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (source, task_id) WHERE state IN (1, 2)
     DO NOTHING"""
 _NOTE = "UPDATE deliveries SET state = ?, noted_ns = ?, reason = ? WHERE seq IN"
+_MOST_SAID = 10_000
+_EARLIEST, _LATEST = -(1 << 63), (1 << 63) - 1
 _TOGETHER = 500
 """Rows noted by one statement: SQLite takes 32,766 parameters, in old versions 999."""
 # Plain integers: sqlite3 converts an enum's member several times slower.
 _MOVING, _READY = int(State.MOVING), int(State.READY)
+_NO_VERSION = Version(0, 0, 0, 0)
+_FILES = "files"
 _STATES = {int(state): state for state in State}
 
 
-class Journal:
+class Journal(WatchRuns):
     """The journal in the directory ``state_dir``, which must exist.
 
     Raises JournalError where it cannot be opened.
@@ -60,8 +69,14 @@ class Journal:
         self._database = Database(os.path.join(state_dir, "journal.db"))
         self.known = KnownVersions(self._database)
         self._routes = Routes(self._database)
-        last = self._database.reader.execute("SELECT max(seq) FROM deliveries").fetchone()[0]
+        try:
+            last = self._database.reader.execute("SELECT max(seq) FROM deliveries")[0][0]
+        except BaseException:
+            self._database.close()
+            raise
         self._next_seq = (last or 0) + 1
+        self._unrecorded: set[str] = set()
+        """Paths of rows that the database did not take, and that has been said."""
 
     @property
     def path(self) -> str:
@@ -77,6 +92,23 @@ class Journal:
     def in_place(self) -> bool:
         """Whether the file is still there; if not, :meth:`close` writes it anew."""
         return self._database.in_place
+
+    @property
+    def damage(self) -> str:
+        """What a sound file would not have said; empty while there is nothing of the kind.
+
+        Nobody can go on with it then: it is to be closed and opened again.
+        """
+        return self._database.damage
+
+    @property
+    def sound(self) -> bool:
+        """Whether the file is still there, and no damage was met in it."""
+        return not self.damage and self.in_place
+
+    def when_damaged(self, call: Callable[[], None]) -> None:
+        """Have ``call`` called, by whichever thread meets damage; it must not wait."""
+        self._database.on_damage = call
 
     def suspect(self) -> None:
         """Have the file checked at the next start, as after a crash."""
@@ -106,31 +138,43 @@ class Journal:
         """
         now = time.time_ns()
         forgotten = self.known.keys(gone)
+        everything: list[NewDelivery | tuple[str, Version]] = [*noted, *deliveries]
 
-        def work(connection: sqlite3.Connection) -> list[NewDelivery]:
-            # Files and finished directories are recorded by two threads: numbers are taken here,
-            # one writer at a time. One that is skipped does no harm.
-            first = self._next_seq
-            self._next_seq += len(deliveries)
-            numbered = list(enumerate(deliveries, first))
-            there = {
-                seq: found
-                for seq, new in numbered
-                if new.unless not in ("", new.task_id)
-                and (found := _under_way(connection, new.source, new.unless))
-            }
-            rows = [
-                self._row(connection, seq, new, now) for seq, new in numbered if seq not in there
-            ]
-            self.known.drop(connection, forgotten)
-            if connection.executemany(_INSERT, rows).rowcount < len(rows):
-                there |= _conflicting(connection, numbered, there)
-            versions = [(path, version, 0) for path, version in noted]
-            versions += [(new.source, new.version, there.get(seq, seq)) for seq, new in numbered]
-            self.known.remember(connection, versions)
-            return [new for seq, new in numbered if seq in there]
+        def work(
+            connection: sqlite3.Connection, part: Sequence[NewDelivery | tuple[str, Version]]
+        ) -> list[NewDelivery]:
+            if part[:1] == everything[:1]:
+                self.known.drop(connection, forgotten)
+            return self._insert(connection, part, now)
 
-        return self._database.write(work)
+        return list(chain(*self._database.write_each(everything, work, self._left_out)))
+
+    def _insert(
+        self,
+        connection: sqlite3.Connection,
+        part: Sequence[NewDelivery | tuple[str, Version]],
+        now: int,
+    ) -> list[NewDelivery]:
+        """Insert rows within a transaction; return those that are under way already."""
+        deliveries = [row for row in part if isinstance(row, NewDelivery)]
+        versions = [(*row, 0) for row in part if not isinstance(row, NewDelivery)]
+        # Files and finished directories are recorded by two threads: numbers are taken here,
+        # one writer at a time. One that is skipped does no harm.
+        first = self._next_seq
+        self._next_seq += len(deliveries)
+        numbered = list(enumerate(deliveries, first))
+        there = {
+            seq: found
+            for seq, new in numbered
+            if new.unless not in ("", new.task_id)
+            and (found := _under_way(connection, new.source, new.unless))
+        }
+        rows = [self._row(connection, seq, new, now) for seq, new in numbered if seq not in there]
+        if connection.executemany(_INSERT, rows).rowcount < len(rows):
+            there |= _conflicting(connection, numbered, there)
+        versions += [(new.source, new.version, there.get(seq, seq)) for seq, new in numbered]
+        self.known.remember(connection, versions)
+        return [new for seq, new in numbered if seq in there]
 
     def _row(
         self, connection: sqlite3.Connection, seq: int, new: NewDelivery, now: int
@@ -150,6 +194,39 @@ class Journal:
             now,
         )
 
+    def _left_out(self, row: NewDelivery | tuple[str, Version], error: Exception) -> None:
+        path = row.source if isinstance(row, NewDelivery) else row[0]
+        if path in self._unrecorded or len(self._unrecorded) >= _MOST_SAID:
+            return
+        self._unrecorded.add(path)
+        reason = printable(f"{type(error).__name__}: {error}")
+        log.error(
+            "Not recorded: %s: %s; it stays where it is, and no task is sent for it. Give it "
+            "another time or name, and report this",
+            printable(path),
+            reason,
+        )
+        if isinstance(row, NewDelivery):
+            self._set_aside(row, f"it could not be recorded as it is: {reason}")
+
+    def _set_aside(self, new: NewDelivery, reason: str) -> None:
+        """Record what an operator has to know of a row, with nothing that SQLite refuses."""
+        harmless = new._replace(
+            task_id=printable(new.task_id), version=_NO_VERSION, kind=_FILES, final=None
+        )
+
+        def work(connection: sqlite3.Connection) -> None:
+            seq = self._next_seq
+            self._next_seq += 1
+            row = self._row(connection, seq, harmless, time.time_ns())
+            connection.execute(_INSERT, row)
+            connection.execute(
+                "UPDATE deliveries SET state = ?, reason = ? WHERE seq = ?",
+                (int(State.FAILED), reason, seq),
+            )
+
+        self._database.write(work)
+
     # Paging
 
     def page_ready(self, broker: str, after: int, limit: int) -> list[Delivery]:
@@ -164,10 +241,16 @@ class Journal:
         return self._page("WHERE state = 1 AND seq > ? ORDER BY seq LIMIT ?", (after, limit))
 
     def _page(self, where: str, parameters: tuple[Any, ...]) -> list[Delivery]:
+        with turn():
+            rows = self._database.reader.execute(_SELECT + where, parameters)
+        try:
+            return self._deliveries(rows)
+        except (TypeError, ValueError, KeyError) as error:
+            self._database.found_damage(ValueError(f"a delivery in it is none: {error!r}"))
+
+    def _deliveries(self, rows: Iterable[tuple[Any, ...]]) -> list[Delivery]:
         fsdecode, route_of = os.fsdecode, self._routes.get
         page = []
-        with turn():
-            rows = self._database.reader.execute(_SELECT + where, parameters).fetchall()
         for row in rows:
             seq, task_id, blob, final, *version, arrived_ns, route, state, kind = row
             source = fsdecode(blob)
@@ -206,7 +289,7 @@ class Journal:
         now = time.time_ns()
         alike: dict[tuple[State, str], list[int]] = {}
         for seq, state, reason in changes:
-            alike.setdefault((state, reason), []).append(seq)
+            alike.setdefault((state, printable(reason)), []).append(seq)
 
         def work(connection: sqlite3.Connection) -> None:
             for (state, reason), seqs in alike.items():
@@ -244,60 +327,6 @@ class Journal:
             row = self._database.reader.execute(query, row).fetchone()
         return found
 
-    # Watches
-
-    def first_runs(self, paths: Iterable[str]) -> set[str]:
-        """Return those watch roots that no run has scanned to the end yet."""
-        rows = self._database.reader.execute("SELECT path FROM watches WHERE first_run_ns > 0")
-        return set(paths) - {os.fsdecode(path) for (path,) in rows.fetchall()}
-
-    def begin_first_runs(self, paths: Iterable[str], now_ns: int) -> dict[str, int]:
-        """Return when the first run began on each of these roots: now, unless one was cut short.
-
-        What came after that moment is an arrival, also where the run that should have seen it
-        was killed before its first scan was over.
-        """
-        rows = [(os.fsencode(path), -now_ns) for path in paths]
-        if not rows:
-            return {}
-        self._database.write(
-            lambda connection: connection.executemany(
-                "INSERT OR IGNORE INTO watches VALUES (?,?)", rows
-            )
-        )
-        query = "SELECT first_run_ns FROM watches WHERE path = ?"
-        reader = self._database.reader
-        begun = [(path, *reader.execute(query, (path,)).fetchone()) for path, _ in rows]
-        return {os.fsdecode(path): -negative for path, negative in begun}
-
-    def note_first_run(self, paths: Iterable[str]) -> None:
-        """Note that the first run on these watch roots has seen all that was there."""
-        now = time.time_ns()
-        rows = [(os.fsencode(path), now) for path in paths]
-        self._database.write(
-            lambda connection: connection.executemany(
-                "INSERT OR REPLACE INTO watches VALUES (?,?)", rows
-            )
-        )
-
-    def resume(self, paths: Iterable[str]) -> None:
-        """Begin a run on these watch roots; to be called before :meth:`first_runs`.
-
-        In a journal that was begun anew after damage no root's run counts as the first: what is
-        there and not known may have come at any time, and is to be sent rather than lost.
-        """
-        query = "SELECT first_run_ns FROM watches WHERE path = ?"
-        row = self._database.reader.execute(query, (EVERY_WATCH,)).fetchone()
-        if row is None:
-            return
-        rows = [(os.fsencode(path), abs(row[0])) for path in paths]
-
-        def work(connection: sqlite3.Connection) -> None:
-            connection.executemany("INSERT OR REPLACE INTO watches VALUES (?,?)", rows)
-            connection.execute("DELETE FROM watches WHERE path = ?", (EVERY_WATCH,))
-
-        self._database.write(work)
-
     # Pruning
 
     def prune(self, before_ns: int, limit: int = 10_000) -> int:
@@ -307,7 +336,7 @@ class Journal:
                 connection.execute(
                     "DELETE FROM deliveries WHERE seq IN (SELECT seq FROM deliveries "
                     "WHERE state IN (3, 5, 6) AND noted_ns < ? AND seq < ? ORDER BY seq LIMIT ?)",
-                    (before_ns, self._next_seq - 1, limit),
+                    (min(max(before_ns, _EARLIEST), _LATEST), self._next_seq - 1, limit),
                 ).rowcount
             )
         )

@@ -8,10 +8,11 @@ through hints for files that turned out to have changed.
 from __future__ import annotations
 
 import collections
+import contextlib
 import logging
-import os
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from watchman import signals, status
 from watchman.errors import JournalError, WatchmanError
@@ -23,12 +24,13 @@ from watchman.notify.catchup import CLOCK_GRAIN_NS, CatchUp
 from watchman.notify.directories import DirectoryWatcher
 from watchman.notify.health import Health
 from watchman.notify.intake import Intake
+from watchman.notify.looking import hints_at, watch_root
 from watchman.notify.schedule import Schedule
 from watchman.notify.unserved import fail_unserved
 from watchman.router import Router
 from watchman.sender import Sender
 from watchman.sources.dispatch import ProcessorWatches
-from watchman.sources.inotify import Hints, Source
+from watchman.sources.inotify import Source
 from watchman.sources.nodes import Reason, Root
 from watchman.text import printable
 
@@ -68,29 +70,19 @@ class Pipeline:
         """Whether the first scan is over: every directory is watched."""
         ignore = [*config.ignore, OWN]
         self.router = Router(config.patterns, config.moves, ignore, config.dry_run)
-        own = [watch for watch in config.watches if watch.processor is not None]
-        rest = [(watch, is_polled(watch)) for watch in config.watches if watch not in own]
-        files = [watch for watch, _ in rest if watch.kind == "files"]
-        self.source = Source(files, self._ignored, self._trouble, self._left)
-        self.health = Health(config.state_dir, self.source, journal)
-        self.processors = ProcessorWatches(own, self._trouble)
-        self.directories = DirectoryWatcher(
-            [(watch, polled) for watch, polled in rest if watch.kind == "directories"],
-            journal,
-            self.router,
-            self._wake,
-            self._trouble,
-            started_ns=time.time_ns() - CLOCK_GRAIN_NS,
-            resumed=resumed,
-        )
+        with contextlib.ExitStack() as undo:
+            # The process lives on where it is the journal that cannot be used.
+            self._open_sources(undo, resumed=resumed)
+            self._first_runs = journal.first_runs(root.watch.path for root in self.source.roots)
+            self.intake = Intake(journal, self.router, self.source, self._wake)
+            self._catch_up = CatchUp(journal, self.source, self.intake, set(self._first_runs))
+            undo.pop_all()
         self._schedule = Schedule(self.source)
-        self.intake = Intake(journal, self.router, self.source, self._wake)
-        self._first_runs = journal.first_runs(watch.path for watch in files)
-        self._catch_up = CatchUp(journal, self.source, self.intake, set(self._first_runs))
+        root_of = partial(watch_root, config.watches)
         self.mover = Mover(
             journal,
             config.moves,
-            self._root_of,
+            root_of,
             self._moved,
             self._look_again,
             on_ended=self._not_moved,
@@ -101,13 +93,35 @@ class Pipeline:
                 name,
                 journal,
                 lambda name=name: open_publisher(name),  # type: ignore[misc]  # — binds the name
-                self._root_of,
+                root_of,
                 self._look_again,
-                self._sent,
-                self._failed,
+                partial(signals.announce, signals.sent),
+                partial(signals.announce, signals.failed),
             )
             for name in config.brokers
         }
+
+    def _open_sources(self, undo: contextlib.ExitStack, *, resumed: bool) -> None:
+        """Make what finds files and directories; ``undo`` gives it back."""
+        config = self.config
+        own = [watch for watch in config.watches if watch.processor is not None]
+        rest = [(watch, is_polled(watch)) for watch in config.watches if watch not in own]
+        files = [watch for watch, _ in rest if watch.kind == "files"]
+        self.source = Source(files, self._ignored, self._trouble, self._left)
+        undo.callback(self.source.close)
+        self.health = Health(config.state_dir, self.source, self.journal)
+        self.processors = ProcessorWatches(own, self._trouble)
+        undo.callback(self.processors.stop)
+        self.directories = DirectoryWatcher(
+            [(watch, polled) for watch, polled in rest if watch.kind == "directories"],
+            self.journal,
+            self.router,
+            self._wake,
+            self._trouble,
+            started_ns=time.time_ns() - CLOCK_GRAIN_NS,
+            resumed=resumed,
+        )
+        undo.callback(self.directories.stop)
 
     # Running
 
@@ -116,17 +130,9 @@ class Pipeline:
         for root in self.source.roots:
             handler = status.handler(root.watch)
             log.debug("Adding watch on %s, processed by %s", printable(root.watch.path), handler)
-        if not self._resumed:
-            self.source.send_scout(self.journal.known.knows)
-        self.health.write(self)
-        self.processors.start()
-        fail_unserved(self.journal, self.senders)
-        self.source.start(self._first_reason)
-        self.directories.start()
-        self.mover.start()
-        for sender in self.senders.values():
-            sender.start()
+        self.journal.when_damaged(self._look_at_parts)
         try:
+            self._start()
             while not self._stopping:
                 self._turn()
             self.intake.close()
@@ -138,6 +144,18 @@ class Pipeline:
         finally:
             self._shut_down()
 
+    def _start(self) -> None:
+        if not self._resumed:
+            self.source.send_scout(self.journal.known.knows)
+        self.health.write(self)
+        self.processors.start()
+        fail_unserved(self.journal, self.senders)
+        self.source.start(self._first_reason)
+        self.directories.start()
+        self.mover.start()
+        for sender in self.senders.values():
+            sender.start()
+
     def stop(self) -> None:
         """End :meth:`run` after what is in hand; may be called from a signal handler."""
         self._stopping = True
@@ -146,9 +164,8 @@ class Pipeline:
     def rescan(self) -> None:
         """Catch up on every watch now; may be called from a signal handler."""
         self._schedule.ask()
-        self._next_check = 0.0
         self.directories.rescan()
-        self.source.wake()
+        self._look_at_parts()
 
     def _turn(self) -> None:
         """Handle the live events first, then a bounded piece of whatever else there is to do."""
@@ -174,6 +191,9 @@ class Pipeline:
         self.source.check_roots()
         busy, unwatched = self._catch_up.pending, self.source.has_trouble
         self._schedule.check(now, busy=busy, unwatched=unwatched)
+        if self.journal.damage:
+            self.stop()  # no part has died: all can go on with one that is opened again
+            return
         for part in (self.processors, self.directories, self.mover, *self.senders.values()):
             error: BaseException | None = part.error  # type: ignore[attr-defined]  # — each has one
             if error is not None:
@@ -192,16 +212,14 @@ class Pipeline:
             self.mover.rescan()
             for sender in self.senders.values():
                 sender.wake()
-            self._prune()
-
-    def _prune(self) -> None:
-        """Drop a bounded part of the history that is older than it is to be kept."""
-        self.journal.prune(time.time_ns() - int(self.config.retention * 1e9))
+            self.journal.prune(time.time_ns() - int(self.config.retention * 1e9))
 
     def _first_scan_is_over(self) -> None:
         while not self.directories.watching.wait(1.0):
             if self._stopping or self.directories.error is not None:
                 return
+        if self.journal.damage:
+            return
         self.watching = True
         self._schedule.begin(time.monotonic())
         count = sum(map(self.covers, self.config.watches))
@@ -232,14 +250,14 @@ class Pipeline:
         return next(root.count() for root in self.source.roots if root.watch is watch)
 
     def _look_at_changed(self) -> None:
-        hints: Hints = {}
-        while self._changed:
-            directory, name = os.path.split(self._changed.popleft())
-            node = self.source.find(directory)
-            if node is not None:
-                hints[node, name] = 0
-        if hints:
-            self.intake.handle(hints)
+        if self._changed:
+            paths = [self._changed.popleft() for _ in range(len(self._changed))]
+            self.intake.handle(hints_at(paths, self.source.find))
+
+    def _look_at_parts(self) -> None:
+        """Look at once what the parts have met; called by any thread."""
+        self._next_check = 0.0
+        self.source.wake()
 
     # Called by the stages; all but the first three from threads of their own
 
@@ -266,11 +284,6 @@ class Pipeline:
         first = root.watch.path in self._first_runs
         return Reason.CATCH_UP if self._resumed and not first else Reason.START
 
-    def _root_of(self, path: str) -> str:
-        """Return the watch root that ``path`` is in; the path's directory if there is none."""
-        roots = [w.path for w in self.config.watches if path.startswith(w.prefix)]
-        return max(roots, key=len, default=os.path.dirname(path))
-
     def _look_again(self, paths: list[str]) -> None:
         self._changed.extend(paths)
         self.directories.look_again(paths)
@@ -281,12 +294,7 @@ class Pipeline:
         signals.announce(signals.moved, deliveries)
 
     def _not_moved(self, ended: list[tuple[Delivery, State]]) -> None:
-        self._failed([row for row, state in ended if state is State.FAILED])
+        failed = [row for row, state in ended if state is State.FAILED]
+        signals.announce(signals.failed, failed)
         # What has vanished may have been away for a moment only, and is an arrival then.
         self._look_again([row.source for row, state in ended if state is State.VANISHED])
-
-    def _failed(self, deliveries: list[Delivery]) -> None:
-        signals.announce(signals.failed, deliveries)
-
-    def _sent(self, deliveries: list[Delivery]) -> None:
-        signals.announce(signals.sent, deliveries)

@@ -105,7 +105,8 @@ class Sender:
 
     def join(self, timeout: float) -> bool:
         """Wait for the thread's end; False if it is still busy after ``timeout`` seconds."""
-        self._thread.join(timeout)
+        if self._thread.ident is not None:
+            self._thread.join(timeout)
         return not self._thread.is_alive()
 
     def _run(self) -> None:

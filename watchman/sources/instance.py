@@ -67,17 +67,14 @@ class Instance:
         flags = fcntl.fcntl(self._descriptor, fcntl.F_GETFD)
         fcntl.fcntl(self._descriptor, fcntl.F_SETFD, flags | fcntl.FD_CLOEXEC)
         self._reader = Reader(self._descriptor)
-        self._started = False
 
     def start(self) -> None:
         """Begin to read events."""
         self._reader.start()
-        self._started = True
 
     def close(self) -> None:
         """Stop reading and give the instance back."""
-        if self._started:
-            self._reader.stop()
+        self._reader.stop()
         os.close(self._descriptor)
 
     def add(self, descriptor: int, mask: int) -> int:

@@ -57,7 +57,8 @@ class Reader:
             self._stopping = True
             self._condition.notify_all()
         os.write(self._stop_write, b"x")
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
         os.close(self._stop_read)
         os.close(self._stop_write)
 

@@ -1,0 +1,85 @@
+"""Opening the journal to write: made where there was none, begun anew where it is damaged."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from watchman.errors import JournalError
+from watchman.journal import damage, rescue, schema, soundness
+
+
+def open_sound(path: str) -> sqlite3.Connection:
+    """Return the writing connection to a sound file.
+
+    Nobody else in this process may have the file open. Raises sqlite3.Error and OSError where it
+    cannot be opened, JournalError where it is a newer watchman's.
+    """
+    damage.finish(path)
+    try:
+        with soundness.understanding("what it says of itself"):
+            writer = _checked(path)
+    except sqlite3.DatabaseError as error:
+        if not soundness.is_damage(error):
+            raise
+        damage.replace(path, error)
+        writer = _prepared(path)
+    soundness.clear(path)
+    # Who has to wait longer for another process is told so, and can still be stopped.
+    writer.execute("PRAGMA busy_timeout = 2000")
+    return writer
+
+
+def _checked(path: str) -> sqlite3.Connection:
+    """Return a connection to the file as it is. Raises sqlite3.DatabaseError for damage."""
+    # First: SQLite itself would make an empty file, and remove the log beside it.
+    soundness.check_presence(path)
+    soundness.check_header(path)
+    log = soundness.Log(path)
+    # The kernel's crash, not ours, damages files: but both leave the log behind, and a
+    # check takes half a second for 300 MB.
+    suspect = soundness.is_suspect(path)
+    writer = _prepared(path, doubtful=suspect or not soundness.was_closed(path))
+    try:
+        log.check(writer)
+        if suspect:
+            soundness.check_met(path)
+            rescue.check_rows(writer)
+    except BaseException:
+        _close(path, writer)
+        raise
+    return writer
+
+
+def _prepared(path: str, *, doubtful: bool = False) -> sqlite3.Connection:
+    """Return a connection to a file that has the tables of this version."""
+    writer = schema.connect(path)
+    try:
+        if doubtful:
+            soundness.check(writer)
+        _prepare(path, writer)
+    except BaseException:
+        _close(path, writer)
+        raise
+    return writer
+
+
+def _prepare(path: str, writer: sqlite3.Connection) -> None:
+    (version,) = writer.execute("PRAGMA user_version").fetchone()
+    if version == 0:
+        soundness.check_blank(path, writer)
+        schema.create(writer)
+        return
+    soundness.check_version(version)
+    if version > schema.SCHEMA_VERSION:
+        raise JournalError(
+            f"the journal {path} has schema {version}, this watchman knows "
+            f"{schema.SCHEMA_VERSION}; run the version of watchman that wrote it"
+        )
+    schema.migrate(writer, version)
+    soundness.check_tables(writer)
+
+
+def _close(path: str, writer: sqlite3.Connection) -> None:
+    """Close what is not sound; its log may be the part that is."""
+    with soundness.unmerged(path):
+        writer.close()

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-from watchman import brokers, locks
+from watchman import brokers, locks, queued_logging
 from watchman import config as configuration
 from watchman.errors import AlreadyRunning, WatchmanError
 from watchman.journal import Journal
@@ -103,11 +103,19 @@ class Service:
 
     def run(self) -> None:
         """Watch until SIGTERM or SIGINT. Raises WatchmanError for whatever ends it otherwise."""
-        config = self._load()
-        # First: whoever finds the lock held may send any of these signals.
-        self._set_up_process()
-        # Before anything is made: a mistake in LOGGING is one of the configuration.
-        configuration.apply_logging(config)
+        queued_logging.install()
+        try:
+            config = self._load()
+            # First: whoever finds the lock held may send any of these signals.
+            self._set_up_process()
+            # Before anything is made: a mistake in LOGGING is one of the configuration.
+            configuration.apply_logging(config)
+            self._watch(config)
+            log.info("Watching has been stopped")
+        finally:
+            queued_logging.close()
+
+    def _watch(self, config: Config) -> None:
         try:
             while not self._stopping:
                 with locked(config.state_dir):
@@ -115,7 +123,6 @@ class Service:
         finally:
             if self._hand is not None:
                 self._hand.end()
-        log.info("Watching has been stopped")
 
     def _with_journal(self, config: Config) -> Config:
         """Watch until stopped, or until the journal is gone; return the configuration then."""
@@ -166,6 +173,9 @@ class Service:
 
     def _now_ready(self) -> None:
         ready, self._ready = self._ready, _nothing
+        if ready is not _nothing:
+            # Whoever is told looks into the log next.
+            queued_logging.drain(0.5)
         ready()
 
     def _opener(self, config: Config) -> Callable[[str], Publisher]:

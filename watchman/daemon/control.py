@@ -6,11 +6,10 @@ import contextlib
 import dataclasses
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from watchman import locks
+from watchman import locks, queued_logging
 from watchman.config import DEFAULT_LOGGING
 from watchman.daemon import pidfile, places
 from watchman.daemon.detach import Output, Report, detach
@@ -101,8 +100,8 @@ def _serve(load: Callable[[], Config], config: Config, report: Report) -> int:
     except WatchmanError as error:
         report.tell(error=str(error), already=isinstance(error, AlreadyRunning))
         if output.paths:
-            for line in str(error).splitlines():
-                print(f"notify: {line}", file=sys.stderr)  # noqa: T201 — this is the error file
+            lines = [f"notify: {line}\n" for line in str(error).splitlines()]
+            queued_logging.last_words("".join(lines))  # into the error file
         return error.exit_status
     finally:
         report.close()

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
+from watchman import queued_logging
 from watchman.daemon import places
 from watchman.daemon.places import Place
 
@@ -74,9 +75,10 @@ def _become_daemon(daemon: Callable[[Report], int], sending: int) -> NoReturn:
     except BaseException:  # noqa: BLE001 — the last place where it can be shown
         sys.excepthook(*sys.exc_info())
     finally:
-        with contextlib.suppress(Exception):
-            sys.stdout.flush()
-            sys.stderr.flush()
+        if not queued_logging.hanging():
+            with contextlib.suppress(Exception):
+                sys.stdout.flush()
+                sys.stderr.flush()
         os._exit(status)
 
 

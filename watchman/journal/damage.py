@@ -29,6 +29,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 from urllib.parse import quote
 
+from watchman import queued_logging
 from watchman.journal import arguments, schema
 
 log = logging.getLogger("watchman.journal")
@@ -110,6 +111,7 @@ def replace(path: str, reason: str) -> None:
     Nobody may have it open. Raises sqlite3.Error and OSError where the new one cannot be made.
     """
     log.info("The journal %s is damaged: saving what can be read of it", path)
+    queued_logging.start()  # it may take minutes
     fresh = schema.connect(path + ".making")
     try:
         schema.create(fresh)

@@ -12,7 +12,7 @@ from watchman.arrivals import UNTESTED_SETTLE, Arrivals
 from watchman.descriptors import Descriptors
 from watchman.filesystem import Look, Seen, is_too_long
 from watchman.journal import Journal, NewDelivery
-from watchman.logs import info_all
+from watchman.log_batch import info_all
 from watchman.model import Version, Watch
 from watchman.notify.doubts import Doubts, Key
 from watchman.notify.identity import task_id

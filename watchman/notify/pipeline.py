@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable, Iterable
 
-from watchman import signals, status
+from watchman import queued_logging, signals, status
 from watchman.errors import JournalError, WatchmanError
 from watchman.journal import Journal
 from watchman.model import Config, Delivery, Publisher, State, Watch
@@ -118,6 +118,8 @@ class Pipeline:
             log.debug("Adding watch on %s, processed by %s", printable(root.watch.path), handler)
         if not self._resumed:
             self.source.send_scout(self.journal.known.knows)
+        # The last fork has been made.
+        queued_logging.start()
         self.health.write(self)
         self.processors.start()
         fail_unserved(self.journal, self.senders)

@@ -92,7 +92,7 @@ def _serve(load: Callable[[], Config], config: Config, report: Report) -> int:
                 report.tell(note=line)
             report.tell(out=output.paths[1], err=output.paths[2])
             Service(
-                _loader(load, config, notes),
+                _loader(load, config, notes, output),
                 lambda: _ready(report),
                 on_hangup=output.reopen,
             ).run()
@@ -123,7 +123,9 @@ def _pid_file(config: Config) -> Iterator[str]:
         held.remove()
 
 
-def _loader(load: Callable[[], Config], first: Config, notes: list[str]) -> Callable[[], Config]:
+def _loader(
+    load: Callable[[], Config], first: Config, notes: list[str], output: Output
+) -> Callable[[], Config]:
     """Return a ``load`` that fits the configuration to a process without a terminal."""
 
     def loaded() -> Config:
@@ -135,7 +137,8 @@ def _loader(load: Callable[[], Config], first: Config, notes: list[str]) -> Call
                 )
         if config.logging == DEFAULT_LOGGING:
             config = dataclasses.replace(config, logging=LOGGING)
-        return dataclasses.replace(config, warnings=(*config.warnings, *notes))
+        unopened, output.unopened = output.unopened, []
+        return dataclasses.replace(config, warnings=(*config.warnings, *notes, *unopened))
 
     return loaded
 

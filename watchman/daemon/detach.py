@@ -106,6 +106,8 @@ class Output:
         self.paths: dict[int, str] = {}
         self.notes: list[str] = []
         """What has to be said about the files."""
+        self.unopened: list[str] = []
+        """What :meth:`reopen` could not open, and why: to be logged by whoever may do so."""
 
     def open(self) -> None:
         """Send all further output to the files. Raises WatchmanError if that cannot be."""
@@ -132,8 +134,10 @@ class Output:
             try:
                 descriptor = places.open_output(self.paths[number])
             except OSError as error:
-                line = f"{place.setting}: {self.paths[number]} cannot be opened: {error.strerror}\n"
-                os.write(2, os.fsencode(line))
+                self.unopened.append(
+                    f"{place.setting}: {self.paths[number]} cannot be opened: {error.strerror}; "
+                    "the old file is written on; correct it, then 'notify reload'"
+                )
             else:
                 os.dup2(descriptor, number)
                 os.close(descriptor)

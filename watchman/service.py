@@ -14,7 +14,7 @@ from types import FrameType
 
 from watchman import brokers, locks, queued_logging
 from watchman import config as configuration
-from watchman.errors import AlreadyRunning, WatchmanError
+from watchman.errors import AlreadyRunning, JournalError, WatchmanError
 from watchman.journal import Journal
 from watchman.model import Config, Publisher
 from watchman.mover import Hand
@@ -145,22 +145,26 @@ class Service:
         """Run one pipeline; return the configuration for the next."""
         for warning in config.warnings:
             log.warning("%s", warning)
-        pipeline = self._pipeline = Pipeline(
-            config,
-            journal,
-            self._opener(config),
-            resumed=self._resumed,
-            ready=self._now_ready,
-            hand=self._hand,
-        )
-        # A signal may have come before there was a pipeline to tell.
-        if self._interrupted:
-            pipeline.stop()
+        # To make a pipeline may take a long wait for the journal, which must not outlast a signal.
+        journal.patience.give_up = lambda: self._interrupted
         try:
+            pipeline = self._pipeline = Pipeline(
+                config,
+                journal,
+                self._opener(config),
+                resumed=self._resumed,
+                ready=self._now_ready,
+                hand=self._hand,
+            )
+            # A signal may have come before there was a pipeline to tell.
+            if self._interrupted:
+                pipeline.stop()
             pipeline.run()
-        except WatchmanError:
+        except WatchmanError as error:
             if journal.in_place:
-                raise
+                if not (self._interrupted and isinstance(error, JournalError)):
+                    raise
+                log.warning("%s", error)
         self._resumed = True
         if self._reload and not self._stopping:
             self._reload = False

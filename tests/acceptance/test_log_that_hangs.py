@@ -284,7 +284,7 @@ def test_a_start_that_has_to_wait_says_so(
             # Before there were threads that write.
             notify_.wait_for("cannot be written: database is locked")
             process.send_signal(signal.SIGTERM)
-            process.kill()
+            assert process.wait(STOP) == 0
         finally:
             process.kill()
             process.wait()

@@ -62,7 +62,6 @@ class Pipeline:
         self._stopping = False
         self._next_check = 0.0
         self._changed: collections.deque[str] = collections.deque()
-        journal.patience.give_up = lambda: self._stopping
         journal.resume(watch.path for watch in config.watches)
         self.watching = False
         """Whether the first scan is over: every directory is watched."""
@@ -113,6 +112,7 @@ class Pipeline:
 
     def run(self) -> None:
         """Watch until :meth:`stop`. Raises whatever ended one of the threads."""
+        self.journal.patience.give_up = lambda: self._stopping
         for root in self.source.roots:
             handler = status.handler(root.watch)
             log.debug("Adding watch on %s, processed by %s", printable(root.watch.path), handler)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -59,9 +60,34 @@ def main(ctx: click.Context) -> None:
 @dry_run
 def run() -> None:
     """Run in the foreground; SIGTERM ends it, SIGHUP reloads the configuration."""
+    from watchman import queued_logging
     from watchman.service import Service
 
-    Service(load).run()
+    status, words = 0, ""
+    try:
+        Service(load).run()
+    except WatchmanError as error:
+        if not queued_logging.hanging():
+            raise
+        status, words = error.exit_status, str(error)
+    except Exception:
+        if not queued_logging.hanging():
+            raise
+        status, words = 1, traceback.format_exc()
+    if queued_logging.hanging():
+        # Python's own end would wait for the thread that hangs in its output.
+        queued_logging.last_words("".join(f"notify: {line}\n" for line in words.splitlines()))
+        os._exit(status)
+    _give_up_broken_output()
+
+
+def _give_up_broken_output() -> None:
+    """Let no output that broke before (its disk is full, its reader has gone) spoil the status."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 @main.command()

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-from watchman import brokers, locks
+from watchman import brokers, locks, queued_logging
 from watchman import config as configuration
 from watchman.errors import AlreadyRunning, JournalDamaged, JournalError, WatchmanError
 from watchman.journal import Journal
@@ -112,11 +112,19 @@ class Service:
 
     def run(self) -> None:
         """Watch until SIGTERM or SIGINT. Raises WatchmanError for whatever ends it otherwise."""
-        config = self._load()
-        # First: whoever finds the lock held may send any of these signals.
-        self._set_up_process()
-        # Before anything is made: a mistake in LOGGING is one of the configuration.
-        configuration.apply_logging(config)
+        queued_logging.install()
+        try:
+            config = self._load()
+            # First: whoever finds the lock held may send any of these signals.
+            self._set_up_process()
+            # Before anything is made: a mistake in LOGGING is one of the configuration.
+            configuration.apply_logging(config)
+            self._watch(config)
+            log.info("Watching has been stopped")
+        finally:
+            queued_logging.close()
+
+    def _watch(self, config: Config) -> None:
         try:
             while not self._stopping:
                 with locked(config.state_dir):
@@ -124,7 +132,6 @@ class Service:
         finally:
             if self._hand is not None:
                 self._hand.end()
-        log.info("Watching has been stopped")
 
     def _with_journal(self, config: Config) -> Config:
         """Watch until stopped, or until the journal is gone or damaged.
@@ -173,6 +180,7 @@ class Service:
 
     def _hold_back(self) -> None:
         """Wait before the journal is opened again, the longer the more often that was of no use."""
+        queued_logging.start()
         now = time.monotonic()
         again = now - self._reopened < 2 * LONGEST_PAUSE
         self._pause = min(LONGEST_PAUSE, self._pause * 2 or FIRST_PAUSE) if again else 0.0
@@ -186,6 +194,8 @@ class Service:
         """Run one pipeline; return the configuration for the next."""
         for warning in config.warnings:
             log.warning("%s", warning)
+        # To make a pipeline may take a long wait for the journal, which must not outlast a signal.
+        journal.patience.give_up = lambda: self._interrupted
         try:
             pipeline = self._pipeline = Pipeline(
                 config,
@@ -200,9 +210,11 @@ class Service:
                 pipeline.stop()
             self._resumed = True
             pipeline.run()
-        except WatchmanError:
+        except WatchmanError as error:
             if journal.sound:
-                raise
+                if not (self._interrupted and isinstance(error, JournalError)):
+                    raise
+                log.warning("%s", error)
         if journal.damage:
             log.error(
                 "The journal %s is damaged (%s): it is closed, checked and opened again",
@@ -220,6 +232,9 @@ class Service:
 
     def _now_ready(self) -> None:
         ready, self._ready = self._ready, _nothing
+        if ready is not _nothing:
+            # Whoever is told looks into the log next.
+            queued_logging.drain(0.5)
         ready()
 
     def _opener(self, config: Config) -> Callable[[str], Publisher]:

@@ -203,6 +203,17 @@ def test_sighup_reopens_and_reloads(site: Site) -> None:
     assert "Not reloaded: LOG_DIR changed" in site.out.read_text()
 
 
+def test_an_output_file_that_cannot_be_opened_again(site: Site) -> None:
+    site.start()
+    rotated = site.out.with_suffix(".out.1")
+    site.out.rename(rotated)
+    site.out.mkdir()
+    assert site.notify("reload").returncode == 0
+    said = f"LOG_DIR: {site.out} cannot be opened: Is a directory; the old file is written on"
+    wait_until(lambda: said in site.err.read_text(), what="why")
+    wait_until(lambda: "Reloaded" in rotated.read_text(), what="the reload in the old file")
+
+
 def test_output_is_appended_to(site: Site) -> None:
     site.start()
     site.stop()

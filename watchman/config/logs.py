@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from watchman.config.problems import Problems, one_line, show
 from watchman.config.source import beside
 from watchman.errors import ConfigError
 from watchman.model import Config
+from watchman.queued_logging import reconfigured
 
 DEFAULT_LOGGING: Mapping[str, Any] = {
     "version": 1,
@@ -58,6 +60,22 @@ def _check_references(value: Mapping[str, Any], problems: Problems) -> None:
             problems.unknown(f"LOGGING, handler {show(handler)}", "formatter", name, formatters)
 
 
+def _waits_to_open(handler: Any) -> bool:
+    """Say whether a handler of logging's own would wait for the reader of a FIFO to open it.
+
+    With ``delay`` it waits in the thread that writes.
+    """
+    if not isinstance(handler, Mapping) or "delay" in handler:
+        return False
+    name, kind = handler.get("filename"), handler.get("class")
+    if not isinstance(name, (str, os.PathLike)) or not str(kind).startswith("logging."):
+        return False
+    try:
+        return stat.S_ISFIFO(os.stat(name).st_mode)
+    except (OSError, ValueError):
+        return False  # it can be made, or dictConfig will say why not
+
+
 def apply_logging(config: Config) -> None:
     """Set logging up as the configuration says.
 
@@ -67,10 +85,16 @@ def apply_logging(config: Config) -> None:
     """
     import logging.config
 
+    settings = dict(config.logging)
+    if "handlers" in settings:
+        settings["handlers"] = {
+            name: {**handler, "delay": True} if _waits_to_open(handler) else handler
+            for name, handler in settings["handlers"].items()
+        }
     try:
-        with beside(os.path.dirname(config.path)):
+        with beside(os.path.dirname(config.path)), reconfigured():
             # Unless the user says so, loggers that exist already (ours) go on.
-            logging.config.dictConfig({"disable_existing_loggers": False, **config.logging})
+            logging.config.dictConfig({"disable_existing_loggers": False, **settings})
     except Exception as error:
         # dictConfig says which handler; its cause says why.
         reasons = [str(error), str(error.__cause__ or "")]

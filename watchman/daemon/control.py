@@ -6,11 +6,10 @@ import contextlib
 import dataclasses
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from watchman import locks
+from watchman import locks, queued_logging
 from watchman.config import DEFAULT_LOGGING
 from watchman.daemon import pidfile, places
 from watchman.daemon.detach import Output, Report, detach
@@ -93,7 +92,7 @@ def _serve(load: Callable[[], Config], config: Config, report: Report) -> int:
                 report.tell(note=line)
             report.tell(out=output.paths[1], err=output.paths[2])
             Service(
-                _loader(load, config, notes),
+                _loader(load, config, notes, output),
                 lambda: _ready(report),
                 on_hangup=output.reopen,
             ).run()
@@ -101,8 +100,8 @@ def _serve(load: Callable[[], Config], config: Config, report: Report) -> int:
     except WatchmanError as error:
         report.tell(error=str(error), already=isinstance(error, AlreadyRunning))
         if output.paths:
-            for line in str(error).splitlines():
-                print(f"notify: {line}", file=sys.stderr)  # noqa: T201 — this is the error file
+            lines = [f"notify: {line}\n" for line in str(error).splitlines()]
+            queued_logging.last_words("".join(lines))  # into the error file
         return error.exit_status
     finally:
         report.close()
@@ -124,7 +123,9 @@ def _pid_file(config: Config) -> Iterator[str]:
         held.remove()
 
 
-def _loader(load: Callable[[], Config], first: Config, notes: list[str]) -> Callable[[], Config]:
+def _loader(
+    load: Callable[[], Config], first: Config, notes: list[str], output: Output
+) -> Callable[[], Config]:
     """Return a ``load`` that fits the configuration to a process without a terminal."""
 
     def loaded() -> Config:
@@ -136,7 +137,8 @@ def _loader(load: Callable[[], Config], first: Config, notes: list[str]) -> Call
                 )
         if config.logging == DEFAULT_LOGGING:
             config = dataclasses.replace(config, logging=LOGGING)
-        return dataclasses.replace(config, warnings=(*config.warnings, *notes))
+        unopened, output.unopened = output.unopened, []
+        return dataclasses.replace(config, warnings=(*config.warnings, *notes, *unopened))
 
     return loaded
 

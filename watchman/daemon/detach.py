@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
+from watchman import queued_logging
 from watchman.daemon import places
 from watchman.daemon.places import Place
 
@@ -74,9 +75,10 @@ def _become_daemon(daemon: Callable[[Report], int], sending: int) -> NoReturn:
     except BaseException:  # noqa: BLE001 — the last place where it can be shown
         sys.excepthook(*sys.exc_info())
     finally:
-        with contextlib.suppress(Exception):
-            sys.stdout.flush()
-            sys.stderr.flush()
+        if not queued_logging.hanging():
+            with contextlib.suppress(Exception):
+                sys.stdout.flush()
+                sys.stderr.flush()
         os._exit(status)
 
 
@@ -104,6 +106,8 @@ class Output:
         self.paths: dict[int, str] = {}
         self.notes: list[str] = []
         """What has to be said about the files."""
+        self.unopened: list[str] = []
+        """What :meth:`reopen` could not open, and why: to be logged by whoever may do so."""
 
     def open(self) -> None:
         """Send all further output to the files. Raises WatchmanError if that cannot be."""
@@ -130,8 +134,10 @@ class Output:
             try:
                 descriptor = places.open_output(self.paths[number])
             except OSError as error:
-                line = f"{place.setting}: {self.paths[number]} cannot be opened: {error.strerror}\n"
-                os.write(2, os.fsencode(line))
+                self.unopened.append(
+                    f"{place.setting}: {self.paths[number]} cannot be opened: {error.strerror}; "
+                    "the old file is written on; correct it, then 'notify reload'"
+                )
             else:
                 os.dup2(descriptor, number)
                 os.close(descriptor)

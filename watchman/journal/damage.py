@@ -26,6 +26,7 @@ import sqlite3
 import time
 from collections.abc import Iterable
 
+from watchman import queued_logging
 from watchman.journal import schema
 from watchman.journal.rescue import take_over
 from watchman.journal.soundness import SUFFIXES, Lost, size
@@ -60,6 +61,7 @@ def replace(path: str, damage: sqlite3.Error) -> None:
     empty = not size(path)
     if not empty:
         log.info("The journal %s is damaged: saving what can be read of it", path)
+        queued_logging.start()  # it may take minutes
     fresh = schema.connect(path + ".making")
     try:
         schema.create(fresh)

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from watchman import queued_logging
 from watchman.errors import JournalError
 
 log = logging.getLogger("watchman.journal")
@@ -76,6 +77,8 @@ class Patience:
                 what,
                 self.trouble,
             )
+            # The start may be what waits, and must not do so in silence.
+            queued_logging.start()
         self._delay = min(self._delay * 2 or FIRST_DELAY, LONGEST_DELAY)
         self.on_wait()
         self._sleep(error)

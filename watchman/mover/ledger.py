@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple, Protocol
 
-from watchman.logs import info_all
+from watchman.log_batch import info_all
 from watchman.model import Delivery, State
 from watchman.mover.hand import Hand
 from watchman.text import printable

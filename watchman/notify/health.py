@@ -10,7 +10,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from watchman import status
+from watchman import queued_logging, status
 from watchman.filesystem import PATH_MAX
 from watchman.journal import Journal
 from watchman.mounts import is_polled
@@ -184,6 +184,8 @@ class Health:
         if reason := patience.trouble:
             subject = self._journal.path
             found.append({"subject": subject, "message": reason, "since_ns": patience.since_ns})
+        for subject, reason, since_ns in queued_logging.troubles():
+            found.append({"subject": subject, "message": reason, "since_ns": since_ns})
         return found
 
 

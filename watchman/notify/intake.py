@@ -13,7 +13,7 @@ from watchman.descriptors import Descriptors
 from watchman.filesystem import Look, Seen, is_too_long
 from watchman.identity import Evidence, Verdict, compare, is_same_content
 from watchman.journal import Journal, NewDelivery
-from watchman.logs import info_all
+from watchman.log_batch import info_all
 from watchman.model import Version, Watch
 from watchman.notify.doubts import Doubts, Key
 from watchman.notify.looking import descriptor_of, look_at

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from watchman import signals, status
+from watchman import queued_logging, signals, status
 from watchman.errors import JournalError, WatchmanError
 from watchman.journal import Journal
 from watchman.model import Config, Delivery, Publisher, State, Watch
@@ -64,7 +64,6 @@ class Pipeline:
         self._stopping = False
         self._next_check = 0.0
         self._changed: collections.deque[str] = collections.deque()
-        journal.patience.give_up = lambda: self._stopping
         journal.resume(watch.path for watch in config.watches)
         self.watching = False
         """Whether the first scan is over: every directory is watched."""
@@ -127,6 +126,7 @@ class Pipeline:
 
     def run(self) -> None:
         """Watch until :meth:`stop`. Raises whatever ended one of the threads."""
+        self.journal.patience.give_up = lambda: self._stopping
         for root in self.source.roots:
             handler = status.handler(root.watch)
             log.debug("Adding watch on %s, processed by %s", printable(root.watch.path), handler)
@@ -147,6 +147,8 @@ class Pipeline:
     def _start(self) -> None:
         if not self._resumed:
             self.source.send_scout(self.journal.known.knows)
+        # The last fork has been made.
+        queued_logging.start()
         self.health.write(self)
         self.processors.start()
         fail_unserved(self.journal, self.senders)

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 
 from watchman.errors import JournalError
-from watchman.logs import info_all
+from watchman.log_batch import info_all
 from watchman.model import Answer, Delivery, Outcome, Publisher, State
 from watchman.sender.messages import message_for, say_refused
 from watchman.sender.pages import PAGE, Ledger, Page, Pages

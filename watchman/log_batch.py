@@ -6,9 +6,12 @@ for each than the lease test and the journal together. What a reader of the log 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 from collections.abc import Sequence
+
+from watchman.queued_logging import queue_of
 
 _PLAIN_HANDLERS = (logging.StreamHandler, logging.FileHandler)
 _FIELD = re.compile(r"%\((\w+)\)")
@@ -36,18 +39,17 @@ def info_all(logger: logging.Logger, message: str, arguments: Sequence[str]) -> 
         # The message comes last in a plain format, so formatting an empty one gives the prefix.
         prefix = handler.format(record)
         lines = [prefix + message % argument for argument in arguments]
-        with handler.lock or _NoLock():
+        text = "\n".join(lines) + handler.terminator
+        queue = queue_of(handler)
+        if queue is not None:
+            queue.put_lines(text, len(lines))
+            continue
+        with handler.lock or contextlib.nullcontext():
             try:
-                handler.stream.write("\n".join(lines) + handler.terminator)
+                handler.stream.write(text)
                 handler.flush()
             except Exception:  # noqa: BLE001 — as logging.Handler.emit does
                 handler.handleError(record)
-
-
-class _NoLock:
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *_: object) -> None: ...
 
 
 def _handlers(logger: logging.Logger) -> list[logging.StreamHandler] | None:  # type: ignore[type-arg]  # — any stream

@@ -97,6 +97,18 @@ def test_what_was_removed_and_made_again_is_another_upload(root: Path, state: Pa
     assert len(ids) == 10
 
 
+def test_truncated_by_its_path_is_an_arrival(root: Path, state: Path) -> None:
+    """As SFTP's setstat does: no close follows."""
+    path = root / "a.csv"
+    with running(config_for(root, state)) as (_, sent):
+        path.write_text("a long line")
+        assert flush(root, sent) == [str(path)]
+        for size in (4, 20):
+            os.truncate(path, size)
+            wait_until(lambda size=size: sent.messages[-1].size == size, 10, f"{size} bytes")  # type: ignore[misc]  # — binds size
+        assert flush(root, sent) == [str(path)] * 3
+
+
 def test_made_again_at_once_while_unsent(root: Path, state: Path) -> None:
     publisher = Remembering()
     publisher.answer = Outcome(Answer.AGAIN, "down")
@@ -185,6 +197,21 @@ def test_a_file_that_is_renamed_there_and_back_unsent_is_sent_once(root: Path, s
             wait_until(lambda: pipeline.journal.known.lookup(str(root), ["a.csv"]))
         publisher.answer = ACCEPTED
         assert flush(root, sent).count(str(path)) == 1
+
+
+def test_writes_to_an_ignored_name_are_not_waited_for(root: Path, state: Path) -> None:
+    with running(config_for(root, state)) as (pipeline, sent):
+        with (root / "a.part").open("w") as hidden, (root / "b").open("w") as file:
+            for n in range(100):
+                hidden.write(f"{n}\n")
+                hidden.flush()
+                file.write(f"{n}\n")
+                file.flush()
+            wait_until(lambda: pipeline.intake.waiting == 1)
+            flush(root, sent)
+            assert pipeline.intake.waiting == 1
+        assert flush(root, sent) == [str(root / "b")]
+        assert pipeline.intake.waiting == 0
 
 
 def test_sent_renamed_away_and_back_is_an_arrival_with_an_id_of_its_own(

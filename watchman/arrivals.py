@@ -22,6 +22,8 @@ from watchman.filesystem import Look, Seen
 FIRST_DELAY = 0.001
 """Seconds until a busy file is looked at again; doubled each time."""
 LONGEST_DELAY = 30.0
+WRITTEN_DELAY = 1.0
+"""Seconds until a file that was written to is looked at, where no close comes before."""
 EMPTY_AGE = 2.0
 """Seconds after which an empty file that nobody closed counts as complete."""
 UNTESTED_SETTLE = 10.0
@@ -83,6 +85,12 @@ class Arrivals(Generic[Key]):
         else:
             self.forget(key)
         return False
+
+    def postpone(self, key: Key, now: float) -> None:
+        """Look at a file that was written to after a while, unless it is waited for already."""
+        if key not in self._waiting:
+            self._waiting[key] = _Waiting(now, -1, 0, FIRST_DELAY, closed=False)
+            self._times.set(key, now + WRITTEN_DELAY)
 
     def forget(self, key: Key) -> None:
         """Stop waiting for a file."""

@@ -71,7 +71,10 @@ def version_of(status: os.stat_result) -> Version:
     mtime_ns, changed_ns = status.st_mtime_ns, status.st_ctime_ns
     if not (_LEAST <= mtime_ns <= _MOST and _LEAST <= changed_ns <= _MOST):
         mtime_ns, changed_ns = bounded(mtime_ns), bounded(changed_ns)
-    return Version(status.st_dev, signed(status.st_ino), status.st_size, mtime_ns, changed_ns)
+    inode = status.st_ino
+    if inode > _MOST:
+        inode = signed(inode)
+    return Version(status.st_dev, inode, status.st_size, mtime_ns, changed_ns)
 
 
 def bounded(number: int) -> int:

@@ -50,24 +50,8 @@ class Stability(NamedTuple):
     """The ctime is kept by this host's kernel or the server's: each write or rename changes it."""
 
 
-class _Types:
-    """The types of mounted file systems by device, read when one is asked for that is new."""
-
-    def __init__(self) -> None:
-        self._known: dict[int, Stability] = {}
-
-    def stability(self, device: int) -> Stability:
-        found = self._known.get(device)
-        if found is None:
-            types = {mount.device: mount.type for mount in mounts().values()}
-            found = self._known[device] = stability_of(types.get(device, ""))
-        return found
-
-    def forget(self) -> None:
-        self._known = {}  # not cleared: another thread may be about to add to it
-
-
-_types = _Types()
+_by_device: dict[int, Stability] = {}
+"""What was asked for since something was mounted or unmounted."""
 
 
 def stability_of(filesystem: str) -> Stability:
@@ -79,7 +63,11 @@ def stability_of(filesystem: str) -> Stability:
 
 def stability(device: int) -> Stability:
     """Return what the numbers of the file system ``device`` (an ``st_dev``) are worth."""
-    return _types.stability(device)
+    found = _by_device.get(device)
+    if found is None:
+        types = {mount.device: mount.type for mount in mounts().values()}
+        found = _by_device[device] = stability_of(types.get(device, ""))
+    return found
 
 
 def is_remote(filesystem: str) -> bool:
@@ -150,7 +138,7 @@ class Changes:
         """Whether there was a change since the last call."""
         changed = bool(self._poll.poll(0))
         if changed:
-            _types.forget()  # a device's number may be another file system's now
+            _by_device.clear()  # a device's number may be another file system's now
         return changed
 
     def close(self) -> None:

@@ -168,6 +168,7 @@ def test_a_tree_that_is_deleted_costs_few_commits(
     root: Path, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A commit waits for the disk: one a directory would hold up everything behind it."""
+    monkeypatch.setattr("watchman.notify.intake.LEFT", 0.0)
     paths = [root / f"d{n}" / "file" for n in range(500)]
     with running(config_for(root, state)) as (pipeline, sent):
         for path in paths:
@@ -189,6 +190,9 @@ def test_a_tree_that_is_deleted_costs_few_commits(
         wait_until(lambda: pipeline.source.directories == 1, what="they have left")
         (root / "last").write_text("x")
         arrive(sent, [*paths, root / "last"])
+        wait_until(
+            lambda: not pipeline.journal.known.knows(str(paths[-1].parent)), what="forgotten"
+        )
         assert len(commits) < 30
         for path in paths:
             assert not pipeline.journal.known.lookup(str(path.parent), ["file"])
@@ -300,7 +304,7 @@ def test_what_waits_long_is_packed(monkeypatch: pytest.MonkeyPatch) -> None:
     sent = [b"%05d" % n * 1000 for n in range(20)]
     for part in sent:
         os.write(sink, part)
-        assert reader._read() == 5000
+        assert len(reader._read()) == 5000
     assert reader.mark() == 100_000
     assert reader._held < 20_000
     assert reader.take(0, 7500) == sent[:2]

@@ -20,7 +20,17 @@ from watchman.notify.looking import descriptor_of, look_at
 from watchman.notify.remarks import Remarks
 from watchman.notify.task_id import TaskIds, task_id
 from watchman.router import Router
-from watchman.sources.inotify import ATTRIB, CAME, CLOSED, CONTENT, GONE, REPLACED, Hints, Source
+from watchman.sources.inotify import (
+    ATTRIB,
+    CAME,
+    CLOSED,
+    CONTENT,
+    GONE,
+    MODIFY,
+    REPLACED,
+    Hints,
+    Source,
+)
 from watchman.sources.nodes import Node
 from watchman.text import printable
 from watchman.turns import turn
@@ -128,7 +138,11 @@ class Intake:
         made anew under its name has others.
         """
         now = time.monotonic()
-        self._left |= dict.fromkeys(self._source.vanished(), now + LEFT)
+        vanished = self._source.vanished()
+        if vanished:
+            self._left |= dict.fromkeys(vanished, now + LEFT)
+            for key in [key for key in self._evidence if key[0].is_left]:
+                del self._evidence[key]
         if self._left and next(iter(self._left.values())) <= now:
             self._forget_left(now)
 
@@ -176,34 +190,54 @@ class Intake:
                 path = prefix + name
                 if ignored(name, path) or not _wanted(node.root.watch, mask):
                     continue
-                if is_too_long(path):
-                    self._remarks.too_long(node.root, path)
+                if mask == MODIFY or is_too_long(path):
+                    self._look_later(key, mask, path)
                     continue
                 directory = directories.get(node)
                 seen = look_at(name, directory, mask)
-                if seen.seen is Seen.GONE:
-                    self._arrivals.forget(key)
-                    self._evidence.pop(key, None)
-                    # In a directory that left it may come back.
-                    if directory >= 0:
-                        into.gone.append(path)
-                else:
+                if seen.seen is not Seen.GONE:
                     self._judge(key, mask, seen, path, into)
+                    continue
+                self._arrivals.forget(key)
+                self._evidence.pop(key, None)
+                # In a directory that left it may come back.
+                into.gone.extend([path] if directory >= 0 else [])
         if into.early:
             if self._source.mark() <= self._source.parsed:
                 into.found.extend(into.early.values())
             else:
-                self._evidence |= {key: item.evidence for key, item in into.early.items()}
+                for key, item in into.early.items():
+                    self._keep(key, item.evidence)
                 self._early.add(dict.fromkeys(into.early))
         if into.touched:
             self._sort_touched(into)
         if into.found or into.gone:
             self._arrived(into.found, into.gone)
 
+    def _look_later(self, key: Key, mask: int, path: str) -> None:
+        """Look after a write in a while: if the path was truncated no close follows."""
+        root = key[0].root
+        if mask != MODIFY:
+            self._remarks.too_long(root, path)
+        elif root.watch.mask is None or root.watch.mask & MODIFY:
+            self._arrivals.postpone(key, time.monotonic())
+            self._keep(key, Evidence.WRITTEN)
+
+    def _keep(self, key: Key, evidence: Evidence) -> None:
+        """Remember what is proven until the file is judged."""
+        if evidence > self._evidence.get(key, Evidence.SCAN):
+            self._evidence[key] = evidence
+
     def _judge(self, key: Key, mask: int, seen: Look, path: str, into: _Sorted) -> None:
         if mask & ATTRIB and not mask & (CONTENT | _BEYOND_DOUBT):
-            if self._is_only_touched(key, seen, path):
+            # Of a file that was written to as well there is more to find out.
+            if key not in self._evidence and self._is_only_touched(key, seen, path):
                 into.touched[key] = _item(key, path, seen, Evidence.ATTRIB)
+            return
+        if mask & GONE:
+            # Another one is there since: an event of its own follows, and proves a new arrival.
+            if not key[0].is_left:
+                self._keep(key, Evidence.REPLACED)
             return
         evidence = _evidence_of(mask)
         if self._evidence:
@@ -213,8 +247,8 @@ class Intake:
             self._only_touched.discard(key)
             only_touched = False
         if not self.is_complete(key, seen, path, mask):
-            if evidence > Evidence.SCAN and key in self._arrivals:
-                self._evidence[key] = evidence
+            if key in self._arrivals:
+                self._keep(key, evidence)
             return
         item = _item(key, path, seen, evidence)
         if mask & (CLOSED | _BEYOND_DOUBT):
@@ -318,7 +352,7 @@ class Intake:
 
 
 def _evidence_of(mask: int) -> Evidence:
-    if mask & (GONE | REPLACED):
+    if mask & REPLACED:
         return Evidence.REPLACED
     if mask & CONTENT:
         return Evidence.WRITTEN

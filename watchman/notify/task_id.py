@@ -49,20 +49,20 @@ class TaskIds:
         The second is empty where an event proves that this is another arrival.
         """
         plain = task_id(source, version)
-        proven = evidence >= Evidence.WRITTEN
+        chosen = plain
         if self._may_be_taken(plain, version, evidence, now_ns):
             chosen = task_id(source, version, now_ns)
-        else:
-            chosen = plain
         if len(self._recent) >= _RECENT:
             self._recent, self._before = set(), self._recent
         self._recent.add(chosen)
-        return chosen, "" if proven else plain
+        return chosen, "" if evidence >= Evidence.WRITTEN else plain
 
     def _may_be_taken(self, plain: str, version: Version, evidence: Evidence, now_ns: int) -> bool:
-        if evidence >= Evidence.CAME and (plain in self._recent or plain in self._before):
-            return True
-        if evidence is Evidence.CAME and version.changed_ns < now_ns - _OLD_NS:
-            return True
         stability = mounts.stability(version.device)
-        return not (stability.inodes_last and stability.ctime_tells)
+        if not (stability.inodes_last and stability.ctime_tells):
+            return True
+        if evidence < Evidence.CAME:
+            return False
+        if plain in self._recent or plain in self._before:
+            return True
+        return evidence is Evidence.CAME and version.changed_ns < now_ns - _OLD_NS

@@ -18,7 +18,6 @@ from watchman.filesystem import (
     look,
     open_directory,
     relative_to,
-    version_of,
 )
 from watchman.identity import is_same_content, may_be_newer
 from watchman.model import Delivery
@@ -111,7 +110,8 @@ def _is_same(delivery: Delivery, name: str, directory: int) -> bool:
         status = os.stat(name, dir_fd=directory, follow_symlinks=False)
     except FileNotFoundError:
         return False
-    return version_of(status)[1:] == delivery.version[1:]
+    numbers = status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    return numbers == delivery.version[1:]
 
 
 def _judge(

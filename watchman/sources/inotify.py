@@ -31,14 +31,17 @@ CLOSED = pyinotify.IN_CLOSE_WRITE | pyinotify.IN_MOVED_TO
 """A writer has finished with the file, or it was complete when it came here."""
 GONE = pyinotify.IN_MOVED_FROM | pyinotify.IN_DELETE
 ATTRIB = pyinotify.IN_ATTRIB
+MODIFY = pyinotify.IN_MODIFY
+"""Something was written, or the file was truncated by its path, which no close follows."""
 REPLACED = 1 << 17
 """A bit that the kernel's masks do not use: the name had gone before the event."""
 CAME = 1 << 18
 """Another one, in place of an event: the directory that holds the name came a moment ago."""
+_WEAK = ATTRIB | MODIFY
 _LEFT = GONE | REPLACED
 _SELF = pyinotify.IN_DELETE_SELF | pyinotify.IN_MOVE_SELF
 _ROOT_LOST = _SELF | pyinotify.IN_UNMOUNT | pyinotify.IN_IGNORED
-MASK = CONTENT | GONE | ATTRIB | _SELF | pyinotify.IN_ONLYDIR
+MASK = CONTENT | GONE | ATTRIB | MODIFY | _SELF | pyinotify.IN_ONLYDIR
 _SPECIAL = pyinotify.IN_ISDIR | pyinotify.IN_Q_OVERFLOW | _ROOT_LOST
 
 TAKEN = 1024 * 1024
@@ -84,7 +87,7 @@ class Source:
         self._heartbeat = -1
         self.beaten = False
         """Set when the file of :meth:`listen` was touched."""
-        self._reader = Reader(self._kernel.descriptor, packs=True)
+        self._reader = Reader(self._kernel.descriptor, packs=True, patient_with=MODIFY)
 
     @property
     def roots(self) -> list[Root]:
@@ -221,8 +224,8 @@ class Source:
             key = (node, name)
             before = hints.get(key)
             if before is not None:
-                # A change of attributes says less than the event before it.
-                if mask & ATTRIB:
+                # A write or a change of attributes says less than the event before it.
+                if mask & _WEAK:
                     continue
                 if before & _LEFT:
                     mask |= REPLACED

@@ -7,10 +7,13 @@ import collections
 import fcntl
 import os
 import select
+import struct
 import sys
 import termios
 import threading
 import zlib
+
+_EVENT = struct.Struct("iIII")
 
 CHUNK = 256 * 1024
 """Bytes asked for in one read(2)."""
@@ -23,6 +26,10 @@ PLAIN = 4 * 1024 * 1024
 """Bytes held here beyond which chunks are packed: a burst of a million files is 100 MB of events,
 which are much alike, and a fast compression leaves a sixth or less."""
 
+LONGEST_PAUSE = 0.016
+"""Seconds between two reads while nothing but writes comes. Meanwhile the kernel merges them: an
+upload of 100 MB/s would otherwise be a thousand events a second, each with two wake-ups."""
+
 LIMIT = 32 * 1024 * 1024
 """Bytes held here at the most; beyond, the kernel's queue may overflow, which is an ordinary hint
 to scan, and memory stays bounded."""
@@ -31,10 +38,15 @@ to scan, and memory stays bounded."""
 class Reader:
     """Reads an inotify descriptor into chunks of whole events, from a thread of its own."""
 
-    def __init__(self, descriptor: int, *, packs: bool = False) -> None:
-        """``packs``: pack what waits; for who never calls :meth:`drain`, which unpacks it all."""
+    def __init__(self, descriptor: int, *, packs: bool = False, patient_with: int = 0) -> None:
+        """``packs``: pack what waits; for who never calls :meth:`drain`, which unpacks it all.
+
+        ``patient_with``: the mask of events that are not read one by one while no others come.
+        """
         self._descriptor = descriptor
         self._packs = packs
+        self._patient_with = patient_with
+        self._pause = 0.0
         self._chunks: collections.deque[tuple[bytes, int]] = collections.deque()
         """(bytes, 0), or (packed bytes, their number when they are unpacked)"""
         self._held = 0
@@ -109,15 +121,35 @@ class Reader:
             while not self._stopping:
                 poll.poll()
                 with self._reading:
-                    self._read()
+                    chunk = self._read()
                 with self._condition:
                     # A consumer that is behind gains nothing from many small chunks.
                     self._condition.wait_for(self._may_read, PAUSE)
                     self._condition.wait_for(self._has_room)
+                    if self._patient_with:
+                        self._be_patient(chunk)
         except BaseException as error:  # noqa: BLE001 — handed to the consumer, which raises it
             with self._condition:
                 self.error = error
                 self._condition.notify_all()
+
+    def _be_patient(self, chunk: bytes) -> None:
+        """Pause, ever longer, from the second chunk of nothing but writes in a row on."""
+        if not self._is_only_writes(chunk):
+            self._pause = 0.0
+            return
+        if self._pause:
+            self._condition.wait_for(lambda: self._stopping, self._pause)
+        self._pause = min(self._pause * 2 or PAUSE / 4, LONGEST_PAUSE)
+
+    def _is_only_writes(self, chunk: bytes) -> bool:
+        offset = 0
+        while offset < len(chunk):
+            _, mask, _, length = _EVENT.unpack_from(chunk, offset)
+            if mask != self._patient_with:
+                return False
+            offset += _EVENT.size + length
+        return True
 
     def _may_read(self) -> bool:
         return self._stopping or not self._chunks
@@ -130,10 +162,10 @@ class Reader:
         fcntl.ioctl(self._descriptor, termios.FIONREAD, waiting)
         return waiting[0]
 
-    def _read(self) -> int:
-        """Read what there is, up to a chunk; return how many bytes that was."""
+    def _read(self) -> bytes:
+        """Read what there is, up to a chunk, and return it."""
         if not self._waiting():
-            return 0
+            return b""
         chunk = os.read(self._descriptor, CHUNK)
         packed = self._packs and self._held > PLAIN
         data = zlib.compress(chunk, 1) if packed else chunk
@@ -142,4 +174,4 @@ class Reader:
             self._held += len(data)
             self._total += len(chunk)
             self._condition.notify_all()
-        return len(chunk)
+        return chunk

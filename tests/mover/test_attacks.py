@@ -212,10 +212,10 @@ def test_a_source_replaced_after_its_copy_is_placed_is_left_alone(
 
     real = transfer._remove_source
 
-    def replaced(place: Any, source: int, progress: Any) -> None:
+    def replaced(place: Any, source: int, progress: Any, proof: Any) -> None:
         (far.inbox / "new").write_bytes(b"newer")
         (far.inbox / "new").replace(far.inbox / "f")
-        real(place, source, progress)
+        real(place, source, progress, proof)
 
     monkeypatch.setattr(transfer, "_remove_source", replaced)
     seq = far.put("f")
@@ -233,10 +233,10 @@ def test_a_copy_waits_for_a_writer_before_it_removes_the_source(
     real = transfer._remove_source
     opened: list[Any] = []
 
-    def busy(place: Any, source: int, progress: Any) -> None:
+    def busy(place: Any, source: int, progress: Any, proof: Any) -> None:
         if not opened:
             opened.append((far.inbox / "f").open("ab"))
-        real(place, source, progress)
+        real(place, source, progress, proof)
 
     monkeypatch.setattr(transfer, "_remove_source", busy)
     seq = far.put("f")

@@ -8,9 +8,13 @@ from watchman.filesystem import Look, Seen
 from watchman.model import Delivery, Version
 
 MOST = 10_000
-"""Rows that may be parked; beyond it the lane takes no more."""
+"""Rows that may be parked; those beyond it stay in the journal, and are read again later."""
+AT_ONCE = 1000
+"""Rows that come back at a time: new ones have their turn in between."""
 FIRST_DELAY = 0.2
 LONGEST_DELAY = 30.0
+FIRST_REREAD = 30.0
+LONGEST_REREAD = 600.0
 MOST_NUDGED = 100
 """Rows that a nudge brings forward: more would make each new upload costly."""
 
@@ -29,6 +33,42 @@ class _Parked:
         self.delay = 0.0
         self.seen_at = 0.0
         self.reported: tuple[Seen, Version | None] | None = None
+
+
+class SetAside:
+    """The rows that found no place in the parking: from where to read the journal again, and when.
+
+    Seconds are monotonic. Used under the lane's lock.
+    """
+
+    def __init__(self) -> None:
+        self._from: int | None = None
+        self._delay = FIRST_REREAD
+        self.count = 0
+        """Rows since the last reading."""
+        self.due = NEVER
+
+    def add(self, seq: int, now: float) -> None:
+        """Leave a row to a later reading."""
+        self.count += 1
+        self._from = seq if self._from is None else min(self._from, seq)
+        self.due = min(self.due, now + self._delay)
+
+    def take(self, now: float) -> int | None:
+        """Return the first seq to read again; None while it is not time."""
+        first = self._from
+        if first is None or now < self.due:
+            return None
+        # Each reading costs an attempt at every row: ever less often, while it is no use.
+        self._delay = min(LONGEST_REREAD, self._delay * 2)
+        self._from, self.due, self.count = None, NEVER, 0
+        return first
+
+    def over(self, now: float) -> None:
+        """Take note that rows which were waiting could be moved: the others perhaps as well."""
+        self._delay = FIRST_REREAD
+        if self._from is not None:
+            self.due = min(self.due, now + self._delay)
 
 
 class Parking:
@@ -103,7 +143,7 @@ class Parking:
         """Return the seqs whose time has come, in order; they are no longer parked."""
         if now < self.next_due:
             return []
-        due = sorted(seq for seq, parked in self._rows.items() if parked.due <= now)
+        due = sorted(seq for seq, parked in self._rows.items() if parked.due <= now)[:AT_ONCE]
         for seq in due:
             self._taken[seq] = self._rows.pop(seq)
         self.next_due = min((parked.due for parked in self._rows.values()), default=NEVER)

@@ -14,10 +14,13 @@ from watchman.model import Delivery, State
 from watchman.mover.hand import Hand
 from watchman.mover.lane import BATCH, Lane
 from watchman.mover.ledger import Host, Ledger
-from watchman.mover.trouble import WHOLE
+from watchman.mover.trouble import WHOLE, Trouble
 from watchman.text import printable
 
 log = logging.getLogger("watchman.mover")
+
+NAMED = 20
+"""Troubles of single directories and files that the status names."""
 
 
 class CopyStatus(NamedTuple):
@@ -123,6 +126,8 @@ class Mover:
 
     def start(self) -> None:
         """Start moving: first what was left behind, then what :meth:`wake` announces."""
+        for lane in self._lanes:
+            lane.start()
         self._thread.start()
 
     def wake(self) -> None:
@@ -191,6 +196,10 @@ class Mover:
         more = True
         while more and not self._stop.is_set():
             for lane in self._lanes:
+                first = lane.take_reread()
+                if first is not None:
+                    behind = first - 1
+                    lane.behind = behind if lane.behind is None else min(behind, lane.behind)
                 if lane.behind is None and not lane.has_room():
                     lane.behind = self._cursor
             more = self._may_read_on() and self._next_page()
@@ -275,6 +284,15 @@ class Mover:
         self._on_ended([(row, State.FAILED)])
 
 
+def _named(troubles: list[Trouble]) -> tuple[tuple[int, str], ...]:
+    """Return what is shown of single directories and files: the first, and how many more."""
+    shown = [(trouble.since_ns, trouble.reason) for trouble in troubles[:NAMED]]
+    more = troubles[NAMED:]
+    if more:
+        shown.append((more[0].since_ns, f"and {len(more)} more such troubles"))
+    return tuple(shown)
+
+
 def _status(lane: Lane) -> MoveStatus:
     troubles = dict(lane.troubles.active)
     whole = troubles.pop(WHOLE, None)
@@ -284,7 +302,7 @@ def _status(lane: Lane) -> MoveStatus:
         lane.waiting(),
         whole.since_ns if whole else None,
         whole.reason if whole else "",
-        tuple((trouble.since_ns, trouble.reason) for trouble in troubles.values()),
+        _named(list(troubles.values())),
         tuple(
             CopyStatus(copy.source, copy.final, copy.done, copy.total)
             for copy in lane.copiers.running()

@@ -19,12 +19,15 @@ from tests.mover.rig import ROUTE, contents
 from tests.waiting import wait_until
 from watchman.filesystem import version_of
 from watchman.model import Delivery, Route, State, Version
-from watchman.mover import Mover, syscalls
+from watchman.mover import Mover, copy, syscalls, tree
 
 STEPS = (
     *("mkdir", "link", "unlink", "rename", "rmdir", "symlink"),
     *("fsync", "fdatasync", "copy_file_range", "sendfile", "utime", "fchmod"),
+    *("fchown", "ftruncate", "setxattr"),
 )
+COMPARISONS = ((copy, "same_bytes"), (tree, "same_bytes"))
+"""They change nothing, and what they found is what the next steps rely on."""
 
 
 class FileLedger:
@@ -90,6 +93,8 @@ class Failpoints:
     def install(self, scenario: str, ledger: FileLedger) -> None:
         for name in STEPS:
             setattr(os, name, self.around(getattr(os, name)))
+        for module, name in COMPARISONS:
+            setattr(module, name, self.around(getattr(module, name)))
         real_open = os.open
 
         def opening(path: Any, flags: int, *args: Any, **kwargs: Any) -> int:
@@ -132,7 +137,14 @@ def prepare(scenario: str, inbox: Path, root: Path, ledger: FileLedger) -> dict[
         names, kind = ["t"], "directories"
     else:
         (inbox / "a/b").mkdir(parents=True)
-        (inbox / "a/b/f.csv").write_bytes(b"first")
+        (inbox / "a").chmod(0o2750)
+        if "sparse" in scenario:
+            with (inbox / "a/b/f.csv").open("wb") as file:
+                file.seek(1 << 20)
+                file.write(b"first")
+                file.truncate(3 << 20)
+        else:
+            (inbox / "a/b/f.csv").write_bytes(b"first")
         (inbox / "g.csv").write_bytes(b"second")
         names, kind = ["a/b/f.csv", "g.csv"], "files"
     for name in names:

@@ -158,6 +158,7 @@ class Folders:
             raise RootError(error.errno, error.strerror, self._root) from error
         try:
             # Before anything is made in it.
+            self._mounted.look(os.fstat(descriptor))
             self._mounted.refuse_unmounted("")
         except OSError:
             os.close(descriptor)

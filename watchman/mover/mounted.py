@@ -29,14 +29,20 @@ class Mounted:
         self._lock = threading.Lock()
         self._changes = Changes()
         self._looked = False
+        self._identity = (0, 0)
         self._points: set[str] = set()
         self._missing: tuple[str, ...] = ()
 
-    def look(self) -> None:
-        """Remember what is mounted; costs nothing where nothing has changed."""
+    def look(self, root: os.stat_result | None = None) -> None:
+        """Remember what is mounted; costs next to nothing where nothing has changed.
+
+        ``root`` is what the root was when it was opened: it may be a symlink to elsewhere by now.
+        """
         with self._lock:
-            if not self._looked or self._changes.any():
+            identity = (root.st_dev, root.st_ino) if root else self._identity
+            if not self._looked or self._changes.any() or identity != self._identity:
                 self._looked = True
+                self._identity = identity
                 self._look()
 
     def points(self) -> list[str]:

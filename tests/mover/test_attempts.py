@@ -14,7 +14,7 @@ import pytest
 from tests.mover.rig import Rig
 from tests.waiting import wait_until
 from watchman.model import State
-from watchman.mover import copy, transfer
+from watchman.mover import copy, removal, transfer
 
 LARGE = 24 << 20
 
@@ -187,7 +187,7 @@ def test_a_source_rewritten_behind_its_size_and_time_is_kept(
     path = far.upload("f", b"first upload")
     seq = far.record("f")
     status = path.stat()
-    real: Callable[..., Any] = transfer._remove_source
+    real: Callable[..., Any] = removal.remove_source
     done: list[bool] = []
 
     def late(*args: Any) -> Any:
@@ -197,7 +197,7 @@ def test_a_source_rewritten_behind_its_size_and_time_is_kept(
             os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
         return real(*args)
 
-    monkeypatch.setattr(transfer, "_remove_source", late)
+    monkeypatch.setattr(transfer, "remove_source", late)
     with far.running():
         far.wait(seq, State.READY)
     assert far.files() == {"f": b"first upload"}
@@ -209,13 +209,13 @@ def test_a_mode_changed_after_the_copy_does_not_keep_the_source(
 ) -> None:
     path = far.upload("f", b"content")
     seq = far.record("f")
-    real: Callable[..., Any] = transfer._remove_source
+    real: Callable[..., Any] = removal.remove_source
 
     def late(*args: Any) -> Any:
         path.chmod(0o640)
         return real(*args)
 
-    monkeypatch.setattr(transfer, "_remove_source", late)
+    monkeypatch.setattr(transfer, "remove_source", late)
     with far.running():
         far.wait(seq, State.READY)
     assert far.files() == {"f": b"content"}
@@ -267,7 +267,7 @@ def test_a_writer_at_the_wrong_moment_keeps_the_copy_that_is_placed(
 ) -> None:
     path = far.upload("f", b"content")
     seq = far.record("f")
-    remove: Callable[..., Any] = transfer._remove_source
+    remove: Callable[..., Any] = removal.remove_source
     attempt: Callable[..., Any] = transfer.transfer
     writers: list[int] = []
     attempts: list[int] = []
@@ -283,7 +283,7 @@ def test_a_writer_at_the_wrong_moment_keeps_the_copy_that_is_placed(
             writers.append(os.open(path, os.O_RDWR))
         return attempt(*args)
 
-    monkeypatch.setattr(transfer, "_remove_source", opened)
+    monkeypatch.setattr(transfer, "remove_source", opened)
     monkeypatch.setattr("watchman.mover.lane.transfer", opened_again)
     with far.running():
         wait_until(lambda: far.changed, what="the writer to be noticed")

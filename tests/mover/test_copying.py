@@ -15,7 +15,7 @@ import pytest
 from tests.mover.rig import Rig, contents
 from tests.waiting import wait_until
 from watchman.model import State
-from watchman.mover import copiers, copy, extents, transfer
+from watchman.mover import copiers, copy, extents, removal, transfer
 
 
 def hidden(rig: Rig) -> list[str]:
@@ -323,7 +323,7 @@ def test_a_rewritten_file_in_a_placed_tree_is_kept(
     far: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Same size, same mtime: only the content tells."""
-    real: Callable[..., Any] = transfer._remove_tree
+    real: Callable[..., Any] = removal.remove_source_tree
 
     def late(*args: Any) -> Any:
         path = far.inbox / "t/one"
@@ -332,7 +332,7 @@ def test_a_rewritten_file_in_a_placed_tree_is_kept(
         os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
         return real(*args)
 
-    monkeypatch.setattr(transfer, "_remove_tree", late)
+    monkeypatch.setattr(transfer, "remove_source_tree", late)
     seq = tree(far)
     with far.running():
         far.wait(seq, State.READY)
@@ -343,7 +343,7 @@ def test_a_rewritten_file_in_a_placed_tree_is_kept(
 def test_a_file_in_use_in_a_placed_tree_is_waited_for(
     far: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real: Callable[..., Any] = transfer._remove_tree
+    real: Callable[..., Any] = removal.remove_source_tree
     opened: list[Any] = []
 
     def late(*args: Any) -> Any:
@@ -351,7 +351,7 @@ def test_a_file_in_use_in_a_placed_tree_is_waited_for(
             opened.append((far.inbox / "t/one").open("ab"))
         return real(*args)
 
-    monkeypatch.setattr(transfer, "_remove_tree", late)
+    monkeypatch.setattr(transfer, "remove_source_tree", late)
     seq = tree(far)
     with far.running():
         wait_until(lambda: far.changed, what="the writer to be noticed")

@@ -21,6 +21,7 @@ The way to another file system, and its table, is in :mod:`watchman.mover.transf
 from watchman.mover.hand import Hand
 from watchman.mover.ledger import Ledger
 from watchman.mover.names import OWN
-from watchman.mover.worker import CopyStatus, Mover, MoveStatus
+from watchman.mover.status import CopyStatus, MoveStatus
+from watchman.mover.worker import Mover
 
 __all__ = ["OWN", "CopyStatus", "Hand", "Ledger", "MoveStatus", "Mover"]

@@ -7,45 +7,17 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 from watchman.errors import JournalError
 from watchman.model import Delivery, State
 from watchman.mover.hand import Hand
 from watchman.mover.lane import BATCH, Lane
 from watchman.mover.ledger import Host, Ledger
-from watchman.mover.trouble import WHOLE, Trouble
+from watchman.mover.status import MoveStatus, status_of_lane
+from watchman.mover.trouble import WHOLE
 from watchman.text import printable
 
 log = logging.getLogger("watchman.mover")
-
-NAMED = 20
-"""Troubles of single directories and files that the status names."""
-
-
-class CopyStatus(NamedTuple):
-    """A copy to another file system, in progress. Sizes in bytes."""
-
-    source: str
-    final: str
-    done: int
-    total: int
-
-
-class MoveStatus(NamedTuple):
-    """How it stands with one MOVES entry."""
-
-    source: str
-    root: str
-    waiting: int
-    """Rows in hand; more may wait in the journal."""
-    stuck_since_ns: int | None
-    """When moving to this root stopped altogether; None while it goes on."""
-    reason: str
-    """Why it is stuck; empty while it is not."""
-    troubles: tuple[tuple[int, str], ...]
-    """(since_ns, what and where) for what holds up single directories or files."""
-    copies: tuple[CopyStatus, ...]
 
 
 class _Serial:
@@ -156,7 +128,7 @@ class Mover:
 
     def status(self) -> list[MoveStatus]:
         """Say for each MOVES entry what is being done and what stands in the way."""
-        return [_status(lane) for lane in self._lanes]
+        return [status_of_lane(lane) for lane in self._lanes]
 
     def _rouse(self) -> None:
         with self._ready:
@@ -282,29 +254,3 @@ class Mover:
                 printable(row.final),
             )
         self._on_ended([(row, State.FAILED)])
-
-
-def _named(troubles: list[Trouble]) -> tuple[tuple[int, str], ...]:
-    """Return what is shown of single directories and files: the first, and how many more."""
-    shown = [(trouble.since_ns, trouble.reason) for trouble in troubles[:NAMED]]
-    more = troubles[NAMED:]
-    if more:
-        shown.append((more[0].since_ns, f"and {len(more)} more such troubles"))
-    return tuple(shown)
-
-
-def _status(lane: Lane) -> MoveStatus:
-    troubles = dict(lane.troubles.active)
-    whole = troubles.pop(WHOLE, None)
-    return MoveStatus(
-        lane.source,
-        lane.root,
-        lane.waiting(),
-        whole.since_ns if whole else None,
-        whole.reason if whole else "",
-        _named(list(troubles.values())),
-        tuple(
-            CopyStatus(copy.source, copy.final, copy.done, copy.total)
-            for copy in lane.copiers.running()
-        ),
-    )

@@ -15,7 +15,8 @@ the fsync of the directories                the same as after the rename
 the note                                    nothing: the row is READY, MOVED, VANISHED or FAILED
 ==========================================  ====================================================
 
-The way to another file system, and its table, is in :mod:`watchman.mover.transfer`.
+The way to another file system, and its table, is in :mod:`watchman.mover.transfer`. What stands in
+the way of one file, of a directory, or of all is told apart in :mod:`watchman.mover.trouble`.
 """
 
 from watchman.mover.hand import Hand

@@ -10,21 +10,31 @@ what is there                                          next
 source                                                 copy
 source, half TEMP                                      remove TEMP, copy again
 source, whole TEMP                                     the same: wholeness cannot be seen
-source, TEMP and final one inode (link)                placed: remove the source
+source, TEMP and final one inode (link)                placed: set the source aside, compare
 source, MARK names TEMP's inode                        remove both, copy again
-source, MARK names final's inode                       placed: remove the source
-ASIDE, placed (by TEMP or MARK)                        remove ASIDE
+source, MARK names final's inode                       placed: set the source aside, compare
+ASIDE, placed (by TEMP or MARK), equal to final        remove ASIDE
+ASIDE, placed, not equal (rewritten, or final altered) put ASIDE back: it is another delivery
+source in use, placed                                  wait: what is placed stays, and so do
+                                                       TEMP and MARK, which tell that it is ours
 DOOMED (a placed tree, compared with its copy)         remove DOOMED
 ASIDE, not placed (the copy was taken away)            put ASIDE back under the source's name
 ASIDE and a new source of another version              the same, the new one is another delivery
 placed, source gone                                    remove TEMP and MARK, note
 final of the recorded size and mtime, source gone      note
-nothing of all this                                    vanished
+nothing of all this                                    vanished: remove TEMP and MARK
 =====================================================  =========================================
 
-The order that must hold: TEMP is durable before final exists, final is durable before the source
-is renamed to ASIDE, that is durable before TEMP and MARK are removed, those before the note (a tree
-whose mtime is not the recorded one keeps its MARK until after it: nothing else would tell).
+The order that must hold: TEMP is durable, and read back and equal to the source, before final
+exists; final is durable before the source is renamed to ASIDE; ASIDE is, by its ctime or by another
+comparison, what was copied before it is unlinked; that is durable before TEMP and MARK are removed,
+those before the note (a tree whose mtime is not the recorded one keeps its MARK until after it:
+nothing else would tell). Final is a link of the open descriptor, so that nothing but the inode that
+was compared can get that name; without links, TEMP must still be that inode when it is renamed.
+
+None of this is safe for two at a time: the caller holds the claim of the task id (``underway``) from
+the first look until the traces are removed. A copy that hangs in the kernel keeps it, also across a
+reload, and whoever comes next waits.
 """
 
 from __future__ import annotations

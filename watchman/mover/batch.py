@@ -51,19 +51,24 @@ class Batch:
 
     def clean_up_late(self) -> None:
         """Remove what may go only after the note: other traces of copies, and of ended rows."""
+        left: list[tuple[Delivery, OSError]] = []
         for row in self.copied:
             try:
                 self._clean_up(row, late=True)
             except OSError as error:
-                _say_left(row, error)
+                left.append((row, error))
         for row, _, _ in self.ended:
+            if self.folders.full:
+                self.folders.close()  # all that was done through them is durable
             try:
                 with underway.claimed(row):
                     remove_leftovers(row, self.folders)
             except underway.UnderWayError:
                 continue  # they are another attempt's, which will see to them
             except OSError as error:
-                _say_left(row, error)
+                left.append((row, error))
+        if left:
+            _say_left(left)
 
     def _clean_up(self, row: Delivery, *, late: bool) -> None:
         """Remove the traces of a finished copy.
@@ -80,11 +85,13 @@ class Batch:
             clean_up(row, target)
 
 
-def _say_left(row: Delivery, error: OSError) -> None:
+def _say_left(left: list[tuple[Delivery, OSError]]) -> None:
+    row, error = left[0]
     log.warning(
-        "%s may be left beside %s or %s: %s; remove it",
+        "Cannot see whether %s is left beside %s or %s: %s%s; remove it if so",
         temporary_name(row.task_id),
         printable(row.source),
         printable(row.final),
         error.strerror,
+        f" (nor for {len(left) - 1} more)" if len(left) > 1 else "",
     )

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
-import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import TracebackType
 
-from watchman.filesystem import DIRECTORY_FLAGS, PATH_FLAGS, open_directory, relative_to
+from watchman.filesystem import PATH_FLAGS, open_directory, relative_to
 from watchman.model import Delivery
-from watchman.mover.copy import copy_attributes
+from watchman.mover.making import enter, make_like, model_of
 from watchman.mover.mounted import Mounted
 from watchman.mover.outcome import DirectoryError, RootError
 from watchman.mover.syscalls import sync_directory
@@ -49,6 +47,10 @@ class Folders:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of all directories; they are opened again when they are needed."""
         for descriptor in (*self._sources.values(), *self._targets.values()):
             if descriptor is not None:
                 os.close(descriptor)
@@ -133,7 +135,7 @@ class Folders:
             if like is not None:
                 descriptor = self._descend(descriptor, relative, like)
             else:
-                descriptor = _enter(descriptor, relative)
+                descriptor = enter(descriptor, relative)
         except FileNotFoundError as error:
             if like is None:
                 return None
@@ -175,37 +177,14 @@ class Folders:
                     below = os.open(component, PATH_FLAGS, dir_fd=descriptor)
                 except FileNotFoundError:
                     self._mounted.refuse_unmounted(done)
-                    with self._model(done, like) as model:
-                        below = _make(descriptor, component, model)
+                    with model_of(self._moves, done, like) as model:
+                        below = make_like(model, descriptor, component)
                 os.close(descriptor)
                 descriptor = below
         except OSError:
             os.close(descriptor)
             raise
         return descriptor
-
-    @contextlib.contextmanager
-    def _model(self, relative: str, like: int) -> Iterator[int]:
-        """Open the source directory that ``relative`` corresponds to, for reading if possible.
-
-        Where MOVES was changed since, or the directory renamed, it is the one of the file.
-        """
-        opened = -1
-        try:
-            opened = open_directory(self._moves, relative)
-            model = opened
-        except OSError:
-            model = like
-        try:
-            with contextlib.suppress(OSError):
-                readable = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=model)
-                if opened >= 0:
-                    os.close(opened)
-                opened = model = readable
-            yield model
-        finally:
-            if opened >= 0:
-                os.close(opened)
 
     def roots_fail(self) -> bool:
         """Say whether source or destination as a whole do not answer, or are read-only."""
@@ -257,41 +236,3 @@ class Folders:
         """Make all that came into the destination directories durable."""
         for descriptor in self._targets.values():
             sync_directory(descriptor)
-
-
-def _enter(descriptor: int, relative: str) -> int:
-    """Enter ``relative`` without following symlinks; takes over ``descriptor``."""
-    try:
-        for component in filter(None, relative.split("/")):
-            below = os.open(component, PATH_FLAGS, dir_fd=descriptor)
-            os.close(descriptor)
-            descriptor = below
-    except OSError:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-def _make(directory: int, component: str, model: int) -> int:
-    """Make a directory like ``model``: mode with setgid, group and (as root) owner, attributes.
-
-    One that somebody else has made meanwhile stays as it is; a symlink is refused.
-    """
-    status = os.fstat(model)
-    mode = stat.S_IMODE(status.st_mode) & 0o777 | 0o700
-    try:
-        os.mkdir(component, mode, dir_fd=directory)
-    except FileExistsError:
-        return os.open(component, PATH_FLAGS, dir_fd=directory)
-    # mkdir(2) takes the umask off, and gives it to us: its uploader could not read what is in it.
-    made = os.open(component, DIRECTORY_FLAGS, dir_fd=directory)
-    try:
-        copy_attributes(model, status, made)
-        kept = stat.S_IMODE(os.fstat(made).st_mode)
-        if kept & 0o700 != 0o700:
-            os.fchmod(made, kept | 0o700)  # as somebody else than root we must get in ourselves
-        os.fsync(made)
-    finally:
-        os.close(made)
-    sync_directory(directory)
-    return os.open(component, PATH_FLAGS, dir_fd=directory)

@@ -99,7 +99,7 @@ class Lane:
         """Take rows; those in hand already are not taken twice."""
         with self._ready:
             for row in rows:
-                if row.seq not in self._in_hand:
+                if row.seq not in self._in_hand and row.seq not in self._set_aside:
                     self._in_hand.add(row.seq)
                     self._inbox.append(row)
             self._ready.notify()
@@ -126,7 +126,7 @@ class Lane:
     def waiting(self) -> int:
         """Return the number of rows in hand, and of those set aside."""
         with self._ready:
-            return len(self._in_hand) + self._set_aside.count
+            return len(self._in_hand) + len(self._set_aside)
 
     def _run(self) -> None:
         try:
@@ -153,6 +153,7 @@ class Lane:
         with self._ready:
             while not self._host.stop.is_set():
                 now = time.monotonic()
+                self._ask_for_set_aside(now)
                 stuck = self.troubles.waiting(WHOLE, now)
                 if self._nudged:
                     self._nudged = False
@@ -164,7 +165,6 @@ class Lane:
                 until = self._parked.next_due
                 if stuck is not None:
                     until = stuck.retry_at if self._inbox else max(until, stuck.retry_at)
-                self._ask_for_set_aside(now)
                 until = min(until, self._set_aside.due)
                 self._ready.wait(None if until == float("inf") else max(0.0, until - now))
             return False
@@ -426,7 +426,8 @@ class Lane:
         if not self.troubles.active:
             return
         waited_for = self._parked.keys() | ({WHOLE} if self._in_hand else set())
-        for key in self.troubles.settle(moved, waited_for):
-            self._parked.release(key)
+        over = self.troubles.settle(moved, waited_for)
+        if over:
+            self._parked.release(over)
             with self._ready:
                 self._set_aside.over(time.monotonic())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import bisect
+from array import array
+from collections.abc import Iterable, Set
 
 from watchman.filesystem import Look, Seen
 from watchman.model import Delivery, Version
@@ -36,38 +38,43 @@ class _Parked:
 
 
 class SetAside:
-    """The rows that found no place in the parking: from where to read the journal again, and when.
+    """The rows that found no place in the parking: they stay in the journal until they are due.
 
-    Seconds are monotonic. Used under the lane's lock.
+    Eight bytes are kept of each: the journal is read often, and what is in it is not tried again
+    each time. Seconds are monotonic. Used under the lane's lock.
     """
 
     def __init__(self) -> None:
-        self._from: int | None = None
+        self._seqs = array("q")  # in order
         self._delay = FIRST_REREAD
-        self.count = 0
-        """Rows since the last reading."""
         self.due = NEVER
+
+    def __len__(self) -> int:
+        return len(self._seqs)
+
+    def __contains__(self, seq: int) -> bool:
+        place = bisect.bisect_left(self._seqs, seq)
+        return place < len(self._seqs) and self._seqs[place] == seq
 
     def add(self, seq: int, now: float) -> None:
         """Leave a row to a later reading."""
-        self.count += 1
-        self._from = seq if self._from is None else min(self._from, seq)
+        bisect.insort(self._seqs, seq)
         self.due = min(self.due, now + self._delay)
 
     def take(self, now: float) -> int | None:
         """Return the first seq to read again; None while it is not time."""
-        first = self._from
-        if first is None or now < self.due:
+        if not self._seqs or now < self.due:
             return None
+        first = self._seqs[0]
         # Each reading costs an attempt at every row: ever less often, while it is no use.
         self._delay = min(LONGEST_REREAD, self._delay * 2)
-        self._from, self.due, self.count = None, NEVER, 0
+        self._seqs, self.due = array("q"), NEVER
         return first
 
     def over(self, now: float) -> None:
         """Take note that rows which were waiting could be moved: the others perhaps as well."""
         self._delay = FIRST_REREAD
-        if self._from is not None:
+        if self._seqs:
             self.due = min(self.due, now + self._delay)
 
 
@@ -129,10 +136,10 @@ class Parking:
                 parked.due = min(parked.due, now + FIRST_DELAY)
                 self.next_due = min(self.next_due, parked.due)
 
-    def release(self, key: str) -> None:
-        """Bring forward the rows that waited for the end of a trouble."""
+    def release(self, keys: Set[str]) -> None:
+        """Bring forward the rows that waited for the end of one of these troubles."""
         for parked in self._rows.values():
-            if parked.key == key:
+            if parked.key in keys:
                 parked.due = self.next_due = 0.0
 
     def keys(self) -> set[str]:

@@ -32,9 +32,9 @@ those before the note (a tree whose mtime is not the recorded one keeps its MARK
 nothing else would tell). Final is a link of the open descriptor, so that nothing but the inode that
 was compared can get that name; without links, TEMP must still be that inode when it is renamed.
 
-None of this is safe for two at a time: the caller holds the claim of the task id (``underway``) from
-the first look until the traces are removed. A copy that hangs in the kernel keeps it, also across a
-reload, and whoever comes next waits.
+None of this is safe for two at a time: the caller holds the claim of the task id (``underway``)
+from the first look until the traces are removed. A copy that hangs in the kernel keeps it, also
+across a reload, and whoever comes next waits.
 """
 
 from __future__ import annotations

@@ -38,6 +38,9 @@ _REMEDIES = {
     errno.ENOENT: "mount or create it",
     errno.ENOTDIR: "put a real directory there: symlinks below the root are not followed",
     errno.ELOOP: "put a real directory there: symlinks below the root are not followed",
+    errno.ENAMETOOLONG: "rename the directory: the destination's file system refuses its name",
+    errno.EINVAL: "rename the directory, if the destination's file system refuses its name",
+    errno.EILSEQ: "rename the directory: the destination's file system refuses its name",
     errno.EMFILE: "raise the limit of open files",
     errno.ENFILE: "raise the limit of open files",
     errno.EIO: "look into the kernel's log: the disk may be broken",
@@ -143,11 +146,11 @@ class Troubles:
             log.warning("Moving from %s again after %.0f s (%s)", self._names, seconds, reason)
         return True
 
-    def settle(self, moved: Sequence[Delivery], waited_for: Set[str]) -> list[str]:
+    def settle(self, moved: Sequence[Delivery], waited_for: Set[str]) -> set[str]:
         """End what a success disproves or no row waits for any more; return the keys."""
         over = {key for row in moved for key in (WHOLE, directories_of(row), file_of(row))}
         over |= self.active.keys() - waited_for
-        return [key for key in over if self.over(key)]
+        return {key for key in over if self.over(key)}
 
 
 def describe(error: OSError, key: str = WHOLE) -> str:

@@ -150,6 +150,12 @@ def prepare(scenario: str, inbox: Path, root: Path, ledger: FileLedger) -> dict[
     for name in names:
         record(ledger, inbox, root, name, kind)
     wanted = contents(inbox)
+    if "vanished" in scenario:
+        # Killed in the middle of a copy; then the uploader took the file away.
+        del wanted["g.csv"]
+        (inbox / "g.csv").unlink()
+        (root / ".watchman-task-2.tmp").write_bytes(b"sec")
+        (root / ".watchman-task-2.mark.tmp").write_bytes(b"1\n")
     if "taken" in scenario:
         for name in names:
             (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -189,12 +195,15 @@ def run(scenario: str, inbox: Path, root: Path, ledger: FileLedger, at: int) -> 
         os._exit(code)
 
 
-def check(wanted: dict[str, bytes], inbox: Path, root: Path, ledger: FileLedger) -> list[str]:
+def check(
+    scenario: str, wanted: dict[str, bytes], inbox: Path, root: Path, ledger: FileLedger
+) -> list[str]:
     problems = []
+    vanished = "g.csv" if "vanished" in scenario else ""
     found = contents(root)
     rest = dict(found)
     for row in ledger.read().values():
-        if row.state is not State.READY:
+        if row.state is not State.READY and Path(row.source).name != vanished:
             problems.append(f"{row.source} is {row.state.name}")
         name, final = os.path.relpath(row.source, inbox), os.path.relpath(row.final, root)
         for path, content in wanted.items():
@@ -219,7 +228,7 @@ def main(scenario: str, inbox: Path, root: Path) -> None:
     while killed and len(problems) < 20:
         at += 1
         wanted = prepare(scenario, inbox, root, ledger)
-        foreign = contents(root)
+        foreign = {name: c for name, c in contents(root).items() if ".watchman" not in name}
         killed = run(scenario, inbox, root, ledger, at)
         again = 0
         if killed and at % 3 == 0:
@@ -227,7 +236,7 @@ def main(scenario: str, inbox: Path, root: Path) -> None:
             run(scenario, inbox, root, ledger, again)
         run(scenario, inbox, root, ledger, 0)
         found = contents(root)
-        faults = check(wanted, inbox, root, ledger)
+        faults = check(scenario, wanted, inbox, root, ledger)
         if any(found.get(name) != content for name, content in foreign.items()):
             faults.append("an existing file was overwritten")
         problems += [f"killed at {at}, {again}: {fault}" for fault in faults]

@@ -46,6 +46,7 @@ def test_one_file_system(scenario: str, at_least: int, tmp_path: Path) -> None:
     [
         ("plain", 60),
         ("sparse", 64),
+        ("vanished", 30),
         ("taken", 60),
         ("nolink", 60),
         ("nolink-taken", 64),

@@ -49,17 +49,16 @@ class Batch:
             self._clean_up(row, late=False)
         self.folders.sync_targets()
 
-    def clean_up_late(self) -> None:
-        """Remove what may go only after the note: other traces of copies, and of ended rows."""
+    def remove_leftovers(self) -> None:
+        """Remove what attempts at ended rows have left.
+
+        Before the note: after it no restart would look for them. Once all else is durable, since
+        directories may be let go of.
+        """
         left: list[tuple[Delivery, OSError]] = []
-        for row in self.copied:
-            try:
-                self._clean_up(row, late=True)
-            except OSError as error:
-                left.append((row, error))
         for row, _, _ in self.ended:
             if self.folders.full:
-                self.folders.close()  # all that was done through them is durable
+                self.folders.close()
             try:
                 with underway.claimed(row):
                     remove_leftovers(row, self.folders)
@@ -67,8 +66,17 @@ class Batch:
                 continue  # they are another attempt's, which will see to them
             except OSError as error:
                 left.append((row, error))
-        if left:
-            _say_left(left)
+        _say_left(left)
+
+    def clean_up_late(self) -> None:
+        """Remove the traces of copies that may go only after the note."""
+        left: list[tuple[Delivery, OSError]] = []
+        for row in self.copied:
+            try:
+                self._clean_up(row, late=True)
+            except OSError as error:
+                left.append((row, error))
+        _say_left(left)
 
     def _clean_up(self, row: Delivery, *, late: bool) -> None:
         """Remove the traces of a finished copy.
@@ -86,6 +94,8 @@ class Batch:
 
 
 def _say_left(left: list[tuple[Delivery, OSError]]) -> None:
+    if not left:
+        return
     row, error = left[0]
     log.warning(
         "Cannot see whether %s is left beside %s or %s: %s%s; remove it if so",

@@ -404,6 +404,7 @@ class Lane:
                 self._parked.add(row, WHOLE, due)  # also beyond the limit: they may be moved
             return
         if moved or batch.ended:
+            batch.remove_leftovers()
             self._note(batch, moved)
 
     def _note(self, batch: Batch, moved: list[Delivery]) -> None:

@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,10 @@ class Failpoints:
 
         return wrapped
 
-    def install(self, scenario: str, ledger: FileLedger) -> None:
+    def install(self, scenario: str, ledger: FileLedger, inbox: Path) -> None:
+        if "renamed" in scenario:
+            os.fdatasync = renaming_once(os.fdatasync, inbox)
+            os.fsync = renaming_once(os.fsync, inbox)
         for name in STEPS:
             setattr(os, name, self.around(getattr(os, name)))
         for module, name in COMPARISONS:
@@ -113,14 +117,32 @@ class Failpoints:
         setattr(ledger, "note", self.around(ledger.note))  # noqa: B010 — see above
 
 
+def renaming_once(function: Callable[..., Any], inbox: Path) -> Callable[..., Any]:
+    """The uploader renames the directory away and back while its file is being copied."""
+    rename, todo = os.rename, [True]
+
+    def wrapped(*args: Any) -> Any:
+        if todo and threading.current_thread().name == "mover-copy":
+            todo.clear()
+            rename(inbox / "a", inbox / "z")
+            rename(inbox / "z", inbox / "a")
+        return function(*args)
+
+    return wrapped
+
+
 def refuse(*_: Any, **__: Any) -> None:
     raise PermissionError(1, "no hard links here")
 
 
-def record(ledger: FileLedger, inbox: Path, root: Path, name: str, kind: str) -> None:
+def record(
+    ledger: FileLedger, inbox: Path, root: Path, name: str, kind: str, task: int | None = None
+) -> None:
     seq = len(ledger.read()) + 1 if ledger.path.exists() else 1
     version = version_of(os.lstat(inbox / name))
-    ledger.write("row", seq, f"task-{seq}", str(inbox / name), str(root / name), version, kind)
+    ledger.write(
+        "row", seq, f"task-{task or seq}", str(inbox / name), str(root / name), version, kind
+    )
 
 
 def prepare(scenario: str, inbox: Path, root: Path, ledger: FileLedger) -> dict[str, bytes]:
@@ -149,6 +171,8 @@ def prepare(scenario: str, inbox: Path, root: Path, ledger: FileLedger) -> dict[
         names, kind = ["a/b/f.csv", "g.csv"], "files"
     for name in names:
         record(ledger, inbox, root, name, kind)
+    if "twice" in scenario:
+        record(ledger, inbox, root, names[0], kind, task=1)
     wanted = contents(inbox)
     if "vanished" in scenario:
         # Killed in the middle of a copy; then the uploader took the file away.
@@ -178,14 +202,14 @@ def run(scenario: str, inbox: Path, root: Path, ledger: FileLedger, at: int) -> 
     code = 1
     try:
         signal.signal(signal.SIGIO, signal.SIG_IGN)
-        Failpoints(at).install(scenario, ledger)
+        Failpoints(at).install(scenario, ledger, inbox)
         mover = Mover(
             ledger,
             [(str(inbox), str(root))],
             lambda path: str(inbox),
             lambda rows: None,
             lambda paths: None,
-            copies=1,
+            copies=3 if "twice" in scenario else 1,
         )
         mover.start()
         wait_until(lambda: mover.error or not ledger.page_moving(0, 9), 20, interval=0.001)
@@ -203,6 +227,8 @@ def check(
     found = contents(root)
     rest = dict(found)
     for row in ledger.read().values():
+        if row.seq > 2 and row.state in (State.READY, State.VANISHED):
+            continue  # the same identity once more: at most one of both is moved
         if row.state is not State.READY and Path(row.source).name != vanished:
             problems.append(f"{row.source} is {row.state.name}")
         name, final = os.path.relpath(row.source, inbox), os.path.relpath(row.final, root)

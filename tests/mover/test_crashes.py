@@ -47,6 +47,8 @@ def test_one_file_system(scenario: str, at_least: int, tmp_path: Path) -> None:
         ("plain", 60),
         ("sparse", 64),
         ("vanished", 30),
+        ("renamed", 60),
+        ("twice", 60),
         ("taken", 60),
         ("nolink", 60),
         ("nolink-taken", 64),

@@ -10,6 +10,7 @@ import errno
 import os
 import stat
 
+from watchman.filesystem import version_of
 from watchman.model import Delivery
 from watchman.mover.hold import is_tree
 from watchman.mover.names import mark_name, temporary_name
@@ -39,7 +40,7 @@ def is_placed(row: Delivery, final: str, target: int) -> bool:
 
 def alike(row: Delivery, there: os.stat_result) -> bool:
     """Say whether an entry could be the copy, going by what a copy takes with it."""
-    if not same_time(row.version.mtime_ns, there.st_mtime_ns):
+    if not same_time(row.version.mtime_ns, version_of(there).mtime_ns):
         return False
     if is_tree(row):
         return stat.S_ISDIR(there.st_mode)

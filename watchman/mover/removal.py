@@ -60,12 +60,7 @@ def _is_as_copied(found: Look, proof: os.stat_result | None) -> bool:
 
     The ctime tells what size and mtime can hide: nobody can set it.
     """
-    return (
-        proof is not None
-        and found.version is not None
-        and found.version.same_content(version_of(proof))
-        and found.changed_ns == proof.st_ctime_ns
-    )
+    return proof is not None and found.version == version_of(proof)
 
 
 def _equals_copy(place: Place, source: int, check: Callable[[], None]) -> bool:

@@ -43,16 +43,15 @@ def remove_source(
         if not _still_ours(place, source, hold):
             return
         # From here on nobody can open it by its name; who did so before shows in the lease.
-        if not _is_as_copied(found, proof):
-            try:
-                equal = _equals_copy(place, source, progress.check)
-            except BaseException:
-                put_back(aside, source, name, source, tree=False)
-                raise
-            if not equal:
-                put_back(aside, source, name, source, tree=False)
-                return
-        os.unlink(aside, dir_fd=source)
+        try:
+            copied = _is_as_copied(found, proof) or _equals_copy(place, source, progress.check)
+        except BaseException:
+            put_back(aside, source, name, source, tree=False)
+            raise
+        if copied:
+            os.unlink(aside, dir_fd=source)
+        else:
+            put_back(aside, source, name, source, tree=False)
 
 
 def _is_as_copied(found: Look, proof: os.stat_result | None) -> bool:

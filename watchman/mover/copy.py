@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from watchman.filesystem import FILE_FLAGS, Seen, look, version_of
 from watchman.mover.extents import data_ranges, data_size, same_bytes
-from watchman.mover.outcome import Odd, Stopped
+from watchman.mover.outcome import DirectoryError, Odd, Stopped
 from watchman.text import printable
 
 log = logging.getLogger("watchman.mover")
@@ -128,7 +128,7 @@ def _open_source(name: str, directory: int) -> int:
 
 
 def _refuse_kept(source: int, status: os.stat_result, directory: int, name: str) -> None:
-    """Raise PermissionError for a file that could be copied, but not removed afterwards.
+    """Raise DirectoryError or PermissionError where a file could not be removed after its copy.
 
     Its copy would lie in the destination without a task until somebody sees to it.
     """
@@ -137,7 +137,7 @@ def _refuse_kept(source: int, status: os.stat_result, directory: int, name: str)
     if sticky or _is_immutable(source):
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), name)
     if not os.access(".", os.W_OK | os.X_OK, dir_fd=directory, effective_ids=True):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), name)
+        raise DirectoryError(errno.EACCES, os.strerror(errno.EACCES), name)
 
 
 def _is_immutable(descriptor: int) -> bool:

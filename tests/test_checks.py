@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -85,6 +86,24 @@ def test_everything_is_told_and_nothing_changed(site: Site) -> None:
             ),
         )
     }  # fmt: skip
+
+
+def test_two_mounts_of_one_file_system_are_told_from_one(site: Site) -> None:
+    """No rename crosses from one bind mount to another, though the device is the same."""
+    done = subprocess.run(
+        ["mount", "--bind", str(site.store), str(site.store)], capture_output=True, check=False
+    )
+    if done.returncode:
+        pytest.skip(f"cannot mount: {done.stderr.decode().strip()}")
+    try:
+        with pytest.raises(OSError, match="cross-device"):
+            os.rename(site.ftp, site.store / "there")
+        found = check(site.load(BASE))[f"move {site.ftp} to {site.store}"]
+    finally:
+        subprocess.run(["umount", str(site.store)], check=True)
+    assert found.ok
+    assert found.detail.startswith("same file system, but two mounts of it")
+    assert "copied" in found.detail
 
 
 def test_a_limit_that_is_too_low(site: Site) -> None:

@@ -121,6 +121,36 @@ def test_failed_and_discard(site: Site) -> None:
     assert [item["seq"] for item in told(site, "failed")] == [1]
 
 
+def test_discard_removes_what_was_left_of_moving(site: Site) -> None:
+    """Half a copy goes, a source that was set aside comes back; and nothing of anybody else."""
+    one, two = make(site, "1.csv", "2.csv")
+    store = site.top / "store"
+    store.mkdir()
+    record(site, (one, store / "1.csv"), (two, store / "2.csv"))
+    (store / ".watchman-id-1.tmp").write_text("half")
+    (store / ".watchman-id-1.mark.tmp").write_text("12345\n")
+    (store / ".watchman-id-2.tmp").write_text("of another delivery")
+    one.rename(one.with_name(".watchman-id-1.tmp"))
+    assert site.notify("discard", "1").returncode == 0
+    assert one.read_text() == "1.csv"
+    assert sorted(path.name for path in store.iterdir()) == [".watchman-id-2.tmp"]
+    assert sorted(path.name for path in site.data.iterdir()) == ["1.csv", "2.csv"]
+
+
+def test_discard_leaves_what_is_being_moved_again(site: Site) -> None:
+    """The same identity arrived once more: its copy is under way."""
+    (one,) = make(site, "1.csv")
+    store = site.top / "store"
+    store.mkdir()
+    record(site, (one, store / "1.csv"))
+    journal = Journal(str(site.top / "var"))
+    journal.record([NewDelivery("id-1", str(one), str(store / "1.csv"), version(one), 1, ROUTE)])
+    journal.close()
+    (store / ".watchman-id-1.tmp").write_text("half")
+    assert site.notify("discard", "1").returncode == 0
+    assert (store / ".watchman-id-1.tmp").exists()
+
+
 @pytest.mark.parametrize("command", ["retry", "discard"])
 @pytest.mark.parametrize("arguments", [[], ["--all", "1"]])
 def test_usage(site: Site, command: str, arguments: list[str]) -> None:

@@ -100,6 +100,25 @@ def mounts(path: str = MOUNTINFO) -> dict[str, Mount]:
     return found
 
 
+def mount_id(path: str) -> int | None:
+    """Return the id of the mount that ``path`` lies in; None where the kernel does not tell.
+
+    Two bind mounts of one file system have one device number, and no file can be renamed from
+    one to the other (EXDEV). Raises OSError where there is no such path.
+    """
+    descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        with open(f"/proc/self/fdinfo/{descriptor}", encoding="ascii") as lines:
+            for line in lines:
+                if line.startswith("mnt_id:"):
+                    return int(line.partition(":")[2])
+    except (FileNotFoundError, ValueError):
+        return None  # no /proc
+    finally:
+        os.close(descriptor)
+    return None
+
+
 def filesystem_type(path: str, mountinfo: str = MOUNTINFO) -> str:
     """Return the type of the file system that ``path`` is on, such as ``ext4``; "" if unknown."""
     path = os.path.realpath(path).rstrip("/") + "/"

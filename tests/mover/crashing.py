@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,15 @@ from tests.mover.rig import ROUTE, contents
 from tests.waiting import wait_until
 from watchman.filesystem import version_of
 from watchman.model import Delivery, Route, State, Version
-from watchman.mover import Mover, syscalls
+from watchman.mover import Mover, copy, syscalls, tree
 
 STEPS = (
     *("mkdir", "link", "unlink", "rename", "rmdir", "symlink"),
     *("fsync", "fdatasync", "copy_file_range", "sendfile", "utime", "fchmod"),
+    *("fchown", "ftruncate", "setxattr"),
 )
+COMPARISONS = ((copy, "same_bytes"), (tree, "same_bytes"))
+"""They change nothing, and what they found is what the next steps rely on."""
 
 
 class FileLedger:
@@ -87,9 +91,14 @@ class Failpoints:
 
         return wrapped
 
-    def install(self, scenario: str, ledger: FileLedger) -> None:
+    def install(self, scenario: str, ledger: FileLedger, inbox: Path) -> None:
+        if "renamed" in scenario:
+            os.fdatasync = renaming_once(os.fdatasync, inbox)
+            os.fsync = renaming_once(os.fsync, inbox)
         for name in STEPS:
             setattr(os, name, self.around(getattr(os, name)))
+        for module, name in COMPARISONS:
+            setattr(module, name, self.around(getattr(module, name)))
         real_open = os.open
 
         def opening(path: Any, flags: int, *args: Any, **kwargs: Any) -> int:
@@ -108,14 +117,32 @@ class Failpoints:
         setattr(ledger, "note", self.around(ledger.note))  # noqa: B010 — see above
 
 
+def renaming_once(function: Callable[..., Any], inbox: Path) -> Callable[..., Any]:
+    """The uploader renames the directory away and back while its file is being copied."""
+    rename, todo = os.rename, [True]
+
+    def wrapped(*args: Any) -> Any:
+        if todo and threading.current_thread().name == "mover-copy":
+            todo.clear()
+            rename(inbox / "a", inbox / "z")
+            rename(inbox / "z", inbox / "a")
+        return function(*args)
+
+    return wrapped
+
+
 def refuse(*_: Any, **__: Any) -> None:
     raise PermissionError(1, "no hard links here")
 
 
-def record(ledger: FileLedger, inbox: Path, root: Path, name: str, kind: str) -> None:
+def record(
+    ledger: FileLedger, inbox: Path, root: Path, name: str, kind: str, task: int | None = None
+) -> None:
     seq = len(ledger.read()) + 1 if ledger.path.exists() else 1
     version = version_of(os.lstat(inbox / name))
-    ledger.write("row", seq, f"task-{seq}", str(inbox / name), str(root / name), version, kind)
+    ledger.write(
+        "row", seq, f"task-{task or seq}", str(inbox / name), str(root / name), version, kind
+    )
 
 
 def prepare(scenario: str, inbox: Path, root: Path, ledger: FileLedger) -> dict[str, bytes]:
@@ -132,12 +159,27 @@ def prepare(scenario: str, inbox: Path, root: Path, ledger: FileLedger) -> dict[
         names, kind = ["t"], "directories"
     else:
         (inbox / "a/b").mkdir(parents=True)
-        (inbox / "a/b/f.csv").write_bytes(b"first")
+        (inbox / "a").chmod(0o2750)
+        if "sparse" in scenario:
+            with (inbox / "a/b/f.csv").open("wb") as file:
+                file.seek(1 << 20)
+                file.write(b"first")
+                file.truncate(3 << 20)
+        else:
+            (inbox / "a/b/f.csv").write_bytes(b"first")
         (inbox / "g.csv").write_bytes(b"second")
         names, kind = ["a/b/f.csv", "g.csv"], "files"
     for name in names:
         record(ledger, inbox, root, name, kind)
+    if "twice" in scenario:
+        record(ledger, inbox, root, names[0], kind, task=1)
     wanted = contents(inbox)
+    if "vanished" in scenario:
+        # Killed in the middle of a copy; then the uploader took the file away.
+        del wanted["g.csv"]
+        (inbox / "g.csv").unlink()
+        (root / ".watchman-task-2.tmp").write_bytes(b"sec")
+        (root / ".watchman-task-2.mark.tmp").write_bytes(b"1\n")
     if "taken" in scenario:
         for name in names:
             (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -160,14 +202,14 @@ def run(scenario: str, inbox: Path, root: Path, ledger: FileLedger, at: int) -> 
     code = 1
     try:
         signal.signal(signal.SIGIO, signal.SIG_IGN)
-        Failpoints(at).install(scenario, ledger)
+        Failpoints(at).install(scenario, ledger, inbox)
         mover = Mover(
             ledger,
             [(str(inbox), str(root))],
             lambda path: str(inbox),
             lambda rows: None,
             lambda paths: None,
-            copies=1,
+            copies=3 if "twice" in scenario else 1,
         )
         mover.start()
         wait_until(lambda: mover.error or not ledger.page_moving(0, 9), 20, interval=0.001)
@@ -177,12 +219,17 @@ def run(scenario: str, inbox: Path, root: Path, ledger: FileLedger, at: int) -> 
         os._exit(code)
 
 
-def check(wanted: dict[str, bytes], inbox: Path, root: Path, ledger: FileLedger) -> list[str]:
+def check(
+    scenario: str, wanted: dict[str, bytes], inbox: Path, root: Path, ledger: FileLedger
+) -> list[str]:
     problems = []
+    vanished = "g.csv" if "vanished" in scenario else ""
     found = contents(root)
     rest = dict(found)
     for row in ledger.read().values():
-        if row.state is not State.READY:
+        if row.seq > 2 and row.state in (State.READY, State.VANISHED):
+            continue  # the same identity once more: at most one of both is moved
+        if row.state is not State.READY and Path(row.source).name != vanished:
             problems.append(f"{row.source} is {row.state.name}")
         name, final = os.path.relpath(row.source, inbox), os.path.relpath(row.final, root)
         for path, content in wanted.items():
@@ -207,7 +254,7 @@ def main(scenario: str, inbox: Path, root: Path) -> None:
     while killed and len(problems) < 20:
         at += 1
         wanted = prepare(scenario, inbox, root, ledger)
-        foreign = contents(root)
+        foreign = {name: c for name, c in contents(root).items() if ".watchman" not in name}
         killed = run(scenario, inbox, root, ledger, at)
         again = 0
         if killed and at % 3 == 0:
@@ -215,7 +262,7 @@ def main(scenario: str, inbox: Path, root: Path) -> None:
             run(scenario, inbox, root, ledger, again)
         run(scenario, inbox, root, ledger, 0)
         found = contents(root)
-        faults = check(wanted, inbox, root, ledger)
+        faults = check(scenario, wanted, inbox, root, ledger)
         if any(found.get(name) != content for name, content in foreign.items()):
             faults.append("an existing file was overwritten")
         problems += [f"killed at {at}, {again}: {fault}" for fault in faults]

@@ -208,16 +208,16 @@ def test_a_file_appended_to_during_its_copy_is_not_moved(
 def test_a_source_replaced_after_its_copy_is_placed_is_left_alone(
     far: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from watchman.mover import transfer
+    from watchman.mover import removal, transfer
 
-    real = transfer._remove_source
+    real = removal.remove_source
 
-    def replaced(place: Any, source: int, progress: Any) -> None:
+    def replaced(place: Any, source: int, progress: Any, proof: Any) -> None:
         (far.inbox / "new").write_bytes(b"newer")
         (far.inbox / "new").replace(far.inbox / "f")
-        real(place, source, progress)
+        real(place, source, progress, proof)
 
-    monkeypatch.setattr(transfer, "_remove_source", replaced)
+    monkeypatch.setattr(transfer, "remove_source", replaced)
     seq = far.put("f")
     with far.running():
         far.wait(seq, State.READY)
@@ -228,17 +228,17 @@ def test_a_source_replaced_after_its_copy_is_placed_is_left_alone(
 def test_a_copy_waits_for_a_writer_before_it_removes_the_source(
     far: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from watchman.mover import transfer
+    from watchman.mover import removal, transfer
 
-    real = transfer._remove_source
+    real = removal.remove_source
     opened: list[Any] = []
 
-    def busy(place: Any, source: int, progress: Any) -> None:
+    def busy(place: Any, source: int, progress: Any, proof: Any) -> None:
         if not opened:
             opened.append((far.inbox / "f").open("ab"))
-        real(place, source, progress)
+        real(place, source, progress, proof)
 
-    monkeypatch.setattr(transfer, "_remove_source", busy)
+    monkeypatch.setattr(transfer, "remove_source", busy)
     seq = far.put("f")
     with far.running():
         wait_until(lambda: far.changed, what="the writer to be noticed")

@@ -15,7 +15,7 @@ import pytest
 from tests.mover.rig import Rig, contents
 from tests.waiting import wait_until
 from watchman.model import State
-from watchman.mover import copiers, copy
+from watchman.mover import copiers, copy, extents, removal, transfer
 
 
 def hidden(rig: Rig) -> list[str]:
@@ -207,3 +207,158 @@ def test_a_removed_tree_during_its_copy_leaves_nothing(
     with far.running():
         far.wait(seq, State.VANISHED)
     assert far.files() == {}
+
+
+def sparse(path: Path, size: int, data: dict[int, bytes]) -> None:
+    with path.open("wb") as file:
+        for offset, content in data.items():
+            file.seek(offset)
+            file.write(content)
+        file.truncate(size)
+
+
+@pytest.mark.parametrize("method", ["_by_range", "_by_sendfile", "_by_hand"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        {},
+        {0: b"beginning"},
+        {(64 << 20) - 3: b"end"},
+        {5 << 20: os.urandom(1 << 20), 40 << 20: b"x"},
+    ],
+    ids=["hole", "beginning", "end", "middle"],
+)
+def test_holes_are_kept(
+    far: Rig, monkeypatch: pytest.MonkeyPatch, method: str, data: dict[int, bytes]
+) -> None:
+    def refuse(*_: Any) -> int:
+        raise OSError(errno.EXDEV, "not here")
+
+    for other in ("_by_range", "_by_sendfile"):
+        if other == method:
+            break
+        monkeypatch.setattr(copy, other, refuse)
+    size = 64 << 20
+    sparse(far.inbox / "f", size, data)
+    content = (far.inbox / "f").read_bytes()
+    seq = far.record("f")
+    with far.running():
+        far.wait(seq, State.READY)
+    status = os.stat(far.root / "f")
+    assert status.st_size == size
+    assert status.st_blocks * 512 <= sum(map(len, data.values())) + (1 << 20)
+    assert (far.root / "f").read_bytes() == content
+    assert far.left() == {}
+
+
+def test_holes_in_a_tree_are_kept_and_need_no_room(
+    far: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needed: list[int] = []
+    monkeypatch.setattr(
+        "watchman.mover.transfer.require_room", lambda size, *_: needed.append(size)
+    )
+    (far.inbox / "t").mkdir()
+    sparse(far.inbox / "t/f", 64 << 20, {1 << 20: b"x"})
+    seq = far.record("t", kind="directories")
+    with far.running():
+        far.wait(seq, State.READY)
+    assert needed
+    assert max(needed) < 1 << 20
+    assert os.stat(far.root / "t/f").st_blocks * 512 < 1 << 20
+    assert (far.root / "t/f").stat().st_size == 64 << 20
+
+
+def test_comparing_reads_no_holes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = 1 << 40
+    for name in ("one", "other"):
+        sparse(tmp_path / name, size, {1 << 30: b"x" * 5000, size - 2: b"yz"})
+    read: list[int] = []
+    real = os.preadv
+
+    def counting(descriptor: int, buffers: Any, offset: int) -> int:
+        count = real(descriptor, buffers, offset)
+        read.append(count)
+        return count
+
+    monkeypatch.setattr(os, "preadv", counting)
+    with (tmp_path / "one").open("rb") as one, (tmp_path / "other").open("r+b") as other:
+        assert extents.same_bytes(one.fileno(), other.fileno(), size, lambda: None)
+        assert sum(read) < 100_000
+        other.seek(1 << 35)
+        other.write(b"\0")  # data that reads as a hole does
+        other.flush()
+        assert extents.same_bytes(one.fileno(), other.fileno(), size, lambda: None)
+        other.seek(1 << 35)
+        other.write(b"!")
+        other.flush()
+        assert not extents.same_bytes(one.fileno(), other.fileno(), size, lambda: None)
+        assert not extents.same_bytes(other.fileno(), one.fileno(), size, lambda: None)
+
+
+@pytest.mark.parametrize("at", [0, extents.PIECE - 1, extents.PIECE, 3 * extents.PIECE + 7])
+def test_comparing_finds_each_byte(tmp_path: Path, at: int) -> None:
+    content = bytearray(os.urandom(3 * extents.PIECE + 8))
+    (tmp_path / "one").write_bytes(content)
+    (tmp_path / "same").write_bytes(content)
+    content[at] ^= 1
+    (tmp_path / "other").write_bytes(content)
+    (tmp_path / "short").write_bytes(content[:at])
+    with (
+        (tmp_path / "one").open("rb") as one,
+        (tmp_path / "same").open("rb") as same,
+        (tmp_path / "other").open("rb") as other,
+        (tmp_path / "short").open("rb") as short,
+    ):
+
+        def equal(file: Any) -> bool:
+            return extents.same_bytes(one.fileno(), file.fileno(), len(content), lambda: None)
+
+        assert equal(same)
+        assert not equal(other)
+        assert not equal(short)
+
+
+def test_a_rewritten_file_in_a_placed_tree_is_kept(
+    far: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Same size, same mtime: only the content tells."""
+    real: Callable[..., Any] = removal.remove_source_tree
+
+    def late(*args: Any) -> Any:
+        path = far.inbox / "t/one"
+        status = path.stat()
+        path.write_bytes(b"2")
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+        return real(*args)
+
+    monkeypatch.setattr(transfer, "remove_source_tree", late)
+    seq = tree(far)
+    with far.running():
+        far.wait(seq, State.READY)
+    assert far.files()["t/one"] == b"1"
+    assert far.left()["t/one"] == b"2"
+
+
+def test_a_file_in_use_in_a_placed_tree_is_waited_for(
+    far: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real: Callable[..., Any] = removal.remove_source_tree
+    opened: list[Any] = []
+
+    def late(*args: Any) -> Any:
+        if not opened:
+            opened.append((far.inbox / "t/one").open("ab"))
+        return real(*args)
+
+    monkeypatch.setattr(transfer, "remove_source_tree", late)
+    seq = tree(far)
+    with far.running():
+        wait_until(lambda: far.changed, what="the writer to be noticed")
+        assert (far.inbox / "t/one").read_bytes() == b"1"
+        assert far.state(seq) is State.MOVING
+        opened[0].close()
+        far.mover.wake()
+        far.wait(seq, State.READY)
+    assert list(far.inbox.iterdir()) == []
+    assert not hidden(far)

@@ -44,8 +44,12 @@ def test_one_file_system(scenario: str, at_least: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("scenario", "at_least"),
     [
-        ("plain", 50),
-        ("taken", 54),
+        ("plain", 60),
+        ("sparse", 64),
+        ("vanished", 30),
+        ("renamed", 60),
+        ("twice", 60),
+        ("taken", 60),
         ("nolink", 60),
         ("nolink-taken", 64),
         ("tree", 60),

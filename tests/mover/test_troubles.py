@@ -7,15 +7,17 @@ import logging
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.mover.rig import MemoryLedger, Rig
 from tests.waiting import wait_until
 from watchman.model import State
-from watchman.mover import syscalls, trouble
+from watchman.mover import copy, parking, syscalls, trouble
 from watchman.mover.lane import BATCH, MOST_IN_HAND
 from watchman.mover.trouble import Troubles
 
@@ -141,7 +143,7 @@ def test_a_file_too_large_for_the_rest_of_the_space_holds_up_only_itself(
 def test_space_that_ends_during_the_copy_leaves_no_half_file(
     tmp_path: Path, small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("watchman.mover.transfer.require_room", lambda *_: None)
+    monkeypatch.setattr("watchman.mover.copy.require_room", lambda *_: None)
     (tmp_path / "in").mkdir()
     rig = Rig(tmp_path / "in", small)
     seq = rig.put("large", bytes(5 << 20))
@@ -152,35 +154,159 @@ def test_space_that_ends_during_the_copy_leaves_no_half_file(
     assert rig.left() == {"large": bytes(5 << 20)}
 
 
+@contextmanager
+def immutable(*paths: Path) -> Iterator[None]:
+    """Keep files and directories as they are, from root as well."""
+    done = subprocess.run(["chattr", "+i", *map(str, paths)], capture_output=True, check=False)
+    if done.returncode:
+        pytest.skip(f"no chattr +i here: {done.stderr.decode().strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["chattr", "-i", *map(str, paths)], check=True)
+
+
+@pytest.mark.parametrize("side", ["source", "destination"])
 def test_a_forbidden_directory_holds_up_only_itself(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    own_rig: Rig, side: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Injected, since root may write anywhere: renames into ``closed`` are refused."""
-    real = syscalls.rename_noreplace
-    closed = True
-
-    def guarded(old: str, olddir: int, new: str, newdir: int, *, tree: bool = False) -> None:
-        if closed and os.readlink(f"/proc/self/fd/{newdir}").endswith("/closed"):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), new)
-        real(old, olddir, new, newdir, tree=tree)
-
-    monkeypatch.setattr("watchman.mover.rename.rename_noreplace", guarded)
+    rig = own_rig
     kept = [rig.put(f"closed/{number}") for number in range(50)]
     free = [rig.put(f"open/{number}") for number in range(50)]
-    with rig.running():
+    (rig.root / "closed").mkdir()
+    closed = (rig.inbox if side == "source" else rig.root) / "closed"
+    with immutable(closed):
+        rig.mover.start()
         for seq in free:
             rig.wait(seq, State.READY)
+        wait_until(lambda: rig.status().troubles, what="the refusal to show")
         assert len(rig.status().troubles) == 1
         assert rig.status().stuck_since_ns is None
-        closed = False
-        for seq in kept:
-            rig.wait(seq, State.READY)
-        wait_until(lambda: not rig.status().troubles, what="the end of it")
+        assert len([name for name in rig.files() if name.startswith("closed")]) == 0
+    for seq in kept:
+        rig.wait(seq, State.READY)
+    wait_until(lambda: not rig.status().troubles, what="the end of it")
+    rig.mover.stop(10)
     said = lines(caplog)
     assert "/closed" in said[0]
+    assert "both directories" in said[0]
     assert len(said) == 2, said
     moves = [r for r in caplog.records if r.name == "watchman.notify"]
     assert len(moves) <= 100
+
+
+def test_an_immutable_file_holds_up_only_itself(
+    own_rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    rig = own_rig
+    kept = rig.put("d/kept")
+    free = [rig.put(f"d/{number}") for number in range(20)]
+    with immutable(rig.inbox / "d/kept"), rig.running():
+        for seq in free:
+            rig.wait(seq, State.READY)
+        wait_until(lambda: rig.status().troubles, what="the refusal to show")
+        assert "EPERM" in rig.status().troubles[0][1]
+        assert "d/kept" in rig.status().troubles[0][1]
+        later = rig.put("d/later")
+        rig.mover.wake()
+        rig.wait(later, State.READY)
+        assert rig.state(kept) is State.MOVING
+        assert "d/kept" not in rig.files(), "copied, though it cannot be taken away"
+        assert not [name for name in rig.files() if ".watchman" in name]
+        subprocess.run(["chattr", "-i", str(rig.inbox / "d/kept")], check=True)
+        rig.wait(kept, State.READY)
+        (rig.inbox / "d/kept").write_bytes(b"")  # for what chattr does at the end
+    said = lines(caplog)
+    assert "chattr -i" in said[0]
+    assert len(said) == 2, said
+
+
+@pytest.mark.parametrize(
+    ("code", "remedy"),
+    [
+        (errno.EINVAL, "refuses this name"),
+        (errno.EILSEQ, "refuses this name"),
+        (errno.EFBIG, "larger than the destination's"),
+        (errno.EBUSY, "the kernel uses it"),
+        (errno.EIO, "kernel's log"),
+        (errno.ESTALE, "mount it again"),
+        (errno.EACCES, "read this file"),
+    ],
+)
+def test_an_error_of_one_file_is_that_files(
+    own_rig: Rig,
+    monkeypatch: pytest.MonkeyPatch,
+    code: int,
+    remedy: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    rig = own_rig
+    broken = [True]
+
+    def failing(real: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(name: str, *rest: Any, **more: Any) -> Any:
+            if broken and name == "bad":
+                raise OSError(code, os.strerror(code), name)
+            return real(name, *rest, **more)
+
+        return wrapped
+
+    monkeypatch.setattr(
+        "watchman.mover.rename.rename_noreplace", failing(syscalls.rename_noreplace)
+    )
+    monkeypatch.setattr("watchman.mover.transfer.copied", failing(copy.copied))
+    bad = rig.put("d/bad")
+    good = [rig.put(f"d/{number}") for number in range(20)]
+    with rig.running():
+        for seq in good:
+            rig.wait(seq, State.READY)
+        wait_until(lambda: rig.status().troubles, what="the error to show")
+        assert rig.status().stuck_since_ns is None
+        assert rig.state(bad) is State.MOVING
+        broken.clear()
+        rig.wait(bad, State.READY)
+    said = lines(caplog)
+    assert len(said) == 2
+    assert remedy in said[0]
+    assert "d/bad" in said[0]
+
+
+def test_thousands_of_files_with_one_trouble(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No flood of lines, no row that waits for them, and each is moved when it can be."""
+    monkeypatch.setattr(parking, "MOST", 100)
+    monkeypatch.setattr(parking, "FIRST_REREAD", 0.3)
+    monkeypatch.setattr(parking, "LONGEST_REREAD", 0.3)
+    real = syscalls.rename_noreplace
+    broken = [True]
+
+    def failing(old: str, *rest: Any, **more: Any) -> None:
+        if broken and old.startswith("bad"):
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), old)
+        real(old, *rest, **more)
+
+    monkeypatch.setattr("watchman.mover.rename.rename_noreplace", failing)
+    bad = [rig.put(f"d/bad{number}") for number in range(3000)]
+    with rig.running():
+        good = [rig.put(f"d/good{number}") for number in range(100)]
+        rig.mover.wake()
+        for seq in good:
+            rig.wait(seq, State.READY)
+        wait_until(lambda: rig.status().waiting >= 2900, what="all to be tried")
+        assert len(rig.status().troubles) <= 21
+        lane = rig.mover._lanes[0]
+        assert len(lane._parked) <= 100
+        assert len(lane._in_hand) <= 100 + MOST_IN_HAND + BATCH
+        assert not rig.status().reason
+        broken.clear()
+        for seq in bad:
+            rig.wait(seq, State.READY, 60)
+        wait_until(lambda: not rig.status().troubles, what="the end of it")
+    assert len(rig.files()) == 3100
+    said = lines(caplog)
+    assert len([line for line in said if line.startswith("Cannot move")]) <= 7, said
+    assert any("more than 5 files" in line for line in said)
 
 
 def test_a_destination_without_permission(rig: Rig) -> None:

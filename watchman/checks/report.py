@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from watchman.checks.trees import lease_test, walk, watch_limit
 from watchman.model import Broker, Config, Watch
-from watchman.mounts import filesystem_type, is_remote
+from watchman.mounts import filesystem_type, is_remote, mount_id
 
 LIMIT_SETTING = "fs.inotify.max_user_watches"
 
@@ -143,9 +143,19 @@ def _check_move(source: str, root: str) -> list[Check]:
         return found
     if not os.path.isdir(source):
         return [Check(subject, True, f"{source} does not exist yet")]
-    if os.stat(source).st_dev == os.stat(root).st_dev:
-        return [Check(subject, True, "same file system: files are renamed")]
-    return [Check(subject, True, "different file systems: files are copied, then removed")]
+    return [Check(subject, True, _way(source, root))]
+
+
+def _way(source: str, root: str) -> str:
+    """Say how a file gets from the one to the other: a rename needs one mount, not one device."""
+    if os.stat(source).st_dev != os.stat(root).st_dev:
+        return "different file systems: files are copied, then removed"
+    if mount_id(source) != mount_id(root):
+        return (
+            "same file system, but two mounts of it, which no rename crosses: files are copied, "
+            "then removed; name both directories by paths through one mount to have them renamed"
+        )
+    return "same file system: files are renamed"
 
 
 def _check_state(path: str) -> Check:

@@ -22,8 +22,10 @@ from watchman.commands.common import (
     say,
     warn,
 )
+from watchman.errors import WatchmanError
 from watchman.filesystem import version_of
 from watchman.identity import is_same_content
+from watchman.model import Delivery
 from watchman.text import printable
 
 if TYPE_CHECKING:
@@ -87,9 +89,11 @@ def discard(ctx: click.Context, which: Sequence[str], everything: bool) -> None:
     from watchman.journal.history import discard as give_up
 
     selection = _selected(which, everything)
-    records = give_up(load_own().state_dir, selection, _operator())
+    state_dir = load_own().state_dir
+    records = give_up(state_dir, selection, _operator())
     for record in records:
         say(f"{record.seq} is discarded: {printable(record.source)}")
+    _remove_leftovers(state_dir, records)
     _complain(ctx, which, records)
 
 
@@ -146,6 +150,40 @@ def _complain(ctx: click.Context, which: Sequence[str], records: Sequence[Record
         ctx.exit(1)
     if not records:
         say("nothing failed")
+
+
+def _remove_leftovers(state_dir: str, records: Sequence[Record]) -> None:
+    """Remove what attempts at discarded moves have left; nothing that is under way again."""
+    from watchman.journal.history import moving
+    from watchman.journal.reading import reading
+    from watchman.mover.leftovers import discard_leftovers
+
+    moved = [record for record in records if record.final != record.source]
+    if not moved:
+        return
+    with reading(state_dir) as journal:
+        busy = moving(journal, [record.task_id for record in moved])
+    tops = _configured_directories()
+    for record in moved:
+        if record.task_id in busy:
+            continue
+        row = Delivery(*record[:5], record.arrived_ns, None, record.state, record.kind)
+        try:
+            discard_leftovers(row, tops)
+        except OSError as error:
+            warn(f"what is left of moving {printable(record.source)} stays: {error.strerror}")
+
+
+def _configured_directories() -> list[str]:
+    """Return the directories that may be reached through symlinks; none if there is a mistake."""
+    try:
+        config = load()
+    except WatchmanError:
+        return []
+    return [
+        *(watch.path for watch in config.watches),
+        *(path for entry in config.moves for path in entry),
+    ]
 
 
 def _is_moved(record: Record) -> bool:

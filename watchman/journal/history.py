@@ -8,7 +8,7 @@ import os
 import re
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from watchman.errors import JournalError
@@ -40,6 +40,7 @@ _SELECT = """SELECT seq, task_id, source, final, device, inode, size, mtime_ns, 
     arrived_ns, deliveries.broker, routes.task, kind, state, noted_ns, reason
     FROM deliveries LEFT JOIN routes ON routes.id = deliveries.route """
 _FAILED = int(State.FAILED)
+_MOVING = int(State.MOVING)
 _AT_A_TIME = 500
 _MOST = (1 << 63) - 1
 _UNDER_WAY = "it is under way as another delivery"
@@ -66,6 +67,15 @@ def history(reading: Reading, paths: Sequence[str], limit: int) -> list[Record]:
 def failed(reading: Reading, limit: int = -1) -> list[Record]:
     """Return the deliveries that failed, in the order of their arrival; -1 for all."""
     return _failed(reading.connection, limit)
+
+
+def moving(reading: Reading, task_ids: Collection[str]) -> set[str]:
+    """Return those of the task ids that have a delivery which is being moved."""
+    wanted = set(task_ids)
+    rows = reading.connection.execute(
+        f"SELECT task_id FROM deliveries WHERE state = {_MOVING}"  # noqa: S608 — a number
+    )
+    return {task_id for (task_id,) in rows if task_id in wanted}
 
 
 def _failed(connection: sqlite3.Connection, limit: int = -1) -> list[Record]:

@@ -15,12 +15,14 @@ the fsync of the directories                the same as after the rename
 the note                                    nothing: the row is READY, MOVED, VANISHED or FAILED
 ==========================================  ====================================================
 
-The way to another file system, and its table, is in :mod:`watchman.mover.transfer`.
+The way to another file system, and its table, is in :mod:`watchman.mover.transfer`. What stands in
+the way of one file, of a directory, or of all is told apart in :mod:`watchman.mover.trouble`.
 """
 
 from watchman.mover.hand import Hand
 from watchman.mover.ledger import Ledger
 from watchman.mover.names import OWN
-from watchman.mover.worker import CopyStatus, Mover, MoveStatus
+from watchman.mover.status import CopyStatus, MoveStatus
+from watchman.mover.worker import Mover
 
 __all__ = ["OWN", "CopyStatus", "Hand", "Ledger", "MoveStatus", "Mover"]

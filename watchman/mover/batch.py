@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import NamedTuple
 
 from watchman.model import Delivery, State
+from watchman.mover import underway
 from watchman.mover.folders import Folders
+from watchman.mover.leftovers import remove_leftovers
 from watchman.mover.marks import alike, clean_up
+from watchman.mover.names import temporary_name
 from watchman.mover.syscalls import status_of
+from watchman.text import printable
+
+log = logging.getLogger("watchman.mover")
 
 
 class CopyResult(NamedTuple):
@@ -25,6 +32,7 @@ class Batch:
         self.folders = folders
         self.moved: list[Delivery] = []
         self.copied: list[Delivery] = []
+        """Their claims are held until :meth:`clean_up_late`."""
         self.ended: list[tuple[Delivery, State, str]] = []
         self.failure: OSError | None = None
         """Why what the hand has moved could not be made durable."""
@@ -37,20 +45,63 @@ class Batch:
             self.folders.source(os.path.dirname(row.source))
             self.folders.target(os.path.dirname(row.final), None)
         self.folders.sync_sources()
-        self.clean_up(late=False)
+        for row in self.copied:
+            self._clean_up(row, late=False)
         self.folders.sync_targets()
 
-    def clean_up(self, *, late: bool) -> None:
-        """Remove the traces of finished copies.
+    def remove_leftovers(self) -> None:
+        """Remove what attempts at ended rows have left.
+
+        Before the note: after it no restart would look for them. Once all else is durable, since
+        directories may be let go of.
+        """
+        left: list[tuple[Delivery, OSError]] = []
+        for row, _, _ in self.ended:
+            if self.folders.full:
+                self.folders.close()
+            try:
+                with underway.claimed(row):
+                    remove_leftovers(row, self.folders)
+            except underway.UnderWayError:
+                continue  # they are another attempt's, which will see to them
+            except OSError as error:
+                left.append((row, error))
+        _say_left(left)
+
+    def clean_up_late(self) -> None:
+        """Remove the traces of copies that may go only after the note."""
+        left: list[tuple[Delivery, OSError]] = []
+        for row in self.copied:
+            try:
+                self._clean_up(row, late=True)
+            except OSError as error:
+                left.append((row, error))
+        _say_left(left)
+
+    def _clean_up(self, row: Delivery, *, late: bool) -> None:
+        """Remove the traces of a finished copy.
 
         Before the note (``late`` is False) those of copies that a restart would recognise without
         them; after it the others: of a tree that was touched since it was recorded.
         """
-        for row in self.copied:
-            directory, _, name = row.final.rpartition("/")
-            target = self.folders.target(directory, None)
-            if target is None:
-                continue
-            there = status_of(name, target)
-            if late or there is None or alike(row, there):
-                clean_up(row, target)
+        directory, _, name = row.final.rpartition("/")
+        target = self.folders.target(directory, None)
+        if target is None:
+            return
+        there = status_of(name, target)
+        if late or there is None or alike(row, there):
+            clean_up(row, target)
+
+
+def _say_left(left: list[tuple[Delivery, OSError]]) -> None:
+    if not left:
+        return
+    row, error = left[0]
+    log.warning(
+        "Cannot see whether %s is left beside %s or %s: %s%s; remove it if so",
+        temporary_name(row.task_id),
+        printable(row.source),
+        printable(row.final),
+        error.strerror,
+        f" (nor for {len(left) - 1} more)" if len(left) > 1 else "",
+    )

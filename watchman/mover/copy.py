@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import logging
 import os
 import stat
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
 
 from watchman.filesystem import FILE_FLAGS, Seen, look, version_of
-from watchman.mover.outcome import Odd, Stopped
+from watchman.mover.extents import data_ranges, data_size, same_bytes
+from watchman.mover.outcome import DirectoryError, Odd, Stopped
 from watchman.text import printable
 
 log = logging.getLogger("watchman.mover")
@@ -27,6 +32,9 @@ REPORT_EVERY = 30.0
 _NEXT_METHOD = frozenset(
     {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.EPERM}
 )
+# FS_IOC_GETFLAGS; FS_IMMUTABLE_FL and FS_APPEND_FL, from linux/fs.h.
+_GET_FLAGS = 0x80086601
+_CANNOT_BE_REMOVED = 0x10 | 0x20
 _KEPT_ATTRIBUTES = ("user.", "system.posix_acl_")
 
 
@@ -62,47 +70,100 @@ class Progress:
             )
 
 
-def copy_file(
-    name: str, directory: int, new: str, new_directory: int, progress: Progress
-) -> os.stat_result:
-    """Copy a regular file to a name that must not exist; return the source's stat.
+class Copied(NamedTuple):
+    """A whole copy that has no final name yet."""
 
-    Content, mode, times, owner (as root) and attributes are durable when it returns. Raises Odd
-    if the source is no regular file, or was changed or opened for writing meanwhile. What was
-    written until then is left to the caller, also on OSError.
+    descriptor: int
+    """Of the copy: what is placed is this inode."""
+    source: os.stat_result
+    """What the source was when its content was found to be equal to the copy's."""
+
+
+@contextmanager
+def copied(
+    name: str, directory: int, new: str, new_directory: int, progress: Progress
+) -> Iterator[Copied]:
+    """Copy a regular file to a name that must not exist; keep the copy open meanwhile.
+
+    Content, holes, mode, times, owner (as root) and attributes are durable when it returns, and
+    have been compared with the source. Raises Odd if the source is no regular file, or was
+    changed or opened for writing meanwhile. What was written until then is left to the caller,
+    also on OSError.
     """
-    try:
-        source = os.open(name, FILE_FLAGS, dir_fd=directory)
-    except (FileNotFoundError, NotADirectoryError):
-        raise Odd from None
-    except OSError as error:
-        if error.errno in (errno.ELOOP, errno.ENXIO):
-            raise Odd from None
-        raise
+    source = _open_source(name, directory)
     try:
         before = os.fstat(source)
         if not stat.S_ISREG(before.st_mode):
             raise Odd
-        _write_copy(source, before, new, new_directory, progress)
-        _refuse_changed(name, directory, source, before)
+        _refuse_kept(source, before, directory, name)
+        require_room(data_size(source, before.st_size), new_directory, progress.final)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        target = os.open(new, flags, 0o600, dir_fd=new_directory)
+        try:
+            _write_copy(source, before, target, progress)
+            _verify(source, before, target, progress)
+            _refuse_changed(name, directory, source, before)
+            yield Copied(target, before)
+        finally:
+            os.close(target)
     finally:
         os.close(source)
-    return before
 
 
-def _write_copy(
-    source: int, status: os.stat_result, new: str, new_directory: int, progress: Progress
-) -> None:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    target = os.open(new, flags, 0o600, dir_fd=new_directory)
+def copy_file(name: str, directory: int, new: str, new_directory: int, progress: Progress) -> None:
+    """Copy a regular file for good: :func:`copied` without anything to do before it is closed."""
+    with copied(name, directory, new, new_directory, progress):
+        return
+
+
+def _open_source(name: str, directory: int) -> int:
     try:
-        copied = copy_bytes(source, target, status.st_size, progress)
-        copy_attributes(source, status, target)
-        os.fsync(target)
-        if copied != status.st_size or os.fstat(target).st_size != copied:
-            raise Odd
-    finally:
-        os.close(target)
+        return os.open(name, FILE_FLAGS, dir_fd=directory)
+    except (FileNotFoundError, NotADirectoryError, BlockingIOError):
+        raise Odd from None  # gone, or another program's write lease is being recalled
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):
+            raise Odd from None
+        raise
+
+
+def _refuse_kept(source: int, status: os.stat_result, directory: int, name: str) -> None:
+    """Raise DirectoryError or PermissionError where a file could not be removed after its copy.
+
+    Its copy would lie in the destination without a task until somebody sees to it.
+    """
+    above = os.stat(".", dir_fd=directory)
+    sticky = above.st_mode & stat.S_ISVTX and os.geteuid() not in (0, status.st_uid, above.st_uid)
+    if sticky or _is_immutable(source):
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), name)
+    if not os.access(".", os.W_OK | os.X_OK, dir_fd=directory, effective_ids=True):
+        raise DirectoryError(errno.EACCES, os.strerror(errno.EACCES), name)
+
+
+def _is_immutable(descriptor: int) -> bool:
+    """Say whether ``chattr +i`` or ``+a`` keeps the file where it is (ioctl_iflags(2))."""
+    try:
+        flags = fcntl.ioctl(descriptor, _GET_FLAGS, bytes(8))
+    except OSError:
+        return False  # a file system without such flags
+    return bool(int.from_bytes(flags[:4], sys.byteorder) & _CANNOT_BE_REMOVED)
+
+
+def _write_copy(source: int, status: os.stat_result, target: int, progress: Progress) -> None:
+    copy_bytes(source, target, status.st_size, progress)
+    copy_attributes(source, status, target)
+    os.fsync(target)
+
+
+def _verify(source: int, status: os.stat_result, target: int, progress: Progress) -> None:
+    """Raise Odd unless the copy has the size and the content of the source.
+
+    Not what the calls returned counts, but what both files have.
+    """
+    if os.fstat(target).st_size != status.st_size:
+        raise Odd
+    if not same_bytes(source, target, status.st_size, progress.check):
+        raise Odd
 
 
 def _refuse_changed(name: str, directory: int, source: int, before: os.stat_result) -> None:
@@ -136,27 +197,49 @@ def require_room(size: int, target: int, final: str) -> None:
         raise NoRoomError(errno.ENOSPC, reason, final)
 
 
-def copy_bytes(source: int, target: int, size: int, progress: Progress) -> int:
-    """Copy ``size`` bytes in chunks by the cheapest way that works; return how many came."""
+def copy_bytes(source: int, target: int, size: int, progress: Progress) -> None:
+    """Copy ``size`` bytes in chunks by the cheapest way that works, and leave holes out.
+
+    Copying range by range keeps holes also where copy_file_range(2) would fill them; where the
+    file system shares blocks (reflink), it shares those of the ranges.
+    """
     methods: list[Callable[[int, int, int, int], int]] = [_by_range, _by_sendfile, _by_hand]
     offset, flushed = 0, 0
-    while offset < size:
+    for start, end in data_ranges(source, size):
+        progress.advance(start - offset)
+        offset = start
+        while offset < end:
+            count = _copy_piece(methods, source, target, offset, min(CHUNK, end - offset))
+            if count == 0:
+                raise Odd  # the file got shorter
+            offset += count
+            progress.advance(count)
+            if offset - flushed >= SYNC_EVERY:
+                os.fdatasync(target)
+                flushed = offset
+    if offset < size:
+        os.ftruncate(target, size)  # it ends in a hole
+        progress.advance(size - offset)
+
+
+def _copy_piece(
+    methods: list[Callable[[int, int, int, int], int]],
+    source: int,
+    target: int,
+    offset: int,
+    count: int,
+) -> int:
+    """Copy up to ``count`` bytes; a method that cannot do it is not tried again."""
+    while True:
         try:
-            count = methods[0](source, target, offset, min(CHUNK, size - offset))
+            done = methods[0](source, target, offset, count)
         except OSError as error:
             if error.errno not in _NEXT_METHOD or len(methods) == 1:
                 raise
-            count = 0
-        if count == 0:
-            if len(methods) == 1:
-                break  # the file got shorter
-            del methods[0]
-        offset += count
-        progress.advance(count)
-        if offset - flushed >= SYNC_EVERY:
-            os.fdatasync(target)
-            flushed = offset
-    return offset
+            done = 0
+        if done or len(methods) == 1:
+            return done
+        del methods[0]
 
 
 def _by_range(source: int, target: int, offset: int, count: int) -> int:
@@ -179,7 +262,11 @@ def copy_attributes(source: int, status: os.stat_result, target: int) -> None:
     try:
         os.fchown(target, status.st_uid, status.st_gid)
     except OSError:
-        mode &= 0o1777  # set-user-id would mean another user now
+        mode &= 0o3777  # set-user-id would mean another user now
+        try:
+            os.fchown(target, -1, status.st_gid)
+        except OSError:
+            mode &= 0o1777
     os.fchmod(target, mode)
     _copy_extended(source, target)
     os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))

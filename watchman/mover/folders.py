@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
-import stat
 from collections.abc import Callable
 from types import TracebackType
 
 from watchman.filesystem import PATH_FLAGS, open_directory, relative_to
+from watchman.model import Delivery
+from watchman.mover.making import enter, make_like, model_of
+from watchman.mover.mounted import Mounted
+from watchman.mover.outcome import DirectoryError, RootError
 from watchman.mover.syscalls import sync_directory
 
 MOST = 200
 """Directories that a batch may hold open on either side: descriptors are limited."""
 
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
-
-
-class RootError(OSError):
-    """The destination root cannot be opened: it concerns every file on its way there."""
 
 
 class Folders:
@@ -29,11 +27,14 @@ class Folders:
     point of an unmounted share there is nothing, and it must stay so.
     """
 
-    def __init__(self, watch_root_of: Callable[[str], str], moves: str, root: str) -> None:
+    def __init__(
+        self, watch_root_of: Callable[[str], str], moves: str, root: str, mounted: Mounted
+    ) -> None:
         """``moves`` is the source directory that leads to ``root``."""
         self._watch_root_of = watch_root_of
         self._moves = moves
         self._root = root
+        self._mounted = mounted
         self._sources: dict[str, int | None] = {}
         self._targets: dict[str, int] = {}
 
@@ -46,6 +47,10 @@ class Folders:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of all directories; they are opened again when they are needed."""
         for descriptor in (*self._sources.values(), *self._targets.values()):
             if descriptor is not None:
                 os.close(descriptor)
@@ -56,6 +61,11 @@ class Folders:
     def way(self) -> tuple[str, str]:
         """The MOVES entry: source directory and destination root."""
         return self._moves, self._root
+
+    def mount_points(self) -> list[str]:
+        """Return what the destination is mounted on, as far as it has been seen."""
+        self._mounted.look()
+        return self._mounted.points()
 
     @property
     def full(self) -> bool:
@@ -82,17 +92,23 @@ class Folders:
             return self._sources[path]
         except KeyError:
             pass
+        try:
+            descriptor = self._open_source(path)
+        except OSError as error:
+            raise DirectoryError(error.errno, error.strerror, error.filename or path) from error
+        self._sources[path] = descriptor
+        return descriptor
+
+    def _open_source(self, path: str) -> int | None:
         top = self.top_of(path + "/")
         # Where the watch itself is missing (not mounted?), nothing can be said of its files.
         os.close(open_directory(top, ""))
         try:
-            descriptor: int | None = open_directory(top, relative_to(top, path))
+            return open_directory(top, relative_to(top, path))
         except OSError as error:
             if error.errno not in _GONE:
                 raise
-            descriptor = None
-        self._sources[path] = descriptor
-        return descriptor
+            return None
 
     def source_again(self, path: str) -> int | None:
         """Open a source directory afresh: another one may have taken its place meanwhile."""
@@ -102,36 +118,101 @@ class Folders:
             os.close(old)
         return self.source(path)
 
-    def target(self, path: str, mode: int | None) -> int | None:
+    def target(self, path: str, like: int | None) -> int | None:
         """Return the destination directory ``path`` below the root.
 
-        With a ``mode``, missing directories are created, each made durable before the next;
-        without one, the answer is None where it is missing. Raises RootError, OSError: ENOTDIR
-        where a component is a symlink or a file.
+        With ``like``, the source directory that its files come from, missing directories are
+        made, each durable before the next; without, the answer is None where one is missing.
+        Raises RootError; DirectoryError: ENOTDIR where a component is a symlink or a file.
         """
         try:
             return self._targets[path]
         except KeyError:
             pass
+        descriptor = self._open_root()
+        relative = relative_to(self._root, path)
         try:
-            descriptor = open_directory(self._root, "")
-        except OSError as error:
-            raise RootError(error.errno, error.strerror, self._root) from error
-        try:
-            for component in filter(None, relative_to(self._root, path).split("/")):
-                below = _descend(descriptor, component, mode)
-                os.close(descriptor)
-                descriptor = below
-        except FileNotFoundError:
-            os.close(descriptor)
-            if mode is None:
+            if like is not None:
+                descriptor = self._descend(descriptor, relative, like)
+            else:
+                descriptor = enter(descriptor, relative)
+        except FileNotFoundError as error:
+            if like is None:
                 return None
+            raise DirectoryError(error.errno, error.strerror, path) from error
+        except (RootError, DirectoryError):
             raise
+        except OSError as error:
+            raise DirectoryError(error.errno, error.strerror, error.filename or path) from error
+        try:
+            # After it was opened: what is held open now cannot be unmounted before it is closed.
+            self._mounted.refuse_unmounted(relative)
         except OSError:
             os.close(descriptor)
             raise
         self._targets[path] = descriptor
         return descriptor
+
+    def _open_root(self) -> int:
+        try:
+            descriptor = open_directory(self._root, "")
+        except OSError as error:
+            raise RootError(error.errno, error.strerror, self._root) from error
+        try:
+            # Before anything is made in it.
+            self._mounted.look(os.fstat(descriptor))
+            self._mounted.refuse_unmounted("")
+        except OSError:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+    def _descend(self, descriptor: int, relative: str, like: int) -> int:
+        """Enter ``relative``, making what is missing; takes over ``descriptor``."""
+        done = ""
+        try:
+            for component in filter(None, relative.split("/")):
+                done = f"{done}/{component}" if done else component
+                try:
+                    below = os.open(component, PATH_FLAGS, dir_fd=descriptor)
+                except FileNotFoundError:
+                    self._mounted.refuse_unmounted(done)
+                    with model_of(self._moves, done, like) as model:
+                        below = make_like(model, descriptor, component)
+                os.close(descriptor)
+                descriptor = below
+        except OSError:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+    def roots_fail(self) -> bool:
+        """Say whether source or destination as a whole do not answer, or are read-only."""
+        for root in (self._moves, self._root):
+            try:
+                if os.statvfs(root).f_flag & os.ST_RDONLY:
+                    return True
+            except FileNotFoundError:
+                continue  # said where it is opened
+            except OSError:
+                return True
+        return False
+
+    def forbids(self, row: Delivery) -> bool:
+        """Say whether a directory of the row cannot be written: that concerns all files in it."""
+        for find, path in ((self.source, row.source), (self._known_target, row.final)):
+            try:
+                directory = find(os.path.dirname(path))
+            except OSError:
+                return True
+            if directory is not None and not os.access(
+                ".", os.W_OK | os.X_OK, dir_fd=directory, effective_ids=True
+            ):
+                return True
+        return False
+
+    def _known_target(self, path: str) -> int | None:
+        return self.target(path, None)
 
     def refuse_unmounted(self, path: str, device: int) -> None:
         """Raise OSError if the watch of ``path``, recorded on ``device``, may be unmounted.
@@ -143,7 +224,7 @@ class Folders:
             empty = next(entries, None) is None
         if empty and os.stat(top).st_dev != device:
             reason = "the watched directory is empty and on another file system than before"
-            raise OSError(errno.ESTALE, reason, top)
+            raise RootError(errno.ESTALE, reason, top)
 
     def sync_sources(self) -> None:
         """Make all that left the source directories durable."""
@@ -155,21 +236,3 @@ class Folders:
         """Make all that came into the destination directories durable."""
         for descriptor in self._targets.values():
             sync_directory(descriptor)
-
-
-def mode_like(directory: int) -> int:
-    """Return the mode for new directories: the source's, and ours to enter and write."""
-    return stat.S_IMODE(os.fstat(directory).st_mode) & 0o777 | 0o700
-
-
-def _descend(directory: int, component: str, mode: int | None) -> int:
-    try:
-        return os.open(component, PATH_FLAGS, dir_fd=directory)
-    except FileNotFoundError:
-        if mode is None:
-            raise
-    # Somebody else may have made it just now; a symlink fails below.
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(component, mode, dir_fd=directory)
-    sync_directory(directory)
-    return os.open(component, PATH_FLAGS, dir_fd=directory)

@@ -18,13 +18,14 @@ from watchman.companion import Companion
 from watchman.model import Delivery, State, Version
 from watchman.mover.folders import Folders
 from watchman.mover.hold import is_tree
-from watchman.mover.outcome import Elsewhere, Odd
+from watchman.mover.mounted import mounted
+from watchman.mover.outcome import Elsewhere, Ended, Odd
 from watchman.mover.rename import rename
 
 FEW = 50
 """Rows that a lane rather moves itself: to ask takes longer."""
 
-_Row = tuple[int, str, str, str, tuple[int, int, int, int]]
+_Row = tuple[int, str, str, str, tuple[int, ...]]
 """The fields of a delivery up to its version."""
 
 
@@ -69,7 +70,7 @@ class Hand:
             return False
         plain = [(*row[:4], tuple(row.version)) for row in rows]
         try:
-            self._companion.ask(*folders.way, tops, plain, os.getpid())
+            self._companion.ask(*folders.way, folders.mount_points(), tops, plain, os.getpid())
         except OSError:
             self._lost = True
             self._lock.release()
@@ -116,19 +117,26 @@ class _Mute:
 
 
 def _rename_all(
-    moves: str, root: str, tops: dict[str, str], rows: list[_Row], daemon: int
+    moves: str,
+    root: str,
+    points: list[str],
+    tops: dict[str, str],
+    rows: list[_Row],
+    daemon: int,
 ) -> tuple[list[bool], tuple[int, str, str] | None]:
     """Do it, in the hand's own process."""
     moved = [False] * len(rows)
     clerk = _Mute()
-    with Folders(tops.__getitem__, moves, root) as folders:
+    mounts = mounted(root)
+    mounts.expect(points)
+    with Folders(tops.__getitem__, moves, root, mounts) as folders:
         for position, (seq, task_id, source, final, version) in enumerate(rows):
             if folders.full or os.getppid() != daemon:
                 break
             row = Delivery(seq, task_id, source, final, Version(*version), 0, None, State.MOVING)
             try:
                 rename(row, folders, clerk)
-            except (Odd, Elsewhere, _Asked, OSError):
+            except (Odd, Elsewhere, Ended, _Asked, OSError):
                 continue
             moved[position] = True
         try:

@@ -10,6 +10,7 @@ from types import TracebackType
 from watchman.filesystem import FILE_FLAGS, GONE, Look, Seen, look, version_of
 from watchman.identity import is_same_content
 from watchman.model import Delivery, Version
+from watchman.mover.syscalls import status_of
 
 
 class Hold:
@@ -106,9 +107,9 @@ def look_at(row: Delivery, name: str, directory: int) -> Look:
     """Look at an entry as the unit that the delivery is: a file or a directory."""
     if not is_tree(row):
         return look(name, directory)
-    try:
-        status = os.stat(name, dir_fd=directory, follow_symlinks=False)
-    except OSError:
+    # Other errors are raised: what cannot be looked at has not vanished.
+    status = status_of(name, directory)
+    if status is None:
         return GONE
     if not stat.S_ISDIR(status.st_mode):
         return Look(Seen.OTHER)

@@ -12,21 +12,22 @@ from operator import not_
 
 from watchman.filesystem import Look
 from watchman.model import Delivery, State
+from watchman.mover import underway
 from watchman.mover.batch import Batch, CopyResult
 from watchman.mover.copiers import Copiers
 from watchman.mover.copy import Progress
 from watchman.mover.folders import MOST, Folders
 from watchman.mover.hold import same
 from watchman.mover.ledger import Host, Scribe
+from watchman.mover.mounted import mounted
 from watchman.mover.outcome import Elsewhere, Ended, Odd, Postponed, Stopped, vanished
-from watchman.mover.parking import CHANGED, FIRST_DELAY, Parking
+from watchman.mover.parking import CHANGED, FIRST_DELAY, Parking, SetAside
 from watchman.mover.rename import rename
 from watchman.mover.standing import Standing, inspect_afresh
 from watchman.mover.transfer import transfer
 from watchman.mover.trouble import (
     WHOLE,
     Troubles,
-    concerns_all,
     directories_of,
     key_of,
 )
@@ -66,26 +67,43 @@ class Lane:
         self._in_hand: set[int] = set()
         self._kept: Batch | None = None
         """What the hand has moved, and is noted while it moves the next batch."""
+        self._set_aside = SetAside()
+        self._reread: int | None = None
+        self._claims: dict[int, Delivery] = {}
+        """Copies whose traces are not removed yet, by seq."""
+        self._over = False
+        """Whether the thread has ended, and takes no more results."""
+        self._mounted = mounted(root)
         self._nudged = False
         self._thread: threading.Thread | None = None
 
-    def has_room(self) -> bool:
-        """Say whether the lane takes another page of rows."""
+    def start(self) -> None:
+        """Start the thread."""
         with self._ready:
-            working = len(self._in_hand) - len(self._parked)
-            return working < MOST_IN_HAND and self._parked.room() > 0
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="mover", daemon=True)
+                self._thread.start()
+
+    def has_room(self) -> bool:
+        """Say whether the lane takes another page of rows; what is parked takes no room."""
+        with self._ready:
+            return len(self._in_hand) - len(self._parked) < MOST_IN_HAND
+
+    def take_reread(self) -> int | None:
+        """Return from which seq on the lane must be given all again; None if it need not."""
+        with self._ready:
+            first, self._reread = self._reread, None
+            return first
 
     def accept(self, rows: Iterable[Delivery]) -> None:
         """Take rows; those in hand already are not taken twice."""
         with self._ready:
             for row in rows:
-                if row.seq not in self._in_hand:
+                if row.seq not in self._in_hand and row.seq not in self._set_aside:
                     self._in_hand.add(row.seq)
                     self._inbox.append(row)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="mover", daemon=True)
-                self._thread.start()
             self._ready.notify()
+        self.start()
 
     def nudge(self) -> None:
         """Look again soon at the files that were being written or had changed."""
@@ -106,23 +124,36 @@ class Lane:
         self.copiers.join(deadline)
 
     def waiting(self) -> int:
-        """Return the number of rows in hand."""
+        """Return the number of rows in hand, and of those set aside."""
         with self._ready:
-            return len(self._in_hand)
+            return len(self._in_hand) + len(self._set_aside)
 
     def _run(self) -> None:
         try:
+            # What is mounted now must be there whenever something is moved.
+            self._mounted.look()
             while self._wait():
                 self._round()
             self._finish_kept()
         except Exception as error:  # noqa: BLE001 — the service ends the process
             self._host.died(error)
+        finally:
+            self._end_claims()
+
+    def _end_claims(self) -> None:
+        """Let the next mover of this process have what was copied and is not noted."""
+        with self._ready:
+            self._over = True
+            ended, self._claims = self._claims, {}
+        for row in ended.values():
+            underway.release(row)
 
     def _wait(self) -> bool:
         """Sleep until there is something to do; False when told to stop."""
         with self._ready:
             while not self._host.stop.is_set():
                 now = time.monotonic()
+                self._ask_for_set_aside(now)
                 stuck = self.troubles.waiting(WHOLE, now)
                 if self._nudged:
                     self._nudged = False
@@ -134,8 +165,16 @@ class Lane:
                 until = self._parked.next_due
                 if stuck is not None:
                     until = stuck.retry_at if self._inbox else max(until, stuck.retry_at)
+                until = min(until, self._set_aside.due)
                 self._ready.wait(None if until == float("inf") else max(0.0, until - now))
             return False
+
+    def _ask_for_set_aside(self, now: float) -> None:
+        """Have the rows read again that were left in the journal, once it is time."""
+        first = self._set_aside.take(now)
+        if first is not None:
+            self._reread = first if self._reread is None else min(first, self._reread)
+            self._host.has_room()
 
     def _round(self) -> None:
         with self._ready:
@@ -146,11 +185,12 @@ class Lane:
             self._parked.supersede(rows)
             due = [] if stuck else self._parked.take_due(time.monotonic())
         again = [row for seq in due if (row := self._fresh(seq)) is not None]
-        with Folders(self._host.watch_root_of, self.source, self.root) as folders:
+        with self._open_folders() as folders:
             batch = Batch(folders)
             for result in results:
                 self._take_result(result, batch)
-            hand = self._host.hand if not (again or self.troubles.active) else None
+            simple = not (again or self.troubles.hinders() or underway.any_of(rows))
+            hand = self._host.hand if simple else None
             lent = hand is not None and hand.ask(rows, folders)
             self._finish_kept()
             if lent:
@@ -169,8 +209,7 @@ class Lane:
         if self.behind is None:
             return
         with self._ready:
-            working = len(self._in_hand) - len(self._parked)
-            wanted = working <= MOST_IN_HAND // 2 and self._parked.room() > 0
+            wanted = len(self._in_hand) - len(self._parked) <= MOST_IN_HAND // 2
         if wanted:
             self._host.has_room()
 
@@ -214,21 +253,20 @@ class Lane:
         for position, row in enumerate(rows):
             if self._host.stop.is_set() or batch.folders.full:
                 return rows[position:]
-            error = self._one(row, batch)
-            if error is not None and concerns_all(error):
-                self.troubles.hit(WHOLE, error)
+            if self._one(row, batch) == WHOLE:
                 return rows[position:]
         return []
 
-    def _one(self, row: Delivery, batch: Batch) -> OSError | None:
-        """Try one row; return the OSError that stands in its way."""
+    def _one(self, row: Delivery, batch: Batch) -> str | None:
+        """Try one row; return the key of what stands in its way."""
         if self.troubles.active:
             key = directories_of(row)
             trouble = self.troubles.waiting(key, time.monotonic())
             if trouble is not None:
-                self._parked.add(row, key, trouble.retry_at)
-                return None
+                self._park(row, key, trouble.retry_at)
+                return key
         try:
+            underway.refuse(row)
             batch.moved.append(rename(row, batch.folders, self._scribe))
         except Elsewhere as elsewhere:
             self.copiers.submit(elsewhere.args[0])
@@ -237,16 +275,27 @@ class Lane:
         except Ended as end:
             batch.ended.append((row, end.state, end.reason))
         except OSError as error:
-            return self._obstructed(row, error)
+            return self._obstructed(row, error, batch)
         return None
 
-    def _obstructed(self, row: Delivery, error: OSError) -> OSError:
-        key = key_of(row, error)
+    def _obstructed(self, row: Delivery, error: OSError, batch: Batch) -> str:
+        key = key_of(row, error, batch.folders)
+        trouble = self.troubles.hit(key, error)
         if key != WHOLE:
-            self._parked.add(row, key, self.troubles.hit(key, error).retry_at)
-        return error
+            self._park(row, key, trouble.retry_at)
+        return key
 
-    def _odd(self, row: Delivery, batch: Batch) -> OSError | None:
+    def _park(self, row: Delivery, key: str, due: float) -> None:
+        """Keep a row for a later attempt: in memory, or only in the journal if there are many."""
+        if self._parked.room() > 0:
+            self._parked.add(row, key, due)
+            return
+        with self._ready:
+            self._in_hand.discard(row.seq)
+            self._parked.forget((row.seq,))
+            self._set_aside.add(row.seq, time.monotonic())
+
+    def _odd(self, row: Delivery, batch: Batch) -> str | None:
         """Decide about a row whose source is not there, changed or in use."""
         fresh = self._fresh(row.seq)
         if fresh is None:
@@ -256,7 +305,7 @@ class Lane:
                 fresh, batch.folders, inherited=self._scribe.inherited(fresh.seq)
             )
         except OSError as error:
-            return self._obstructed(fresh, error)
+            return self._obstructed(fresh, error, batch)
         superseded = self._parked.is_superseded(fresh.seq)
         if found.standing is Standing.MOVED:
             batch.moved.append(fresh)
@@ -269,13 +318,15 @@ class Lane:
             batch.ended.append((fresh, end.state, end.reason))
         elif found.standing is Standing.HERE:
             # Refreshed in the journal, or left alone again since.
-            self._parked.add(fresh, CHANGED, time.monotonic() + FIRST_DELAY)
+            self._park(fresh, CHANGED, time.monotonic() + FIRST_DELAY)
         else:
             self._changed(fresh, found.look)
         return None
 
     def _changed(self, row: Delivery, look: Look) -> None:
-        if self._parked.add_changed(row, look, time.monotonic()):
+        if self._parked.room() <= 0:
+            self._park(row, CHANGED, 0.0)
+        elif self._parked.add_changed(row, look, time.monotonic()):
             self._host.on_changed([row.source])
 
     def _copy(self, row: Delivery, progress: Progress) -> None:
@@ -284,15 +335,33 @@ class Lane:
         try:
             if self.troubles.waiting(WHOLE, time.monotonic()):
                 raise Postponed
-            with Folders(self._host.watch_root_of, self.source, self.root) as folders:
+            underway.claim(row)
+        except (Postponed, underway.UnderWayError) as failure:
+            self._hand_in(row, failure)
+            return
+        try:
+            with self._open_folders() as folders:
                 row = transfer(row, folders, self._scribe, progress)
         except Stopped:
+            underway.release(row)
             return
         except Exception as failure:  # noqa: BLE001 — whatever it is, the lane must hear of it
+            underway.release(row)
             error = failure
+        self._hand_in(row, error)
+
+    def _hand_in(self, row: Delivery, error: Exception | None) -> None:
+        """Give the lane a result; a success keeps its claim until its traces are removed."""
         with self._ready:
+            if error is None and self._over:
+                underway.release(row)
+            elif error is None:
+                self._claims[row.seq] = row
             self._results.append(CopyResult(row, error))
             self._ready.notify()
+
+    def _open_folders(self) -> Folders:
+        return Folders(self._host.watch_root_of, self.source, self.root, self._mounted)
 
     def _take_result(self, result: CopyResult, batch: Batch) -> None:
         row, error = result
@@ -302,19 +371,27 @@ class Lane:
             batch.ended.append((row, error.state, error.reason))
         elif isinstance(error, Postponed):
             stuck = self.troubles.active.get(WHOLE)
-            self._parked.add(row, WHOLE, stuck.retry_at if stuck else time.monotonic())
+            self._park(row, WHOLE, stuck.retry_at if stuck else time.monotonic())
         elif isinstance(error, Odd):
-            problem = self._odd(row, batch)
-            if problem is not None and concerns_all(problem):
-                self._parked.add(row, WHOLE, self.troubles.hit(WHOLE, problem).retry_at)
+            if self._odd(row, batch) == WHOLE:
+                self._park(row, WHOLE, self.troubles.active[WHOLE].retry_at)
         elif isinstance(error, OSError):
-            key = key_of(row, error)
-            self._parked.add(row, key, self.troubles.hit(key, error).retry_at)
+            if self._obstructed(row, error, batch) == WHOLE:
+                self._park(row, WHOLE, self.troubles.active[WHOLE].retry_at)
         else:
             raise error
 
     def _finish(self, batch: Batch) -> None:
         """Make the batch durable, then note it; where that fails, nothing of it is noted."""
+        try:
+            self._make_durable_and_note(batch)
+        finally:
+            for row in batch.copied:
+                with self._ready:
+                    self._claims.pop(row.seq, None)
+                underway.release(row)
+
+    def _make_durable_and_note(self, batch: Batch) -> None:
         self._scribe.say_batch()
         moved = batch.moved + batch.copied
         try:
@@ -324,9 +401,10 @@ class Lane:
             due = self.troubles.hit(WHOLE, error).retry_at
             for row in (*moved, *(row for row, _, _ in batch.ended)):
                 self._scribe.not_synced(row.seq)
-                self._parked.add(row, WHOLE, due)
+                self._parked.add(row, WHOLE, due)  # also beyond the limit: they may be moved
             return
         if moved or batch.ended:
+            batch.remove_leftovers()
             self._note(batch, moved)
 
     def _note(self, batch: Batch, moved: list[Delivery]) -> None:
@@ -334,7 +412,7 @@ class Lane:
         changes = [(row.seq, row.state, "") for row in done]
         changes += [(row.seq, state, reason) for row, state, reason in batch.ended]
         self._host.ledger.note(changes)
-        batch.clean_up(late=True)
+        batch.clean_up_late()
         self._drop([seq for seq, _, _ in changes])
         for row, _, reason in batch.ended:
             log.warning("Not moved: %s: %s", printable(row.source), reason)
@@ -349,5 +427,8 @@ class Lane:
         if not self.troubles.active:
             return
         waited_for = self._parked.keys() | ({WHOLE} if self._in_hand else set())
-        for key in self.troubles.settle(moved, waited_for):
-            self._parked.release(key)
+        over = self.troubles.settle(moved, waited_for)
+        if over:
+            self._parked.release(over)
+            with self._ready:
+                self._set_aside.over(time.monotonic())

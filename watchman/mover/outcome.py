@@ -6,6 +6,14 @@ from watchman.filesystem import Look, Seen
 from watchman.model import State
 
 
+class RootError(OSError):
+    """A root cannot be opened, or is not what it was: it concerns every file on its way."""
+
+
+class DirectoryError(OSError):
+    """A directory below a root cannot be opened or made: it concerns every file in it."""
+
+
 class Ended(Exception):  # noqa: N818 — an outcome, not an error
     """The delivery ends here: vanished or failed."""
 

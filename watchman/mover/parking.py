@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import bisect
+from array import array
+from collections.abc import Iterable, Set
 
 from watchman.filesystem import Look, Seen
 from watchman.model import Delivery, Version
 
 MOST = 10_000
-"""Rows that may be parked; beyond it the lane takes no more."""
+"""Rows that may be parked; those beyond it stay in the journal, and are read again later."""
+AT_ONCE = 1000
+"""Rows that come back at a time: new ones have their turn in between."""
 FIRST_DELAY = 0.2
 LONGEST_DELAY = 30.0
+FIRST_REREAD = 30.0
+LONGEST_REREAD = 600.0
 MOST_NUDGED = 100
 """Rows that a nudge brings forward: more would make each new upload costly."""
 
@@ -29,6 +35,47 @@ class _Parked:
         self.delay = 0.0
         self.seen_at = 0.0
         self.reported: tuple[Seen, Version | None] | None = None
+
+
+class SetAside:
+    """The rows that found no place in the parking: they stay in the journal until they are due.
+
+    Eight bytes are kept of each: the journal is read often, and what is in it is not tried again
+    each time. Seconds are monotonic. Used under the lane's lock.
+    """
+
+    def __init__(self) -> None:
+        self._seqs = array("q")  # in order
+        self._delay = FIRST_REREAD
+        self.due = NEVER
+
+    def __len__(self) -> int:
+        return len(self._seqs)
+
+    def __contains__(self, seq: int) -> bool:
+        place = bisect.bisect_left(self._seqs, seq)
+        return place < len(self._seqs) and self._seqs[place] == seq
+
+    def add(self, seq: int, now: float) -> None:
+        """Leave a row to a later reading."""
+        bisect.insort(self._seqs, seq)
+        self.due = min(self.due, now + self._delay)
+
+    def take(self, now: float) -> int | None:
+        """Return the first seq to read again; None while it is not time."""
+        if not self._seqs or now < self.due:
+            return None
+        first = self._seqs[0]
+        # Each reading costs an attempt at every row: ever less often, while it is no use.
+        self._delay = min(LONGEST_REREAD, self._delay * 2)
+        self._seqs, self.due = array("q"), NEVER
+        return first
+
+    def over(self, now: float) -> None:
+        """Take note that rows which were waiting could be moved: the others perhaps as well."""
+        self._delay = FIRST_REREAD
+        if self._seqs:
+            self.due = min(self.due, now + self._delay)
 
 
 class Parking:
@@ -89,10 +136,10 @@ class Parking:
                 parked.due = min(parked.due, now + FIRST_DELAY)
                 self.next_due = min(self.next_due, parked.due)
 
-    def release(self, key: str) -> None:
-        """Bring forward the rows that waited for the end of a trouble."""
+    def release(self, keys: Set[str]) -> None:
+        """Bring forward the rows that waited for the end of one of these troubles."""
         for parked in self._rows.values():
-            if parked.key == key:
+            if parked.key in keys:
                 parked.due = self.next_due = 0.0
 
     def keys(self) -> set[str]:
@@ -103,7 +150,7 @@ class Parking:
         """Return the seqs whose time has come, in order; they are no longer parked."""
         if now < self.next_due:
             return []
-        due = sorted(seq for seq, parked in self._rows.items() if parked.due <= now)
+        due = sorted(seq for seq, parked in self._rows.items() if parked.due <= now)[:AT_ONCE]
         for seq in due:
             self._taken[seq] = self._rows.pop(seq)
         self.next_due = min((parked.due for parked in self._rows.values()), default=NEVER)

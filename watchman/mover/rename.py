@@ -7,13 +7,21 @@ import os
 import time
 from typing import Protocol
 
-from watchman.model import Delivery
-from watchman.mover.folders import Folders, mode_like
+from watchman.filesystem import PATH_MAX, is_too_long
+from watchman.model import Delivery, State
+from watchman.mover.folders import Folders
 from watchman.mover.hold import Hold, is_same, is_tree, look_at, same
 from watchman.mover.marks import alike, is_placed
 from watchman.mover.names import NAME_MAX, free_name, shortened
-from watchman.mover.outcome import Elsewhere, Odd
-from watchman.mover.syscalls import exists, rename_noreplace, status_of, unlink_if_same
+from watchman.mover.outcome import Elsewhere, Ended, Odd
+from watchman.mover.syscalls import (
+    exists,
+    rename_noreplace,
+    same_inode,
+    status_at_destination,
+    status_of,
+    unlink_if_same,
+)
 from watchman.mover.tree import busy
 
 
@@ -41,8 +49,10 @@ def rename(row: Delivery, folders: Folders, clerk: Clerk) -> Delivery:
     """Move one delivery; return it with the final path it got.
 
     Raises Odd where the source is not what was recorded, Elsewhere where the destination is on
-    another file system, OSError for everything that stands in the way.
+    another file system, Ended where it can never be moved there, OSError for everything that
+    stands in the way.
     """
+    refuse_too_long(row.final)
     directory, _, name = row.source.rpartition("/")
     source = folders.source(directory)
     if source is None:
@@ -70,7 +80,7 @@ def _place(
     directory, _, final = row.final.rpartition("/")
     target = folders.target(directory, None)
     if target is None:
-        target = folders.target(directory, mode_like(source))
+        target = folders.target(directory, source)
         assert target is not None
     while True:
         try:
@@ -93,11 +103,11 @@ def _place(
 
 def _is_ours(row: Delivery, name: str, source: int, final: str, target: int) -> bool:
     """Finish an earlier link + unlink that a crash cut in two."""
-    there = status_of(final, target)
+    there = status_at_destination(final, target)
     if there is None or is_tree(row) or not is_same(row, there):
         return False
     here = status_of(name, source)
-    if here is None or (here.st_dev, here.st_ino) != (there.st_dev, there.st_ino):
+    if not same_inode(there, here):
         return False
     unlink_if_same(name, source, final, target)
     return True
@@ -158,6 +168,7 @@ def redirect(row: Delivery, target: int, clerk: Clerk) -> Delivery:
         limit=_name_limit(target),
     )
     final = f"{directory.rstrip('/')}/{name}"
+    refuse_too_long(final)
     clerk.redirect(row.seq, final)
     return row._replace(final=final)
 
@@ -172,8 +183,20 @@ def shorten(row: Delivery, target: int, clerk: Clerk) -> Delivery:
     if exists(name, target):
         return redirect(row, target, clerk)
     final = f"{os.path.dirname(row.final).rstrip('/')}/{name}"
+    refuse_too_long(final)
     clerk.redirect(row.seq, final)
     return row._replace(final=final)
+
+
+def refuse_too_long(final: str) -> None:
+    """Raise Ended where nobody could open what was moved to ``final``."""
+    if is_too_long(final):
+        raise Ended(
+            State.FAILED,
+            f"its path at the destination would have {len(os.fsencode(final))} bytes, and no "
+            f"program can open one of more than {PATH_MAX}: shorten the name of a directory above "
+            "it, or the destination in MOVES and run 'notify retry'",
+        )
 
 
 def _name_limit(directory: int) -> int:

@@ -7,13 +7,13 @@ import os
 import stat
 from typing import NamedTuple
 
-from watchman.filesystem import GONE, Look, Seen, version_of
+from watchman.filesystem import CANNOT_TELL, FILE_FLAGS, GONE, Look, Seen, version_of
 from watchman.model import Delivery
 from watchman.mover.folders import Folders
 from watchman.mover.hold import is_tree, look_at, same
 from watchman.mover.marks import alike, is_placed
 from watchman.mover.names import temporary_name
-from watchman.mover.syscalls import exists, status_of
+from watchman.mover.syscalls import status_at_destination, status_of
 from watchman.mover.tree import busy
 
 
@@ -63,10 +63,11 @@ class Place(NamedTuple):
 def inspect(place: Place, *, inherited: bool) -> Found:
     """Find out where the recorded version is. Changes nothing.
 
+    Raises OSError where that cannot be told: unknown is neither gone nor changed.
     ``inherited`` says that an earlier run may have moved the file without noting it.
     """
     row, name, source, final, target = place
-    look = GONE if source is None else look_at(row, name, source)
+    look = GONE if source is None else _look_surely(row, name, source)
     here = same(row, look.version)
     if here and source is not None and is_tree(row) and busy(name, source):
         look = look._replace(seen=Seen.BUSY)
@@ -77,13 +78,30 @@ def inspect(place: Place, *, inherited: bool) -> Found:
         return Found(Standing.PLACED, look)
     if here:
         return Found(Standing.HERE, look)
-    if source is not None and exists(temporary_name(row.task_id), source):
+    if source is not None and status_of(temporary_name(row.task_id), source) is not None:
         return Found(Standing.ASIDE, look)
     if target is not None and _has_arrived(place, target, inherited):
         return Found(Standing.MOVED, look)
-    if look.version is None:
-        return Found(Standing.GONE, look)
-    return Found(Standing.BUSY if look.seen is Seen.BUSY else Standing.CHANGED, look)
+    if look.seen is Seen.BUSY:
+        return Found(Standing.BUSY, look)  # perhaps nothing is known of it but that it is there
+    return Found(Standing.GONE if look.version is None else Standing.CHANGED, look)
+
+
+def _look_surely(row: Delivery, name: str, source: int) -> Look:
+    """Look at the source; raise OSError where what is there cannot be told.
+
+    A file on which another program holds a write lease is one that is in use.
+    """
+    look = look_at(row, name, source)
+    if look.seen is Seen.GONE:
+        # Only the answer "no such entry" is one: a server may have lost the directory (ESTALE).
+        return CANNOT_TELL if status_of(name, source) is not None else look
+    if look.seen is Seen.BUSY and look.version is None:
+        try:
+            os.close(os.open(name, FILE_FLAGS, dir_fd=source))
+        except (BlockingIOError, FileNotFoundError):
+            return look
+    return look
 
 
 def inspect_afresh(row: Delivery, folders: Folders, *, inherited: bool) -> Found:
@@ -106,7 +124,7 @@ def _has_arrived(place: Place, target: int, inherited: bool) -> bool:
     within one tick of the clock are alike.
     """
     row, _, source, final, _ = place
-    there = status_of(final, target)
+    there = status_at_destination(final, target)
     if there is None or stat.S_ISDIR(there.st_mode) != is_tree(row):
         return False
     device = row.version.device if source is None else os.fstat(source).st_dev

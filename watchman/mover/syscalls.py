@@ -10,6 +10,10 @@ from collections.abc import Callable
 
 _RENAME_NOREPLACE = 1
 _UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOSYS})
+# Nothing of that name, also where a directory on the way has just been removed or replaced.
+_NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+# What a file system says of a name that it cannot hold: too long, or of characters it refuses.
+_NO_SUCH_NAME = frozenset({errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ})
 # What link(2) says on a file system without hard links.
 NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL})
 
@@ -93,17 +97,49 @@ def _rename_tree(old: str, old_directory: int, new: str, new_directory: int) -> 
         raise
 
 
-def exists(name: str, directory: int) -> bool:
-    """Say whether there is an entry of this name, be it a dangling symlink."""
-    return os.access(name, os.F_OK, dir_fd=directory, follow_symlinks=False)
-
-
 def status_of(name: str, directory: int) -> os.stat_result | None:
-    """Return the lstat of an entry, None if there is none."""
+    """Return the lstat of an entry, None if there is none.
+
+    Raises OSError where this cannot be told: what cannot be looked at is not absent.
+    """
     try:
         return os.stat(name, dir_fd=directory, follow_symlinks=False)
-    except FileNotFoundError:
-        return None
+    except OSError as error:
+        if error.errno in _NOT_THERE:
+            return None
+        raise
+
+
+def status_at_destination(name: str, directory: int) -> os.stat_result | None:
+    """The same where a name may be one that the file system can never hold."""
+    try:
+        return status_of(name, directory)
+    except OSError as error:
+        if error.errno in _NO_SUCH_NAME:
+            return None
+        raise
+
+
+def exists(name: str, directory: int) -> bool:
+    """Say whether a destination has an entry of this name, be it a dangling symlink.
+
+    Raises OSError where this cannot be told.
+    """
+    return status_at_destination(name, directory) is not None
+
+
+def same_inode(one: os.stat_result, other: os.stat_result | None) -> bool:
+    """Say whether two stat results are of one inode; they must be of the same moment."""
+    return other is not None and (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
+
+
+def link_descriptor(descriptor: int, new: str, directory: int) -> None:
+    """Give the open file a name: this inode, whatever its other names lead to by now.
+
+    Raises FileExistsError if ``new`` exists in any form; FileNotFoundError where the file has
+    lost its last name meanwhile; and what link(2) raises.
+    """
+    os.link(f"/proc/self/fd/{descriptor}", new, dst_dir_fd=directory, follow_symlinks=True)
 
 
 def remove(name: str, directory: int) -> None:

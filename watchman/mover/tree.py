@@ -8,9 +8,10 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from watchman.filesystem import DIRECTORY_FLAGS, Seen, look
+from watchman.filesystem import DIRECTORY_FLAGS, FILE_FLAGS, Seen, look
 from watchman.model import State
 from watchman.mover.copy import Progress, copy_attributes, copy_file
+from watchman.mover.extents import same_bytes
 from watchman.mover.outcome import Ended, Odd
 from watchman.mover.syscalls import status_of
 
@@ -19,6 +20,7 @@ DEEPEST = 100
 
 _TICK_NS = 2_000_000_000
 _COARSEST_NS = 100
+_SECTOR = 512
 _CANNOT_SEE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES})
 
 
@@ -64,23 +66,28 @@ def _is_busy(entry: str, status: os.stat_result, here: int, depth: int) -> bool:
     return stat.S_ISDIR(status.st_mode) and depth < DEEPEST and busy(entry, here, depth + 1)
 
 
-def size_of(name: str, directory: int, depth: int = 0) -> int:
-    """Return the bytes in the tree's files. Raises Ended for what cannot be copied."""
+def room_for(name: str, directory: int, depth: int = 0) -> tuple[int, int]:
+    """Return the bytes in the tree's files, and those that lie on the disk: holes need no room.
+
+    Raises Ended for what cannot be copied.
+    """
     if depth > DEEPEST:
         raise Ended(State.FAILED, f"deeper than {DEEPEST} directories: cannot be copied")
-    total = 0
+    total = stored = 0
     with opened(name, directory) as here:
         for entry, status in _entries(here):
             if stat.S_ISREG(status.st_mode):
                 total += status.st_size
+                stored += min(status.st_size, status.st_blocks * _SECTOR)
             elif stat.S_ISDIR(status.st_mode):
-                total += size_of(entry, here, depth + 1)
+                below, stored_below = room_for(entry, here, depth + 1)
+                total, stored = total + below, stored + stored_below
             elif not stat.S_ISLNK(status.st_mode):
                 raise Ended(
                     State.FAILED,
                     "holds a FIFO, socket or device, which is not copied to another file system",
                 )
-    return total
+    return total, stored
 
 
 def copy_tree(name: str, directory: int, new: str, new_directory: int, progress: Progress) -> None:
@@ -109,28 +116,78 @@ def _copy_entry(
             follow_symlinks=False,
         )
     else:
-        raise Odd  # size_of() refused such a thing: it came in since
+        raise Odd  # room_for() refused such a thing: it came in since
 
 
-def same_tree(name: str, directory: int, other: str, other_directory: int) -> bool:
-    """Say whether two trees have the same names, types, sizes, file times and link targets."""
+def same_file(
+    name: str, directory: int, other: str, other_directory: int, check: Callable[[], None]
+) -> bool:
+    """Read two regular files and say whether they are equal and were left alone meanwhile."""
+    try:
+        ours = os.open(name, FILE_FLAGS, dir_fd=directory)
+    except BlockingIOError:
+        raise Odd from None  # another program's write lease
+    try:
+        try:
+            theirs = os.open(other, FILE_FLAGS, dir_fd=other_directory)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            raise Odd from None
+        try:
+            before = os.fstat(ours)
+            return (
+                stat.S_ISREG(before.st_mode)
+                and before.st_size == os.fstat(theirs).st_size
+                and same_bytes(ours, theirs, before.st_size, check)
+                and os.fstat(ours).st_ctime_ns == before.st_ctime_ns
+            )
+        finally:
+            os.close(theirs)
+    finally:
+        os.close(ours)
+
+
+def same_tree(
+    name: str,
+    directory: int,
+    other: str,
+    other_directory: int,
+    *,
+    content: Callable[[], None] | None = None,
+) -> bool:
+    """Say whether two trees have the same names, types, sizes, file times and link targets.
+
+    With ``content`` the files are read and compared as well; it is called before each piece and
+    may raise to stop half-way.
+    """
     with opened(name, directory) as here, opened(other, other_directory) as there:
         ours, theirs = _entries(here), dict(_entries(there))
         if [entry for entry, _ in ours] != sorted(theirs):
             return False
-        return all(_same_entry(entry, status, theirs[entry], here, there) for entry, status in ours)
+        return all(
+            _same_entry(entry, status, theirs[entry], here, there, content)
+            for entry, status in ours
+        )
 
 
 def _same_entry(
-    entry: str, ours: os.stat_result, theirs: os.stat_result, here: int, there: int
+    entry: str,
+    ours: os.stat_result,
+    theirs: os.stat_result,
+    here: int,
+    there: int,
+    content: Callable[[], None] | None,
 ) -> bool:
     if stat.S_IFMT(ours.st_mode) != stat.S_IFMT(theirs.st_mode):
         return False
     if stat.S_ISDIR(ours.st_mode):
-        return same_tree(entry, here, entry, there)
+        return same_tree(entry, here, entry, there, content=content)
     if stat.S_ISLNK(ours.st_mode):
         return os.readlink(entry, dir_fd=here) == os.readlink(entry, dir_fd=there)
-    return ours.st_size == theirs.st_size and same_time(ours.st_mtime_ns, theirs.st_mtime_ns)
+    if ours.st_size != theirs.st_size or not same_time(ours.st_mtime_ns, theirs.st_mtime_ns):
+        return False
+    return content is None or same_file(entry, here, entry, there, content)
 
 
 def remove_tree(name: str, directory: int, check: Callable[[], None] = lambda: None) -> None:

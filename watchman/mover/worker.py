@@ -7,42 +7,17 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 from watchman.errors import JournalError
 from watchman.model import Delivery, State
 from watchman.mover.hand import Hand
 from watchman.mover.lane import BATCH, Lane
 from watchman.mover.ledger import Host, Ledger
+from watchman.mover.status import MoveStatus, status_of_lane
 from watchman.mover.trouble import WHOLE
 from watchman.text import printable
 
 log = logging.getLogger("watchman.mover")
-
-
-class CopyStatus(NamedTuple):
-    """A copy to another file system, in progress. Sizes in bytes."""
-
-    source: str
-    final: str
-    done: int
-    total: int
-
-
-class MoveStatus(NamedTuple):
-    """How it stands with one MOVES entry."""
-
-    source: str
-    root: str
-    waiting: int
-    """Rows in hand; more may wait in the journal."""
-    stuck_since_ns: int | None
-    """When moving to this root stopped altogether; None while it goes on."""
-    reason: str
-    """Why it is stuck; empty while it is not."""
-    troubles: tuple[tuple[int, str], ...]
-    """(since_ns, what and where) for what holds up single directories or files."""
-    copies: tuple[CopyStatus, ...]
 
 
 class _Serial:
@@ -123,6 +98,8 @@ class Mover:
 
     def start(self) -> None:
         """Start moving: first what was left behind, then what :meth:`wake` announces."""
+        for lane in self._lanes:
+            lane.start()
         self._thread.start()
 
     def wake(self) -> None:
@@ -151,7 +128,7 @@ class Mover:
 
     def status(self) -> list[MoveStatus]:
         """Say for each MOVES entry what is being done and what stands in the way."""
-        return [_status(lane) for lane in self._lanes]
+        return [status_of_lane(lane) for lane in self._lanes]
 
     def _rouse(self) -> None:
         with self._ready:
@@ -191,6 +168,10 @@ class Mover:
         more = True
         while more and not self._stop.is_set():
             for lane in self._lanes:
+                first = lane.take_reread()
+                if first is not None:
+                    behind = first - 1
+                    lane.behind = behind if lane.behind is None else min(behind, lane.behind)
                 if lane.behind is None and not lane.has_room():
                     lane.behind = self._cursor
             more = self._may_read_on() and self._next_page()
@@ -273,20 +254,3 @@ class Mover:
                 printable(row.final),
             )
         self._on_ended([(row, State.FAILED)])
-
-
-def _status(lane: Lane) -> MoveStatus:
-    troubles = dict(lane.troubles.active)
-    whole = troubles.pop(WHOLE, None)
-    return MoveStatus(
-        lane.source,
-        lane.root,
-        lane.waiting(),
-        whole.since_ns if whole else None,
-        whole.reason if whole else "",
-        tuple((trouble.since_ns, trouble.reason) for trouble in troubles.values()),
-        tuple(
-            CopyStatus(copy.source, copy.final, copy.done, copy.total)
-            for copy in lane.copiers.running()
-        ),
-    )

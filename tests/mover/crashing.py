@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,9 @@ class FileLedger:
 
     def redirect(self, seq: int, final: str) -> None:
         self.write("redirect", seq, final)
+
+    def shut_out(self, thread: threading.Thread) -> None:
+        raise AssertionError(f"{thread} hangs")
 
     def note(self, changes: Sequence[tuple[int, State, str]]) -> None:
         self.write("note", list(changes))

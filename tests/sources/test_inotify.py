@@ -351,5 +351,7 @@ def test_what_is_mounted_on_top_counts(tmp_path: Path) -> None:
     )
     table = mounts.mounts(str(mountinfo))
     assert mounts.filesystem_type("/srv/x", str(mountinfo)) == "tmpfs"
-    assert mounts.below("/srv", table) == {"/srv/sub/share": mounts.Mount(42, "cifs", 52)}
+    assert mounts.below("/srv", table) == {
+        "/srv/sub/share": mounts.Mount(42, "cifs", 52, "//host/x")
+    }
     assert mounts.below("/srv/sub/share", table) == {}

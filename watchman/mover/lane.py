@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable
 from itertools import compress
 from operator import not_
 
+from watchman import hanging
 from watchman.filesystem import Look
 from watchman.model import Delivery, State
 from watchman.mover.batch import Batch, CopyResult
@@ -67,6 +68,9 @@ class Lane:
         self._kept: Batch | None = None
         """What the hand has moved, and is noted while it moves the next batch."""
         self._nudged = False
+        self.subject = f"moving {source} to {root}"
+        self._station = hanging.Station([self.subject], [source, root])
+        self._copying: set[hanging.Station] = set()
         self._thread: threading.Thread | None = None
 
     def has_room(self) -> bool:
@@ -99,11 +103,21 @@ class Lane:
             self._ready.notify_all()
         self.copiers.wake()
 
-    def join(self, deadline: float) -> None:
-        """Wait for the threads until the monotonic ``deadline``."""
-        if self._thread is not None:
-            self._thread.join(max(0.0, deadline - time.monotonic()))
-        self.copiers.join(deadline)
+    def stations(self) -> list[hanging.Station]:
+        """Return where the threads work."""
+        with self._ready:
+            return [self._station, *self._copying]
+
+    def join(self, deadline: float) -> bool:
+        """Wait for the threads until the monotonic ``deadline``; False where they hang."""
+        threads = [*self.copiers.threads, *([self._thread] if self._thread else [])]
+        where = self._station.where
+        if hanging.join(threads, where, deadline - time.monotonic()):
+            return True
+        for thread in threads:
+            self._host.ledger.shut_out(thread)
+        hanging.leave(threads, where)
+        return not hanging.silent(where)
 
     def waiting(self) -> int:
         """Return the number of rows in hand."""
@@ -112,11 +126,20 @@ class Lane:
 
     def _run(self) -> None:
         try:
+            if not self._await_left():
+                return
             while self._wait():
-                self._round()
-            self._finish_kept()
+                with self._station:
+                    self._round()
+            with self._station:
+                self._finish_kept()
         except Exception as error:  # noqa: BLE001 — the service ends the process
             self._host.died(error)
+
+    def _await_left(self) -> bool:
+        """Wait for what hung in the same place before a reload: it may have a file in its hands."""
+        with self._station:
+            return hanging.await_left(self._station.where, self._host.stop.is_set)
 
     def _wait(self) -> bool:
         """Sleep until there is something to do; False when told to stop."""
@@ -281,15 +304,21 @@ class Lane:
     def _copy(self, row: Delivery, progress: Progress) -> None:
         """Do one copy, in a copying thread."""
         error: Exception | None = None
+        station = hanging.Station([self.subject], [self.source, self.root])
+        with self._ready:
+            self._copying.add(station)
         try:
             if self.troubles.waiting(WHOLE, time.monotonic()):
                 raise Postponed
-            with Folders(self._host.watch_root_of, self.source, self.root) as folders:
+            with station, Folders(self._host.watch_root_of, self.source, self.root) as folders:
                 row = transfer(row, folders, self._scribe, progress)
         except Stopped:
             return
         except Exception as failure:  # noqa: BLE001 — whatever it is, the lane must hear of it
             error = failure
+        finally:
+            with self._ready:
+                self._copying.discard(station)
         with self._ready:
             self._results.append(CopyResult(row, error))
             self._ready.notify()

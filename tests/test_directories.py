@@ -55,10 +55,11 @@ class Scene:
         )
         watcher.start()
         try:
-            wait_until(watcher.watching.is_set)
+            wait_until(lambda: watcher.watching)
             yield watcher
         finally:
             watcher.stop()
+            assert watcher.join(30)
             assert watcher.error is None
 
     @property

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 
 from tests.waiting import wait_until
-from watchman.turns import turn
+from watchman.turns import PATIENCE, turn
 
 
 def test_a_second_thread_comes_after_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,11 +56,21 @@ def test_a_thread_that_hangs_holds_up_nobody() -> None:
         with turn():
             passed.set()
 
-    hanging = threading.Thread(target=hang)
+    hanging = threading.Thread(target=hang, daemon=True)
     hanging.start()
     wait_until(holding.is_set, what="one thread hangs in its turn")
     threading.Thread(target=go_on).start()
     wait_until(passed.is_set, what="the other goes on without a turn")
     assert not release.is_set()
+    # The others do not wait for it each time: they take turns among themselves before long.
+    wait_until(lambda: waited() < PATIENCE / 2, what="nobody waits for it any longer")
     release.set()
     hanging.join()
+    assert waited() < PATIENCE / 2
+
+
+def waited() -> float:
+    """Return the seconds that this thread waits for a turn."""
+    begun = time.monotonic()
+    with turn():
+        return time.monotonic() - begun

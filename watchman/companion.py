@@ -85,14 +85,14 @@ def _serve(connection: socket.socket, answer: Callable[..., Any], keep: Iterable
     try:
         for number in _SIGNALS:
             signal.signal(number, signal.SIG_IGN)
-        _let_go({connection.fileno(), *keep})
+        let_go({connection.fileno(), *keep})
         while (question := _receive(connection)) is not None:
             _send(connection, answer(*question))
     finally:
         os._exit(0)
 
 
-def _let_go(keep: set[int]) -> None:
+def let_go(keep: set[int]) -> None:
     """Close what is the daemon's: somebody may wait for the end of a pipe, or for a lock."""
     null = os.open(os.devnull, os.O_RDWR)
     for standard in range(3):

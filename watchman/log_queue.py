@@ -73,6 +73,13 @@ class HandlerQueue:
         self._parts = [handler]
         if isinstance(target, logging.Handler) and "handle" not in vars(target):
             self._parts.append(target)
+        self.begin_anew()
+        handler.handle = self.handle  # type: ignore[method-assign]  # — Logger calls this
+        for part in self._parts:
+            self._report_errors_of(part)
+
+    def begin_anew(self) -> None:
+        """Set up an empty queue, and a thread that :meth:`start` starts."""
         # Its put() is reentrant, and so is the lock: a signal handler, a finaliser or a warning
         # that logs in the middle of either waits for nobody.
         self._items: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
@@ -93,9 +100,6 @@ class HandlerQueue:
         self._last_failure = 0.0
         self._last_success = 0.0
         self._thread = threading.Thread(target=self._write, name=self.name, daemon=True)
-        handler.handle = self.handle  # type: ignore[method-assign]  # — Logger calls this
-        for part in self._parts:
-            self._report_errors_of(part)
 
     # For whoever logs
 

@@ -20,6 +20,8 @@ REMOTE = frozenset(
     }
 )
 """Types of file systems that others can write to without a kernel event here; and ``fuse.*``."""
+_LINKS = 40
+"""Symlinks that the kernel follows on the way to one path."""
 
 _RENUMBERED = frozenset(
     {
@@ -39,6 +41,8 @@ class Mount(NamedTuple):
     """Such as ``ext4``."""
     device: int
     """The ``st_dev`` of what is in it (Btrfs has other numbers)."""
+    source: str = ""
+    """What is mounted, such as ``host:/export``; it may mean nothing."""
 
 
 class Stability(NamedTuple):
@@ -75,6 +79,11 @@ def is_remote(filesystem: str) -> bool:
     return filesystem in REMOTE or filesystem.startswith("fuse.")
 
 
+def may_hang(filesystem: str) -> bool:
+    """Say whether a call into a file system of this type may wait for a program or another host."""
+    return is_remote(filesystem) or filesystem == "fuseblk"
+
+
 def is_polled(watch: Watch) -> bool:
     """Say whether a watch is polled: it says so, or its file system gives no events."""
     if watch.method == "auto":
@@ -96,7 +105,9 @@ def mounts(path: str = MOUNTINFO) -> dict[str, Mount]:
         if dash and len(fields) > _POINT:
             major, _, minor = fields[_DEVICE].partition(":")
             device = os.makedev(int(major), int(minor))
-            found[_unescape(fields[_POINT])] = Mount(int(fields[0]), right.split(" ")[0], device)
+            kind, _, rest = right.partition(" ")
+            source = _unescape(rest.partition(" ")[0])
+            found[_unescape(fields[_POINT])] = Mount(int(fields[0]), kind, device, source)
     return found
 
 
@@ -119,11 +130,51 @@ def mount_id(path: str) -> int | None:
     return None
 
 
+def trace(path: str, table: dict[str, Mount]) -> tuple[str, str]:
+    """Return a path without symlinks, and the first mount on the way to it that may hang.
+
+    "" if none may. Such a file system is not asked for anything: symlinks in it stay as they are.
+    """
+    rest = [part for part in reversed(os.path.abspath(path).split("/")) if part]
+    current, links = "/", 0
+    while True:
+        mount = table.get(current)
+        if mount is not None and may_hang(mount.type):
+            return _join(current, rest), current
+        if not rest:
+            return current, ""
+        part = rest.pop()
+        if part == "..":
+            current = os.path.dirname(current)
+            continue
+        try:
+            target = os.readlink(f"{current.rstrip('/')}/{part}")
+        except OSError:  # no symlink, or nothing
+            current = f"{current.rstrip('/')}/{part}"
+            continue
+        links += 1
+        if links > _LINKS:
+            return _join(current, [*rest, part]), ""
+        rest += [part for part in reversed(target.split("/")) if part not in ("", ".")]
+        if target.startswith("/"):
+            current = "/"
+
+
+def _join(current: str, rest: list[str]) -> str:
+    return os.path.normpath("/".join((current, *reversed(rest))))
+
+
+def real_path(path: str) -> str:
+    """Return a path without symlinks, as far as no file system is asked that may hang."""
+    return trace(path, mounts())[0]
+
+
 def filesystem_type(path: str, mountinfo: str = MOUNTINFO) -> str:
     """Return the type of the file system that ``path`` is on, such as ``ext4``; "" if unknown."""
-    path = os.path.realpath(path).rstrip("/") + "/"
+    table = mounts(mountinfo)
+    path = trace(path, table)[0].rstrip("/") + "/"
     longest, found = 0, ""
-    for point, mount in mounts(mountinfo).items():
+    for point, mount in table.items():
         prefix = point.rstrip("/") + "/"
         if path.startswith(prefix) and len(prefix) >= longest:
             longest, found = len(prefix), mount.type
@@ -132,7 +183,7 @@ def filesystem_type(path: str, mountinfo: str = MOUNTINFO) -> str:
 
 def below(path: str, table: dict[str, Mount]) -> dict[str, Mount]:
     """Return what is mounted below ``path``, by the path as it is spelt there."""
-    real = os.path.realpath(path).rstrip("/") + "/"
+    real = trace(path, table)[0].rstrip("/") + "/"
     prefix = path.rstrip("/") + "/"
     return {
         prefix + point[len(real) :]: mount

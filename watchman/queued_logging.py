@@ -64,6 +64,15 @@ def start() -> None:
             each.start()
 
 
+def after_fork() -> None:
+    """Begin anew in a child: the threads, and what was queued for them, are its parent's."""
+    global _started  # noqa: PLW0603 — logging is one for the process
+    _started = False
+    _leaving.clear()
+    for each in _queues.values():
+        each.begin_anew()
+
+
 def queue_of(handler: logging.Handler) -> HandlerQueue | None:
     """Return the queue before a handler; None where it is used directly."""
     return _queues.get(id(handler))

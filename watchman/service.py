@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-from watchman import brokers, locks, queued_logging
+from watchman import brokers, guard, hanging, locks, queued_logging
 from watchman import config as configuration
 from watchman.errors import AlreadyRunning, JournalDamaged, JournalError, WatchmanError
 from watchman.journal import Journal
@@ -74,6 +74,12 @@ def _nothing() -> None:
     """Do nothing."""
 
 
+def _may_hang(config: Config) -> bool:
+    """Say whether anything that is watched or moved to may hang."""
+    paths = [watch.path for watch in config.watches]
+    return bool(hanging.points(*paths, *(path for move in config.moves for path in move)))
+
+
 def _raise_descriptor_limit() -> None:
     """Allow more open files than usual: a burst keeps hundreds of directories open."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -88,7 +94,8 @@ class Service:
     ``load`` reads the configuration; it is called again for each reload, and a mistake found
     then is logged and changes nothing. ``ready`` is called once, when everything is watched.
     ``on_hangup`` is called from SIGHUP's handler, before a reload: it opens output files again,
-    and must neither log nor wait.
+    and must neither log nor wait. ``in_child`` is called where a child takes over: it gives back
+    what is the daemon's own.
     """
 
     def __init__(
@@ -96,12 +103,16 @@ class Service:
         load: Callable[[], Config],
         ready: Callable[[], None] = _nothing,
         on_hangup: Callable[[], None] = _nothing,
+        in_child: Callable[[], None] = _nothing,
     ) -> None:
         self._load = load
         self._ready = ready
         self._on_hangup = on_hangup
+        self._let_go = in_child
         self._pipeline: Pipeline | None = None
         self._hand: Hand | None = None
+        self._apart: set[str] = set()
+        """Watches that once could hang: they keep a thread of their own."""
         self._resumed = False
         self._reopened = 0.0
         """When, by the monotonic clock, the journal was opened last after it was damaged."""
@@ -109,6 +120,10 @@ class Service:
         self._unopened = False
         self._reload = False
         self._stopping = False
+        self._is_child = False
+        """Whether this is the process that can be left behind."""
+        self._journal_left = False
+        """Whether the journal was removed or replaced: the lock has to be taken again as well."""
 
     def run(self) -> None:
         """Watch until SIGTERM or SIGINT. Raises WatchmanError for whatever ends it otherwise."""
@@ -128,10 +143,46 @@ class Service:
         try:
             while not self._stopping:
                 with locked(config.state_dir):
-                    config = self._with_journal(config)
+                    config = self._with_lock(config)
         finally:
             if self._hand is not None:
                 self._hand.end()
+
+    def _with_lock(self, config: Config) -> Config:
+        """Watch until stopped, or until the lock has to be taken again."""
+        if self._is_right_for(config):
+            return self._with_journal(config)
+        stopped = guard.run(
+            lambda ready: self._in_child(config, ready), self._now_ready, queued_logging.start
+        )
+        self._stopping = self._stopping or stopped
+        self._resumed = True
+        self._reload = False
+        if not self._stopping:
+            with contextlib.suppress(WatchmanError):  # as it was reloaded last, if it can be
+                fresh = self._load()
+                config = fresh if fresh.state_dir == config.state_dir else config
+        return config
+
+    def _is_right_for(self, config: Config) -> bool:
+        """Say whether this process may watch it: a reload or a mount can bring what may hang."""
+        return self._is_child or not _may_hang(config)
+
+    def _in_child(self, config: Config, tell_ready: Callable[[], None]) -> bool:
+        """Do it in a process that can be left behind; say whether it was told to stop."""
+        self._is_child = True
+        self._journal_left = False
+        self._let_go()
+        queued_logging.after_fork()
+        self._ready = tell_ready
+        try:
+            while not (self._stopping or self._journal_left):
+                config = self._with_journal(config)
+        finally:
+            if self._hand is not None:
+                self._hand.end()
+            queued_logging.close()
+        return self._stopping
 
     def _with_journal(self, config: Config) -> Config:
         """Watch until stopped, or until the journal is gone or damaged.
@@ -145,7 +196,7 @@ class Service:
             if config.moves and self._hand is None and not self._resumed:
                 # Before there are threads; so a reload that brings the first MOVES has no hand.
                 self._hand = Hand.start()
-            while not self._stopping and journal.sound:
+            while not self._stopping and journal.sound and self._is_right_for(config):
                 config = self._with_pipeline(config, journal)
                 # What is left of the last one is full of cycles, and the next one as large.
                 self._pipeline = None
@@ -155,6 +206,7 @@ class Service:
             raise
         finally:
             journal.patience.give_up = lambda: self._stopping
+            self._journal_left = not journal.in_place
             journal.close()
         if journal.damage:
             self._hold_back()
@@ -204,6 +256,7 @@ class Service:
                 resumed=self._resumed,
                 ready=self._now_ready,
                 hand=self._hand,
+                apart=self._apart,
             )
             # A signal may have come before there was a pipeline to tell.
             if self._interrupted:

@@ -65,6 +65,9 @@ class FileLedger:
     def redirect(self, seq: int, final: str) -> None:
         self.write("redirect", seq, final)
 
+    def shut_out(self, thread: threading.Thread) -> None:
+        raise AssertionError(f"{thread} hangs")
+
     def note(self, changes: Sequence[tuple[int, State, str]]) -> None:
         self.write("note", list(changes))
 

@@ -50,6 +50,9 @@ class MemoryLedger:
             self.redirects.append((seq, final))
             self.rows[seq] = self.rows[seq]._replace(final=final)
 
+    def shut_out(self, thread: threading.Thread) -> None:
+        raise AssertionError(f"{thread} hangs")
+
     def note(self, changes: Sequence[tuple[int, State, str]]) -> None:
         with self._lock:
             for seq, state, reason in changes:

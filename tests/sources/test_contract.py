@@ -120,7 +120,7 @@ def test_files_that_come_while_it_starts(config: Make, root: Path) -> None:
         go_on.set()
         writer.join()
         # What was there before the first start is noted only.
-        started = pipeline._catch_up._started_ns
+        started = pipeline.local.catch_up._started_ns
         expected = [path for path in written if path.stat().st_ctime_ns >= started]
         assert len(expected) > 20
         arrive(sent, expected)
@@ -408,8 +408,8 @@ def test_a_directory_that_is_swapped_for_a_symlink(
 def test_polling_goes_on_while_it_scans_rarely(root: Path, state: Path) -> None:
     """The pace of a polled watch is its interval, not the check's."""
     with running(config_for(root, state, watch=POLL)) as (pipeline, sent):
-        assert pipeline._schedule.pace == POLL["interval"]
-        assert pipeline._schedule.pace < schedule.CHECK
+        assert pipeline.local._schedule.pace == POLL["interval"]
+        assert pipeline.local._schedule.pace < schedule.CHECK
         assert pipeline.source.directories == 0
         (root / "file").write_text("x")
         arrive(sent, [root / "file"])
@@ -426,11 +426,11 @@ def test_a_remote_share_inside_a_local_tree_is_polled(
     monkeypatch.setattr(mounts, "mounts", lambda *_: {str(share): mounts.Mount(99, "nfs4", 99)})
     watch = {"interval": 0.1, "settle": 0.2}
     with running(config_for(root, state, watch=watch)) as (pipeline, sent):
-        node = pipeline.source.find(str(share))
+        node = pipeline.threads[0].watcher.source.find(str(share))
         assert node is not None
         assert node.root.is_polled(f"{share}/file")
         assert not node.root.is_polled(f"{root}/a/file")
         # As if somebody else had written it: without an event.
-        pipeline.source._watched.detach(node)
+        pipeline.threads[0].watcher.source._watched.detach(node)
         (share / "file").write_text("x")
         arrive(sent, [share / "file"])

@@ -60,7 +60,7 @@ def test_a_root_that_is_not_there_yet(
     root.rmdir()
     with running(config_for(root, state)) as (pipeline, sent):
         assert list(pipeline.health.troubles) == [str(root)]
-        wait_until(lambda: pipeline._next_check > 0)
+        wait_until(lambda: pipeline.local._next_check > 0)
         root.mkdir()
         (root / "early").write_text("x")
         wait_until(lambda: not pipeline.health.troubles, what="it is watched")
@@ -467,7 +467,7 @@ def test_an_overflow_while_directories_are_made(root: Path, state: Path) -> None
         paths += [root / name / "file" for name in ("moved", "elsewhere")]
         arrive(sent, [*paths, root / "rewritten"], timeout=30)
         assert pipeline.source.overflows >= 1
-        wait_until(lambda: not pipeline._catch_up.pending, what="the scan is over")
+        wait_until(lambda: not pipeline.local.catch_up.pending, what="the scan is over")
         late = [path.with_name("late") for path in paths]
         for path in late:
             path.write_text("x")

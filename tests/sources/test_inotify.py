@@ -151,8 +151,11 @@ def test_directories_deleted_and_made_again_in_a_loop(root: Path, state: Path) -
         arrive_at_least(sent, [again / "sub" / "last"])
 
 
-def test_what_was_known_goes_with_its_directory(root: Path, state: Path) -> None:
+def test_what_was_known_goes_with_its_directory(
+    root: Path, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A directory that was deleted and made again is another one, even with the same inode."""
+    monkeypatch.setattr("watchman.notify.intake.LEFT", 1.0)
     path = root / "again" / "file"
     with running(config_for(root, state)) as (pipeline, sent):
         for n in range(20):
@@ -190,9 +193,8 @@ def test_a_tree_that_is_deleted_costs_few_commits(
         wait_until(lambda: pipeline.source.directories == 1, what="they have left")
         (root / "last").write_text("x")
         arrive(sent, [*paths, root / "last"])
-        wait_until(
-            lambda: not pipeline.journal.known.knows(str(paths[-1].parent)), what="forgotten"
-        )
+        last = str(paths[-1].parent)
+        wait_until(lambda: not pipeline.journal.known.knows(last), what="they are forgotten")
         assert len(commits) < 30
         for path in paths:
             assert not pipeline.journal.known.lookup(str(path.parent), ["file"])
@@ -355,5 +357,7 @@ def test_what_is_mounted_on_top_counts(tmp_path: Path) -> None:
     )
     table = mounts.mounts(str(mountinfo))
     assert mounts.filesystem_type("/srv/x", str(mountinfo)) == "tmpfs"
-    assert mounts.below("/srv", table) == {"/srv/sub/share": mounts.Mount(42, "cifs", 52)}
+    assert mounts.below("/srv", table) == {
+        "/srv/sub/share": mounts.Mount(42, "cifs", 52, "//host/x")
+    }
     assert mounts.below("/srv/sub/share", table) == {}

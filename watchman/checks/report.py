@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from watchman import timelimit
 from watchman.checks.trees import lease_test, walk, watch_limit
 from watchman.model import Broker, Config, Watch
 from watchman.mounts import filesystem_type, is_remote, mount_id
@@ -62,9 +64,25 @@ def _is_polled(watch: Watch) -> bool:
     )
 
 
+def _silence(subject: str, path: str) -> Check | None:
+    """Return what is to be said where the file system of a path does not answer."""
+    try:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            timelimit.within(path, lambda: os.statvfs(path).f_bsize)
+    except TimeoutError as error:
+        detail, _, remedy = str(error.strerror).partition("; ")
+        return Check(subject, False, detail, remedy)
+    except OSError as error:
+        return Check(subject, False, f"{path}: {error.strerror}", "see to what is mounted there")
+    return None
+
+
 def _check_watch(watch: Watch) -> tuple[list[Check], int, bool]:
     """Return the checks, how many directories there are, and whether all were counted."""
     subject = f"watch {watch.path}"
+    silence = _silence(subject, watch.path)
+    if silence is not None:
+        return [silence], 0, True
     if not os.path.isdir(watch.path):
         gone = Check(subject, False, "does not exist", "create it, or correct WATCHES")
         return [gone], 0, True
@@ -127,6 +145,9 @@ def _check_limit(needed: int, whole: bool, limit: int | None) -> Check:
 
 def _check_move(source: str, root: str) -> list[Check]:
     subject = f"move {source} to {root}"
+    silence = _silence(subject, source) or _silence(subject, root)
+    if silence is not None:
+        return [silence]
     if not os.path.isdir(root):
         return [Check(subject, False, "the destination does not exist", "create or mount it")]
     found = []

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from watchman import timelimit
 from watchman.commands.common import (
     as_json_option,
     common,
@@ -189,8 +190,18 @@ def _configured_directories() -> list[str]:
 def _is_moved(record: Record) -> bool:
     """Say whether the file is at its final path, and not at its source any more.
 
-    Nothing but the mover makes anything there, and it never overwrites.
+    Nothing but the mover makes anything there, and it never overwrites. Where a file system does
+    not answer, the mover finds out when it does.
     """
+    try:
+        return timelimit.within(
+            record.source, lambda: timelimit.within(record.final, lambda: _is_at_its_end(record))
+        )
+    except TimeoutError:
+        return False
+
+
+def _is_at_its_end(record: Record) -> bool:
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         if is_same_content(record.version, version_of(os.lstat(record.source))):
             return False

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
+from watchman import mounts
 from watchman.config.problems import Problems
 from watchman.model import Watch
 
 
-def covers(watch: Watch, directory: str) -> bool:
+def covers(
+    watch: Watch, directory: str, real_path: Callable[[str], str] = mounts.real_path
+) -> bool:
     """Say whether what is made in ``directory`` can be an arrival of that watch."""
-    inner, outer = os.path.realpath(directory), os.path.realpath(watch.path)
+    inner, outer = real_path(directory), real_path(watch.path)
     if inner == outer:
         return True
     if not inner.startswith(outer.rstrip("/") + "/"):
@@ -38,9 +42,10 @@ def _excluded(watch: Watch, below: str) -> bool:
 def check_overlap(found: list[tuple[str, Watch]], problems: Problems) -> None:
     """Note what would be announced twice. Processors of the user's own may watch what they like."""
     plain = [(label, watch) for label, watch in found if not watch.processor_name]
+    real = {watch.path: mounts.real_path(watch.path) for _, watch in plain}.__getitem__
     for number, (label, watch) in enumerate(plain):
         for other_label, other in plain[:number]:
-            if os.path.realpath(watch.path) == os.path.realpath(other.path):
+            if real(watch.path) == real(other.path):
                 problems.add(
                     label,
                     f"the directory {watch.path} is already watched by {other_label}",
@@ -51,7 +56,7 @@ def check_overlap(found: list[tuple[str, Watch]], problems: Problems) -> None:
                 (label, watch, other_label, other),
                 (other_label, other, label, watch),
             ):
-                if outer.rec and outer.kind == "files" and covers(outer, inner.path):
+                if outer.rec and outer.kind == "files" and covers(outer, inner.path, real):
                     problems.add(
                         inner_label,
                         f"the directory {inner.path} lies in {outer.path}, "

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from watchman import mounts, timelimit
 from watchman.config.overlap import covers
 from watchman.config.problems import NOT_A_PAIR, Problems, as_path, pairs, show
 from watchman.model import Watch
@@ -63,14 +64,18 @@ def _check_source(source: str, label: str, watched: Sequence[Watch], problems: P
 def _check_root(
     source: str, root: str, label: str, watched: Sequence[Watch], problems: Problems
 ) -> None:
-    if not os.path.isdir(root):
-        wrong = "is no directory" if os.path.exists(root) else "does not exist"
+    try:
+        there, is_directory, writable = timelimit.within(root, lambda: _look_at(root))
+    except TimeoutError:
+        there = is_directory = writable = True  # the daemon says it, as long as it lasts
+    if not is_directory:
+        wrong = "is no directory" if there else "does not exist"
         problems.add(
             label, f"the destination {root} {wrong}", "create it, or mount what belongs there"
         )
-    elif os.path.realpath(root) == os.path.realpath(source):
+    elif mounts.real_path(root) == mounts.real_path(source):
         problems.add(label, "source and destination are the same", "remove it, or correct one")
-    elif not os.access(root, os.W_OK | os.X_OK, effective_ids=True):
+    elif not writable:
         problems.add(
             label,
             f"the destination {root} cannot be written by user {os.geteuid()}",
@@ -86,6 +91,12 @@ def _check_root(
                     "choose one outside of it",
                 )
                 break
+
+
+def _look_at(root: str) -> tuple[bool, bool, bool]:
+    """Say whether it is there, a directory, and can be written."""
+    writable = os.access(root, os.W_OK | os.X_OK, effective_ids=True)
+    return os.path.exists(root), os.path.isdir(root), writable
 
 
 def texts(value: Any, setting: str, example: str, problems: Problems) -> tuple[str, ...]:

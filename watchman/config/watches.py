@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from watchman import hanging, timelimit
 from watchman.config.overlap import check_overlap
 from watchman.config.problems import Problems, as_path, is_number, show
 from watchman.model import Watch
@@ -109,7 +110,17 @@ class _Reader:
         return paths
 
     def _glob(self, pattern: str, label: str) -> list[str]:
-        paths = sorted(path for path in glob.glob(pattern) if os.path.isdir(path))
+        # The directories that match lie anywhere below what comes before the first wildcard.
+        above = glob.escape(pattern).partition("[")[0] or "/"
+        try:
+            paths = timelimit.within(
+                above,
+                lambda: sorted(path for path in glob.glob(pattern) if os.path.isdir(path)),
+                where=hanging.points(above.rpartition("/")[0] or "/"),
+            )
+        except TimeoutError as error:
+            self.problems.add(label, f"the directories of {pattern} cannot be listed: {error}", "")
+            return []
         if not paths:
             self.problems.add(
                 label, f"no directory matches {pattern}", "create one, or correct 'path'"
@@ -120,12 +131,14 @@ class _Reader:
         """Say whether the directory can be watched; note why not."""
         remedy = ""
         try:
-            os.stat(path)
-            if not os.path.isdir(path):
+            is_directory, readable = timelimit.within(path, lambda: _look_at(path))
+            if not is_directory:
                 wrong, remedy = "is no directory", "correct 'path'"
-            elif not os.access(path, os.R_OK | os.X_OK, effective_ids=True):
+            elif not readable:
                 wrong = f"cannot be read by user {os.geteuid()}"
                 remedy = f"give this user read and search permission (chmod u+rx {path})"
+        except TimeoutError:
+            return True  # the daemon says it, as long as it lasts
         except (FileNotFoundError, NotADirectoryError):
             wrong, remedy = "does not exist", "create it, or correct 'path'"
         except OSError as error:
@@ -221,6 +234,12 @@ def _is_names(value: object) -> bool:
 
 def _at_least_0(value: Any) -> bool:
     return is_number(value) and value >= 0
+
+
+def _look_at(path: str) -> tuple[bool, bool]:
+    """Say whether it is a directory, and can be read. Raises OSError."""
+    os.stat(path)
+    return os.path.isdir(path), os.access(path, os.R_OK | os.X_OK, effective_ids=True)
 
 
 _SWITCHES = ("rec", "auto_add", "do_glob", "quiet")

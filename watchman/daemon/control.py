@@ -95,6 +95,7 @@ def _serve(load: Callable[[], Config], config: Config, report: Report) -> int:
                 _loader(load, config, notes, output),
                 lambda: _ready(report),
                 on_hangup=output.reopen,
+                in_child=report.close,
             ).run()
             report.tell(error="it was stopped before it watched")
     except WatchmanError as error:

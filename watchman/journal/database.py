@@ -19,6 +19,7 @@ import contextlib
 import os
 import sqlite3
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from typing import NoReturn, TypeVar
 
@@ -65,6 +66,7 @@ class Database:
         """Called when a transaction failed: what was learnt in it is not true."""
         self._readers: dict[threading.Thread, Reader] = {}
         self._closed = False
+        self._shut_out: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
         try:
             self._writer = open_sound(path)
             # By reading something the writer has made its log and the index of it.
@@ -148,6 +150,8 @@ class Database:
             while True:
                 if self._closed:
                     raise self._gone()
+                if threading.current_thread() in self._shut_out:
+                    raise JournalError("too late: somebody else does this by now")
                 try:
                     return self._attempt(work)
                 except ROW_ERRORS:
@@ -199,6 +203,11 @@ class Database:
                 forget()
             raise
         return result
+
+    def shut_out(self, thread: threading.Thread) -> None:
+        """Let a thread write no more; what it is writing just now is done when this returns."""
+        with self._lock:
+            self._shut_out.add(thread)
 
     def suspect(self) -> None:
         """Have the file checked when it is opened next."""

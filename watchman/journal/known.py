@@ -54,16 +54,18 @@ class KnownVersions:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._ids: dict[str, int] = {}
-        self._all = False
-        """Whether ``_ids`` holds every directory, so that a missing one needs no query."""
+        self._whole: dict[str, int] | None = None
+        """``_ids`` while it holds every directory, so that a missing one needs no query. Told by
+        the dict itself: other threads may replace it at any time."""
         database.on_rollback.append(self._drop_ids)
 
     def load_directories(self) -> None:
         """Read all directories' numbers, for the time of a scan of everything."""
+        if self._whole is not None:
+            return
         if self._database.reader.execute(_COUNT).fetchone()[0] <= _MOST_LOADED:
             rows = self._database.reader.execute(_DIRECTORIES)
-            self._ids = {os.fsdecode(path): number for path, number in rows}
-            self._all = True
+            self._ids = self._whole = {os.fsdecode(path): number for path, number in rows}
 
     def unload_directories(self) -> None:
         """Give the memory back."""
@@ -71,8 +73,8 @@ class KnownVersions:
             self._drop_ids()
 
     def _drop_ids(self) -> None:
-        self._all = False
-        self._ids.clear()
+        self._whole = None
+        self._ids = {}
 
     def remember(
         self, connection: sqlite3.Connection, items: Iterable[tuple[str, Version, int]]
@@ -93,16 +95,19 @@ class KnownVersions:
 
     def _id(self, directory: str) -> int:
         """Return the number of a directory; 0 if nothing was ever known there."""
-        number = self._ids.get(directory, 0)
-        return number if number or self._all else self._cache(directory, self._database.reader)
+        ids = self._ids
+        number = ids.get(directory, 0)
+        if number or ids is self._whole:
+            return number
+        return self._cache(directory, self._database.reader)
 
     def _cache(self, directory: str, connection: sqlite3.Connection | Reader) -> int:
         query = "SELECT id FROM directories WHERE path = ?"
         row = connection.execute(query, (os.fsencode(directory),)).fetchone()
         if row is None:
             return 0
-        if len(self._ids) >= _CACHED and not self._all:
-            self._ids.clear()
+        if len(self._ids) >= _CACHED and self._ids is not self._whole:
+            self._ids = {}
         number = self._ids[directory] = int(row[0])
         return number
 

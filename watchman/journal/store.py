@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
@@ -109,6 +110,10 @@ class Journal(WatchRuns):
     def when_damaged(self, call: Callable[[], None]) -> None:
         """Have ``call`` called, by whichever thread meets damage; it must not wait."""
         self._database.on_damage = call
+
+    def shut_out(self, thread: threading.Thread) -> None:
+        """Raise JournalError for all that a thread writes from now on: it hung and was left."""
+        self._database.shut_out(thread)
 
     def suspect(self) -> None:
         """Have the file checked at the next start, as after a crash."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 
@@ -57,10 +56,11 @@ class Copiers:
         with self._ready:
             self._ready.notify_all()
 
-    def join(self, deadline: float) -> None:
-        """Wait for the threads until the monotonic ``deadline``."""
-        for thread in self._threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
+    @property
+    def threads(self) -> list[threading.Thread]:
+        """All threads."""
+        with self._ready:
+            return list(self._threads)
 
     def _queued(self) -> int:
         return len(self._small) + len(self._large)

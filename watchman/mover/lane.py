@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from itertools import compress
 from operator import not_
 
+from watchman import hanging
 from watchman.filesystem import Look
 from watchman.model import Delivery, State
 from watchman.mover import underway
@@ -75,6 +77,9 @@ class Lane:
         """Whether the thread has ended, and takes no more results."""
         self._mounted = mounted(root)
         self._nudged = False
+        self.subject = f"moving {source} to {root}"
+        self._station = hanging.Station([self.subject], [source, root])
+        self._copying: set[hanging.Station] = set()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -117,11 +122,21 @@ class Lane:
             self._ready.notify_all()
         self.copiers.wake()
 
-    def join(self, deadline: float) -> None:
-        """Wait for the threads until the monotonic ``deadline``."""
-        if self._thread is not None:
-            self._thread.join(max(0.0, deadline - time.monotonic()))
-        self.copiers.join(deadline)
+    def stations(self) -> list[hanging.Station]:
+        """Return where the threads work."""
+        with self._ready:
+            return [self._station, *self._copying]
+
+    def join(self, deadline: float) -> bool:
+        """Wait for the threads until the monotonic ``deadline``; False where they hang."""
+        threads = [*self.copiers.threads, *([self._thread] if self._thread else [])]
+        where = self._station.where
+        if hanging.join(threads, where, deadline - time.monotonic()):
+            return True
+        for thread in threads:
+            self._host.ledger.shut_out(thread)
+        hanging.leave(threads, where)
+        return not hanging.silent(where)
 
     def waiting(self) -> int:
         """Return the number of rows in hand, and of those set aside."""
@@ -130,11 +145,16 @@ class Lane:
 
     def _run(self) -> None:
         try:
-            # What is mounted now must be there whenever something is moved.
-            self._mounted.look()
+            if not self._await_left():
+                return
+            with self._station:
+                # What is mounted now must be there whenever something is moved.
+                self._mounted.look()
             while self._wait():
-                self._round()
-            self._finish_kept()
+                with self._station:
+                    self._round()
+            with self._station:
+                self._finish_kept()
         except Exception as error:  # noqa: BLE001 — the service ends the process
             self._host.died(error)
         finally:
@@ -147,6 +167,11 @@ class Lane:
             ended, self._claims = self._claims, {}
         for row in ended.values():
             underway.release(row)
+
+    def _await_left(self) -> bool:
+        """Wait for what hung in the same place before a reload: it may have a file in its hands."""
+        with self._station:
+            return hanging.await_left(self._station.where, self._host.stop.is_set)
 
     def _wait(self) -> bool:
         """Sleep until there is something to do; False when told to stop."""
@@ -340,7 +365,7 @@ class Lane:
             self._hand_in(row, failure)
             return
         try:
-            with self._open_folders() as folders:
+            with self._copies_at_work(), self._open_folders() as folders:
                 row = transfer(row, folders, self._scribe, progress)
         except Stopped:
             underway.release(row)
@@ -349,6 +374,19 @@ class Lane:
             underway.release(row)
             error = failure
         self._hand_in(row, error)
+
+    @contextlib.contextmanager
+    def _copies_at_work(self) -> Iterator[None]:
+        """Have it noticed where a copy hangs."""
+        station = hanging.Station([self.subject], [self.source, self.root])
+        with self._ready:
+            self._copying.add(station)
+        try:
+            with station:
+                yield
+        finally:
+            with self._ready:
+                self._copying.discard(station)
 
     def _hand_in(self, row: Delivery, error: Exception | None) -> None:
         """Give the lane a result; a success keeps its claim until its traces are removed."""

@@ -30,6 +30,10 @@ class Ledger(Protocol):
         """Record (seq, new state, reason) for all, durable together when it returns."""
         ...
 
+    def shut_out(self, thread: threading.Thread) -> None:
+        """Let a thread that hangs write no more."""
+        ...
+
 
 class Host(NamedTuple):
     """What the lanes of one mover share."""

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
+from watchman import hanging
 from watchman.errors import JournalError
 from watchman.model import Delivery, State
 from watchman.mover.hand import Hand
@@ -38,6 +39,10 @@ class _Serial:
     def note(self, changes: Sequence[tuple[int, State, str]]) -> None:
         with self._lock:
             self._ledger.note(changes)
+
+    def shut_out(self, thread: threading.Thread) -> None:
+        with self._lock:
+            self._ledger.shut_out(thread)
 
 
 def _nothing(_: object) -> None:
@@ -114,17 +119,26 @@ class Mover:
             self._rescan = True
         self.wake()
 
-    def stop(self, timeout: float) -> None:
-        """Finish the file in hand, give up copies, and wait ``timeout`` seconds at most."""
+    def stations(self) -> list[hanging.Station]:
+        """Return where the threads work."""
+        return [station for lane in self._lanes for station in lane.stations()]
+
+    def stop(self, timeout: float) -> list[str]:
+        """Finish the file in hand, give up copies, and wait ``timeout`` seconds at most.
+
+        Returns the entries whose file systems hang: their threads were left. What they do when
+        they come back is as if it had been done before a crash: the ledger does not hear of it.
+        """
         deadline = time.monotonic() + timeout
         self._stop.set()
         self._rouse()
         for lane in self._lanes:
             lane.wake()
-        for lane in self._lanes:
-            lane.join(deadline)
+        hanging.ask(point for station in self.stations() for point in station.where)
+        left = [lane.subject for lane in self._lanes if not lane.join(deadline)]
         if self._thread.ident is not None:
             self._thread.join(max(0.0, deadline - time.monotonic()))
+        return left
 
     def status(self) -> list[MoveStatus]:
         """Say for each MOVES entry what is being done and what stands in the way."""

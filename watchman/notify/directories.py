@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 
+from watchman import hanging
 from watchman.errors import JournalError
 from watchman.identity import is_same_content
 from watchman.journal import Journal
@@ -66,9 +67,11 @@ class DirectoryWatcher:
         self._changed: collections.deque[str] = collections.deque()
         self._rescan = False
         self._stopping = False
-        self.watching = threading.Event()
-        """Set when the first scan is over: everything is watched."""
+        self.watching = False
+        """Whether the first scan is over: everything is watched."""
         self.error: BaseException | None = None
+        paths = [watch.path for watch, _ in watches]
+        self.station = hanging.Station(paths, paths)
         self._thread = threading.Thread(target=self._run, name="directories", daemon=True)
 
     def start(self) -> None:
@@ -76,16 +79,26 @@ class DirectoryWatcher:
         for root in self._source.roots:
             log.debug("Adding watch on %s, processed by %s", printable(root.path), PROCESSOR)
             self._scans[root] = not self._resumed
-        self._source.start()
         self._thread.start()
 
     def stop(self) -> None:
-        """End after what is in hand."""
+        """Ask the thread to end after what is in hand."""
         self._stopping = True
         self._source.wake()
-        if self._thread.ident is not None:
-            self._thread.join()
-        self._source.close()
+
+    def join(self, timeout: float) -> bool:
+        """Wait for its end; False where it hangs and was left.
+
+        What it does when it comes back is too late: the journal does not hear of it.
+        """
+        if self._thread.ident is None:
+            self._source.close()
+            return True
+        if hanging.join([self._thread], self.station.where, timeout):
+            return True
+        self._journal.shut_out(self._thread)
+        hanging.leave([self._thread], self.station.where)
+        return False
 
     def rescan(self) -> None:
         """Catch up on every watch now; from any thread."""
@@ -115,6 +128,9 @@ class DirectoryWatcher:
 
     def _run(self) -> None:
         try:
+            self.station.since = time.monotonic()
+            if hanging.await_left(self.station.where, lambda: self._stopping):
+                self._source.start()
             while not self._stopping:
                 self._turn()
         except JournalError as error:
@@ -122,10 +138,15 @@ class DirectoryWatcher:
         except BaseException as error:
             log.exception("Watching for finished directories ended")
             self.error = error
+        finally:
+            self.station.since = None
+            self._source.close()
 
     def _turn(self) -> None:
         busy = bool(self._scans or self._changed or self._rescan)
-        hints = self._source.take(0 if busy else self._time_left())
+        timeout = 0.0 if busy else self._time_left()
+        self.station.since = time.monotonic() + timeout
+        hints = self._source.take(timeout)
         now = time.monotonic()
         hints += self._units.due(now)
         while self._changed:
@@ -138,7 +159,7 @@ class DirectoryWatcher:
         if self._scans:
             container = next(iter(self._scans))
             self._scan(container, may_predate=self._scans.pop(container))
-        elif not self.watching.is_set():
+        elif not self.watching:
             self._now_watching()
         if now >= self._next_check or self._source.root_left:
             self._check(now)
@@ -146,12 +167,12 @@ class DirectoryWatcher:
     def _time_left(self) -> float:
         due = self._units.next_due()
         soonest = self._next_check if due is None else min(due, self._next_check)
-        return max(0.0, soonest - time.monotonic()) if self.watching.is_set() else 0.0
+        return max(0.0, soonest - time.monotonic()) if self.watching else 0.0
 
     def _now_watching(self) -> None:
         self._journal.note_first_run(self._first_runs)
         self._first_runs = {}
-        self.watching.set()
+        self.watching = True
 
     def _check(self, now: float) -> None:
         self._next_check = now + CHECK

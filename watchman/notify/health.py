@@ -8,9 +8,10 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from watchman import queued_logging, status
+from watchman import guard, hanging, queued_logging, status
 from watchman.filesystem import PATH_MAX
 from watchman.journal import Journal
 from watchman.mounts import is_polled
@@ -53,6 +54,8 @@ class Health:
         """What is not being watched, or not as it should be, and why."""
         self.unwatched: set[str] = set()
         """Directories for which the kernel has no watch left."""
+        self._hanging: dict[str, TroubleStatus] = {}
+        """What waits for a file system that does not answer."""
         self._listen()
         journal.patience.on_wait = self._journal_waits
 
@@ -84,6 +87,20 @@ class Health:
                 del self._since[path]
             if path in self.unwatched:
                 self._take_note(path, None)
+
+    def hanging(self, found: Mapping[str, str]) -> None:
+        """Take note of all that hangs: what waits → the mount point that it waits for."""
+        if found.keys() == self._hanging.keys():
+            return
+        self._next_beat = 0.0
+        for subject in self._hanging.keys() - found.keys():
+            del self._hanging[subject]
+            log.warning("%s: the file system answers again", printable(subject))
+        for subject in found.keys() - self._hanging.keys():
+            message = hanging.describe(found[subject])
+            log.warning("%s: %s", printable(subject), message)
+            since = time.time_ns()
+            self._hanging[subject] = {"subject": subject, "message": message, "since_ns": since}
 
     def _set(self, subject: str, reason: str | None, healed: str) -> None:
         if reason is None:
@@ -153,7 +170,7 @@ class Health:
             for watch in pipeline.config.watches
         ]
         return {
-            "pid": os.getpid(),
+            "pid": guard.pid(),
             "started_ns": self._started_ns,
             "beat_ns": time.time_ns(),
             "watching": pipeline.watching,
@@ -168,10 +185,8 @@ class Health:
                 for name, sender in pipeline.senders.items()
             },
             "moves": pipeline.mover.status(),  # type: ignore[typeddict-item]  # — NamedTuples
-            "last_arrival_ns": max(
-                pipeline.intake.last_arrival_ns, pipeline.directories.last_arrival_ns
-            ),
-            "overflows": self._source.overflows + pipeline.directories.overflows,
+            "last_arrival_ns": pipeline.last_arrival_ns,
+            "overflows": pipeline.overflows,
         }
 
     def _current_troubles(self) -> list[TroubleStatus]:
@@ -180,6 +195,7 @@ class Health:
                 {"subject": subject, "message": reason, "since_ns": self._since[subject]}
                 for subject, reason in self.troubles.items()
             ]
+        found += list(self._hanging.values())
         patience = self._journal.patience
         if reason := patience.trouble:
             subject = self._journal.path

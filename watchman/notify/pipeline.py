@@ -1,42 +1,46 @@
 """The pipeline: hints → arrivals → router → journal → mover → journal → senders.
 
-One thread runs :meth:`Pipeline.run`: it owns the source, the arrivals and the router. The mover
-and the senders have threads of their own and meet it only in the journal, through wake-ups and
-through hints for files that turned out to have changed.
+One thread runs :meth:`Pipeline.run`: the loop of all watches on local file systems, and every two
+seconds a look at the other parts. Whatever may hang in a file system has threads of its own:
+watches there, the mover, the senders. They meet only in the journal, through wake-ups and through
+hints for files that turned out to have changed. What the main thread does for all of them asks no
+such file system for anything.
 """
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
-from watchman import queued_logging, signals, status
+from watchman import hanging, mounts, queued_logging, signals
 from watchman.errors import JournalError, WatchmanError
 from watchman.journal import Journal
 from watchman.model import Config, Delivery, Publisher, State, Watch
-from watchman.mounts import is_polled
 from watchman.mover import OWN, Hand, Mover
-from watchman.notify.catchup import CLOCK_GRAIN_NS, CatchUp
+from watchman.notify.catchup import CLOCK_GRAIN_NS
 from watchman.notify.directories import DirectoryWatcher
 from watchman.notify.health import Health
-from watchman.notify.intake import Intake
-from watchman.notify.looking import hints_at, watch_root
-from watchman.notify.schedule import Schedule
+from watchman.notify.looking import watch_root
+from watchman.notify.schedule import CHECK
 from watchman.notify.unserved import fail_unserved
+from watchman.notify.watcher import Watcher, WatcherThread
 from watchman.router import Router
 from watchman.sender import Sender
 from watchman.sources.dispatch import ProcessorWatches
 from watchman.sources.inotify import Source
-from watchman.sources.nodes import Reason, Root
 from watchman.text import printable
 
 log = logging.getLogger("watchman.notify")
 service_log = logging.getLogger("watchman.service")
 """For what concerns the daemon and no file."""
+
+STARTING = 0.05
+"""Seconds between two looks whether the other threads' first scans are over."""
+WATCHER_END, MOVER_END, SENDER_END = 10.0, 10.0, 15.0
+"""Seconds that each of the stages gets at the end for what it has in hand."""
 
 
 class Pipeline:
@@ -44,7 +48,9 @@ class Pipeline:
 
     ``open_publisher(broker name)`` is called in each sender's thread. ``resumed`` says that this
     process has watched before (a reload), so that nothing found now predates it. ``ready`` is
-    called when every directory is watched and what was there has been dealt with.
+    called when every directory is watched and what was there has been dealt with, but for watches
+    that hang. ``apart`` are the paths of watches that get a loop of their own, whatever their file
+    system is now; those that need one are added.
     """
 
     def __init__(
@@ -56,27 +62,24 @@ class Pipeline:
         resumed: bool = False,
         ready: Callable[[], None] = lambda: None,
         hand: Hand | None = None,
+        apart: set[str] | None = None,
     ) -> None:
         self.config = config
         self.journal = journal
         self._resumed = resumed
         self._ready = ready
         self._stopping = False
-        self._next_check = 0.0
-        self._changed: collections.deque[str] = collections.deque()
+        self._apart = set() if apart is None else apart
         journal.resume(watch.path for watch in config.watches)
         self.watching = False
-        """Whether the first scan is over: every directory is watched."""
+        """Whether the first scan is over: every directory is watched, but for those that hang."""
         ignore = [*config.ignore, OWN]
         self.router = Router(config.patterns, config.moves, ignore, config.dry_run)
         with contextlib.ExitStack() as undo:
             # The process lives on where it is the journal that cannot be used.
-            self._open_sources(undo, resumed=resumed)
-            self._first_runs = journal.first_runs(root.watch.path for root in self.source.roots)
-            self.intake = Intake(journal, self.router, self.source, self._wake)
-            self._catch_up = CatchUp(journal, self.source, self.intake, set(self._first_runs))
+            self._open_sources(undo)
             undo.pop_all()
-        self._schedule = Schedule(self.source)
+        self._loops: list[WatcherThread | DirectoryWatcher] = [*self.threads, *self.directories]
         root_of = partial(watch_root, config.watches)
         self.mover = Mover(
             journal,
@@ -100,42 +103,74 @@ class Pipeline:
             for name in config.brokers
         }
 
-    def _open_sources(self, undo: contextlib.ExitStack, *, resumed: bool) -> None:
+    def _open_sources(self, undo: contextlib.ExitStack) -> None:
         """Make what finds files and directories; ``undo`` gives it back."""
         config = self.config
+        # First of all: what is mounted from now on is seen as a change.
+        self._mount_changes = mounts.Changes()
+        undo.callback(self._mount_changes.close)
+        self._apart |= {watch.path for watch in config.watches if hanging.points(watch.path)}
         own = [watch for watch in config.watches if watch.processor is not None]
-        rest = [(watch, is_polled(watch)) for watch in config.watches if watch not in own]
-        files = [watch for watch, _ in rest if watch.kind == "files"]
-        self.source = Source(files, self._ignored, self._trouble, self._left)
-        undo.callback(self.source.close)
+        rest = [watch for watch in config.watches if watch not in own]
+        local, *groups = self._groups(watch for watch in rest if watch.kind == "files")
+        self.local = self._watcher(local, undo)
+        self.source, self.intake = self.local.source, self.local.intake
+        self.threads = [
+            WatcherThread(group, self._watcher(group, undo), self.journal) for group in groups
+        ]
         self.health = Health(config.state_dir, self.source, self.journal)
-        self.processors = ProcessorWatches(own, self._trouble)
+        self.processors = ProcessorWatches(own, self._trouble, self._apart)
         undo.callback(self.processors.stop)
-        self.directories = DirectoryWatcher(
-            [(watch, polled) for watch, polled in rest if watch.kind == "directories"],
+        units = self._groups(watch for watch in rest if watch.kind == "directories")
+        self.directories = [self._directory_watcher(group, undo) for group in units]
+
+    def _groups(self, watches: Iterable[Watch]) -> list[list[Watch]]:
+        """Return the watches on local file systems, then those that hang together, if they do."""
+        groups: dict[frozenset[str], list[Watch]] = {frozenset(): []}
+        for watch in watches:
+            where = hanging.points(watch.path)
+            if watch.path in self._apart and not where:
+                where = frozenset({watch.path})  # it could hang before, and may again
+            groups.setdefault(where, []).append(watch)
+        return list(groups.values())
+
+    def _watcher(self, watches: Sequence[Watch], undo: contextlib.ExitStack) -> Watcher:
+        source = Source(watches, self._ignored, self._trouble, self._left)
+        undo.callback(source.close)
+        return Watcher(source, self.journal, self.router, self._wake, resumed=self._resumed)
+
+    def _directory_watcher(
+        self, watches: Sequence[Watch], undo: contextlib.ExitStack
+    ) -> DirectoryWatcher:
+        made = DirectoryWatcher(
+            [(watch, mounts.is_polled(watch)) for watch in watches],
             self.journal,
             self.router,
             self._wake,
             self._trouble,
             started_ns=time.time_ns() - CLOCK_GRAIN_NS,
-            resumed=resumed,
+            resumed=self._resumed,
         )
-        undo.callback(self.directories.stop)
+        undo.callback(made.join, 0.0)
+        return made
 
     # Running
 
     def run(self) -> None:
         """Watch until :meth:`stop`. Raises whatever ended one of the threads."""
         self.journal.patience.give_up = lambda: self._stopping
-        for root in self.source.roots:
-            handler = status.handler(root.watch)
-            log.debug("Adding watch on %s, processed by %s", printable(root.watch.path), handler)
         self.journal.when_damaged(self._look_at_parts)
         try:
             self._start()
             while not self._stopping:
-                self._turn()
-            self.intake.close()
+                self.local.turn(CHECK if self.watching else STARTING)
+                now = time.monotonic()
+                if not self.watching:
+                    self._look_whether_all_is_watched(now)
+                if self.local.is_check_due(now) and not self._is_to_be_set_apart():
+                    self.local.check(now)
+                    self._check(now)
+            self.local.intake.close()
         except JournalError as error:
             # Only who was told to stop gives up waiting for a full disk.
             if not self._stopping:
@@ -151,9 +186,11 @@ class Pipeline:
         queued_logging.start()
         self.health.write(self)
         self.processors.start()
+        self._tell_where_it_may_hang()
         fail_unserved(self.journal, self.senders)
-        self.source.start(self._first_reason)
-        self.directories.start()
+        self.local.start()
+        for loop in self._loops:
+            loop.start()
         self.mover.start()
         for sender in self.senders.values():
             sender.start()
@@ -165,41 +202,45 @@ class Pipeline:
 
     def rescan(self) -> None:
         """Catch up on every watch now; may be called from a signal handler."""
-        self._schedule.ask()
-        self.directories.rescan()
-        self._look_at_parts()
+        for loop in (self.local, *self._loops):
+            loop.rescan()
 
-    def _turn(self) -> None:
-        """Handle the live events first, then a bounded piece of whatever else there is to do."""
-        busy = self._catch_up.pending or bool(self._changed)
-        self.intake.handle(self.source.wait(0 if busy else self._time_left()))
-        self._look_at_changed()
-        self.intake.look_at_due(time.monotonic())
-        self._catch_up.step()
-        if not self.watching and not self._catch_up.pending:
-            self._first_scan_is_over()
-        now = time.monotonic()
-        if now >= self._next_check:
-            self._next_check = now + self._schedule.pace
-            self._check(now)
+    def _is_to_be_set_apart(self) -> bool:
+        """Whether something that may hang was mounted in a watch of the main loop; ends that.
 
-    def _time_left(self) -> float:
-        """Seconds until something is due."""
-        due = self.intake.next_due()
-        soonest = self._next_check if due is None else min(due, self._next_check)
-        return max(0.0, soonest - time.monotonic())
+        The next pipeline gives it a loop of its own, before anybody looks at what was mounted.
+        """
+        if not self._mount_changes.any():
+            return False
+        self._tell_where_it_may_hang()
+        for watch in self.config.watches:
+            if watch.path not in self._apart and hanging.points(watch.path):
+                service_log.info(
+                    "In %s something is mounted that may hang: it is watched apart from the others",
+                    printable(watch.path),
+                )
+                self.stop()
+                return True
+        return False
+
+    def _tell_where_it_may_hang(self) -> None:
+        """Say where files are at which nobody may look without a limit of time."""
+        for station in self._stations():
+            station.look_at_mounts()
+        places = [watch.path for watch in self.config.watches]
+        may_hang = hanging.prefixes([*places, *(root for _, root in self.config.moves)])
+        for sender in self.senders.values():
+            sender.may_hang(may_hang)
 
     def _check(self, now: float) -> None:
-        self.source.check_roots()
-        busy, unwatched = self._catch_up.pending, self.source.has_trouble
-        self._schedule.check(now, busy=busy, unwatched=unwatched)
         if self.journal.damage:
             self.stop()  # no part has died: all can go on with one that is opened again
             return
-        for part in (self.processors, self.directories, self.mover, *self.senders.values()):
-            error: BaseException | None = part.error  # type: ignore[attr-defined]  # — each has one
+        for part in (*self._loops, self.processors, self.mover, *self.senders.values()):
+            error: BaseException | None = part.error
             if error is not None:
                 raise WatchmanError(f"a part of the daemon died: {error!r}") from error
+        self._look_for_hangs(now)
         if self.health.check(now, self):
             if not self.journal.in_place:
                 service_log.warning(
@@ -216,14 +257,36 @@ class Pipeline:
                 sender.wake()
             self.journal.prune(time.time_ns() - int(self.config.retention * 1e9))
 
+    def _look_for_hangs(self, now: float) -> None:
+        """Say what waits for a file system that does not answer."""
+        found: dict[str, str] = {}
+        for station in self._stations():
+            point = station.hangs(now)
+            if point:
+                found |= dict.fromkeys(station.subjects, point)
+        for sender in self.senders.values():
+            if sender.held_up_by:
+                found[f"tasks for broker {sender.broker}"] = sender.held_up_by
+        self.health.hanging(found)
+
+    def _stations(self) -> Iterator[hanging.Station]:
+        for loop in self._loops:
+            yield loop.station
+        yield from self.processors.stations
+        yield from self.mover.stations()
+
+    def _look_whether_all_is_watched(self, now: float) -> None:
+        """End the start, unless the first scan is still under way somewhere that answers."""
+        if not self.local.watching:
+            return
+        loops = [loop for loop in self._loops if not loop.watching]
+        if all(loop.station.hangs(now) for loop in loops) and not self.processors.starting(now):
+            self._first_scan_is_over()
+
     def _first_scan_is_over(self) -> None:
-        while not self.directories.watching.wait(1.0):
-            if self._stopping or self.directories.error is not None:
-                return
         if self.journal.damage:
             return
         self.watching = True
-        self._schedule.begin(time.monotonic())
         count = sum(map(self.covers, self.config.watches))
         service_log.info("Watching %d director%s", count, "y" if count == 1 else "ies")
         self.health.write(self)
@@ -232,39 +295,68 @@ class Pipeline:
             sender.warm_up()
 
     def _shut_down(self) -> None:
-        """Stop in the order of the way: nothing new, then what is under way."""
+        """Stop in the order of the way: nothing new, then what is under way.
+
+        Who hangs is left behind: nobody can end it, and what it does later has no effect.
+        """
         self.source.close()
-        self.directories.stop()
+        self._mount_changes.close()
+        # All at once, so that those who hang are found to hang at the same time.
+        hanging.ask(point for station in self._stations() for point in station.where)
+        for loop in self._loops:
+            loop.stop()
+        for loop in self._loops:
+            if not loop.join(WATCHER_END):
+                self._say_left(loop.station.subjects)
         self.processors.stop()
-        self.mover.stop(timeout=10.0)
+        self._say_left(self.mover.stop(MOVER_END))
         for sender in self.senders.values():
             sender.stop()
         for sender in self.senders.values():
-            if not sender.join(timeout=15.0):
+            if not sender.join(timeout=SENDER_END):
                 log.warning("Broker %s does not answer; what is unsent is kept", sender.broker)
+
+    @staticmethod
+    def _say_left(subjects: Iterable[str]) -> None:
+        for subject in subjects:
+            log.warning(
+                "%s: the file system does not answer, and what was begun there is left; nothing is "
+                "lost",
+                printable(subject),
+            )
 
     def covers(self, watch: Watch) -> int:
         """Return how many directories a watch covers at the moment."""
         if watch.processor is not None:
             return self.processors.directories(watch)
         if watch.kind == "directories":
-            return self.directories.directories(watch)
-        return next(root.count() for root in self.source.roots if root.watch is watch)
+            return sum(part.directories(watch) for part in self.directories)
+        return sum(part.covers(watch) for part in self._watchers)
 
-    def _look_at_changed(self) -> None:
-        if self._changed:
-            paths = [self._changed.popleft() for _ in range(len(self._changed))]
-            self.intake.handle(hints_at(paths, self.source.find))
+    @property
+    def _watchers(self) -> list[Watcher]:
+        return [self.local, *(thread.watcher for thread in self.threads)]
 
-    def _look_at_parts(self) -> None:
-        """Look at once what the parts have met; called by any thread."""
-        self._next_check = 0.0
-        self.source.wake()
+    @property
+    def last_arrival_ns(self) -> int:
+        """When the last file or finished directory was recorded; 0 for never."""
+        files = [watcher.intake.last_arrival_ns for watcher in self._watchers]
+        return max(*files, *(part.last_arrival_ns for part in self.directories))
 
-    # Called by the stages; all but the first three from threads of their own
+    @property
+    def overflows(self) -> int:
+        """How often events were lost, and everything was scanned therefore."""
+        files = [watcher.source.overflows for watcher in self._watchers]
+        return sum((*files, *(part.overflows for part in self.directories)))
+
+    # Called by the stages; all but the first from threads of their own
 
     def _ignored(self, name: str, directory: str) -> bool:
         return self.router.ignored(name, f"{directory}/{name}")
+
+    def _look_at_parts(self) -> None:
+        """Look at once what the parts have met."""
+        self.local.check_soon()
 
     def _wake(self, concerned: Iterable[str | None]) -> None:
         for broker in concerned:
@@ -281,15 +373,9 @@ class Pipeline:
     def _left(self, path: str) -> None:
         self.health.left(path)
 
-    def _first_reason(self, root: Root) -> Reason:
-        """Return what the first walk of a root is for: what it finds may predate this run."""
-        first = root.watch.path in self._first_runs
-        return Reason.CATCH_UP if self._resumed and not first else Reason.START
-
     def _look_again(self, paths: list[str]) -> None:
-        self._changed.extend(paths)
-        self.directories.look_again(paths)
-        self.source.wake()
+        for loop in (self.local, *self._loops):
+            loop.look_again(paths)
 
     def _moved(self, deliveries: list[Delivery]) -> None:
         self._wake({d.route.broker for d in deliveries if d.route is not None})

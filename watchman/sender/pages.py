@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 from watchman.model import Delivery, State
 from watchman.sender.examination import FRESH, Examined, directories_below, examine
 from watchman.sender.helper import Helper
+from watchman.sender.remote import RemoteFiles
 
 PAGE = 2000
 """Deliveries read, published and noted at a time."""
@@ -55,6 +56,8 @@ class Pages:
         self._broker = broker
         self._ledger = ledger
         self._directories = directories_below(root_of)
+        self.remote = RemoteFiles(broker, root_of, self._announced_later)
+        """The files at which nobody may look without a limit of time."""
         self._helper = Helper(f"sender-{broker}-journal")
         self._noting: Future[None] | None = None
 
@@ -87,17 +90,28 @@ class Pages:
         else:
             self._noting = self._helper.submit(lambda: self._ledger.note(changes))
 
+    def give_up(self) -> None:
+        """Wait for no file system any longer; from any thread."""
+        self.remote.give_up()
+
     def stop(self) -> None:
-        """End the thread."""
+        """End the threads."""
         self._helper.stop()
+        self.remote.stop()
 
     def _page(self, after: int) -> Page | None:
         rows = self._ledger.page_ready(self._broker, after, PAGE)
         if not rows:
             return None
         begun = time.monotonic()
-        found = examine(rows, self._directories, self._ledger.announced_later)
+        here, apart = self.remote.split(rows)
+        found = examine(here, self._directories, self._announced_later)
+        if apart:
+            found = self.remote.examine(apart, found)
         return Page(found, rows[-1].seq, len(rows) == PAGE, begun)
+
+    def _announced_later(self, delivery: Delivery) -> bool:
+        return self._ledger.announced_later(delivery)
 
     def _page_ahead(self, after: int) -> Future[Page | None]:
         return self._helper.submit(lambda: self._page(after))

@@ -11,7 +11,7 @@ import random
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from watchman.errors import JournalError
 from watchman.log_batch import info_all
@@ -97,8 +97,18 @@ class Sender:
                 self._woken = True
                 self._condition.notify()
 
+    def may_hang(self, places: Mapping[str, str]) -> None:
+        """Say where a look at a file may hang: path with a slash behind it → mount point."""
+        self._pages.remote.may_hang(places)
+
+    @property
+    def held_up_by(self) -> str:
+        """The mount point of a file system that does not answer, with files of tasks; else ""."""
+        return self._pages.remote.held_up_by
+
     def stop(self) -> None:
         """Ask the thread to end after the page in hand."""
+        self._pages.give_up()
         with self._condition:
             self._stopping = True
             self._condition.notify()

@@ -12,9 +12,10 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
+from watchman import hanging
 from watchman.errors import SourceError
 from watchman.model import Watch
 from watchman.sources.places import Trouble
@@ -32,18 +33,36 @@ GRACE = 5.0
 
 
 class ProcessorWatches:
-    """All watches that name a processor of the user's own."""
+    """All watches that name a processor of the user's own; ``apart`` are paths that may hang."""
 
-    def __init__(self, watches: Sequence[Watch], trouble: Trouble) -> None:
-        self._parts = {id(watch): _ProcessorWatch(watch, trouble) for watch in watches}
+    def __init__(
+        self, watches: Sequence[Watch], trouble: Trouble, apart: Collection[str] = ()
+    ) -> None:
+        self._parts = {
+            id(watch): _ProcessorWatch(watch, trouble, apart=watch.path in apart)
+            for watch in watches
+        }
 
     @property
     def error(self) -> BaseException | None:
         """Whatever ended one of our own threads; a processor's exceptions never do."""
         return next((part.error for part in self._parts.values() if part.error), None)
 
+    @property
+    def stations(self) -> list[hanging.Station]:
+        """Where the threads work that follow the directories."""
+        return [part.station for part in self._parts.values()]
+
+    def starting(self, now: float) -> bool:
+        """Say whether a watch that may hang is not watched yet, and does not hang."""
+        parts = self._parts.values()
+        return any(not (part.watching or part.station.hangs(now)) for part in parts)
+
     def start(self) -> None:
-        """Start; every directory is watched when this returns. Raises SourceError."""
+        """Start; every directory is watched when this returns, but for those that may hang.
+
+        Raises SourceError.
+        """
         for part in self._parts.values():
             part.start()
 
@@ -61,8 +80,12 @@ class ProcessorWatches:
 
 
 class _ProcessorWatch:
-    def __init__(self, watch: Watch, trouble: Trouble) -> None:
+    def __init__(self, watch: Watch, trouble: Trouble, *, apart: bool) -> None:
         self._watch = watch
+        self._apart = apart
+        self.station = hanging.Station([watch.path], [watch.path])
+        self.watching = False
+        """Whether every directory is watched."""
         self._call: Callable[[Any], Any] = _make(watch)
         self.source = RawSource(watch, trouble)
         self._events: deque[Any] = deque()
@@ -83,7 +106,9 @@ class _ProcessorWatch:
             printable(self._watch.path),
             self._watch.processor_name,
         )
-        self.source.start()
+        if not self._apart:
+            self.source.start()
+            self.watching = True
         for thread in self._threads:
             thread.start()
 
@@ -96,15 +121,20 @@ class _ProcessorWatch:
 
     def stop(self, deadline: float) -> None:
         """Wait for the processor, then give everything back."""
-        if self._threads[0].ident is None:
+        events, processor = self._threads
+        if events.ident is None:
             self.source.close()
             return
-        for thread in self._threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
+        hangs = not hanging.join([events], self.station.where, deadline - time.monotonic())
+        if not hangs:
+            processor.join(max(0.0, deadline - time.monotonic()))
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
-        self._threads[0].join()
+        # It may have been waiting for room in the queue.
+        if hangs and not hanging.join([events], self.station.where, GRACE):
+            hanging.leave([events], self.station.where)
+            return
         if self._events:
             log.warning(
                 "The processor %s did not keep up: %d events on %s are dropped",
@@ -118,14 +148,19 @@ class _ProcessorWatch:
         """Follow the directories, and queue events while there is room."""
         try:
             next_check = 0.0
+            if self._apart:
+                self._begin()
             last = False
             while not last:
                 last = self._finishing  # what happened before is still taken
-                events = self.source.take(0 if last else ROOT_CHECK)
+                timeout = 0.0 if last else ROOT_CHECK
+                self.station.since = time.monotonic() + timeout
+                events = self.source.take(timeout)
                 now = time.monotonic()
                 if now >= next_check and not last:
                     next_check = now + ROOT_CHECK
                     self.source.check_root()
+                self.station.since = None  # a processor that is behind is no file system that hangs
                 with self._changed:
                     self._events.extend(events)
                     self._changed.notify_all()
@@ -134,9 +169,16 @@ class _ProcessorWatch:
             log.exception("The watch on %s died", printable(self._watch.path))
             self.error = error
         finally:
+            self.station.since = None
             with self._changed:
                 self._collected = True
                 self._changed.notify_all()
+
+    def _begin(self) -> None:
+        self.station.since = time.monotonic()
+        if hanging.await_left(self.station.where, lambda: self._finishing):
+            self.source.start()
+            self.watching = True
 
     def _has_room(self) -> bool:
         return self._stopping or self._finishing or len(self._events) < LIMIT

@@ -132,8 +132,9 @@ class Root(Node):
         """Return how many directories the watch covers, itself included."""
         pending: list[Node] = [self]
         for node in pending:
-            if node.children:
-                pending.extend(node.children.values())
+            children = node.children  # once: the thread that watches may take them away
+            if children:
+                pending.extend(children.values())
         return len(pending)
 
 

@@ -31,8 +31,9 @@ class Remembering:
             self.messages.extend(batch)
         return [answer] * len(batch)
 
-    def tend(self) -> None:
+    def tend(self) -> str | None:
         """Nothing to keep alive."""
+        return None
 
     def check(self) -> str | None:
         """It can always be used."""

@@ -120,6 +120,9 @@ class Outcome(NamedTuple):
 
     answer: Answer
     reason: str = ""
+    target: str = ""
+    """With AGAIN: the queue or exchange that cannot take it now, as it is shown, where the broker
+    takes what is for others; empty where nothing can be sent at all."""
 
 
 ACCEPTED = Outcome(Answer.ACCEPTED)
@@ -135,8 +138,11 @@ class Publisher(Protocol):
         """Answer for each message of the batch, in its order. Never raises for broker trouble."""
         ...
 
-    def tend(self) -> None:
-        """Keep an idle connection alive (heartbeats). Called every few seconds when idle."""
+    def tend(self) -> str | None:
+        """Keep an idle connection alive (heartbeats), or open it again; the reason why that fails.
+
+        Called every few seconds when there is nothing to send.
+        """
         ...
 
     def check(self) -> str | None:

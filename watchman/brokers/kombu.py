@@ -13,15 +13,12 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from watchman.brokers.application import (
-    connect_options,
-    let_go,
-    make_application,
-    make_connection,
-)
+from watchman.brokers.answers import Answers, target_name
+from watchman.brokers.application import connect_options, make_application, make_connection
 from watchman.brokers.envelope import refused
 from watchman.brokers.recorder import send_task, watchman_headers
-from watchman.brokers.urls import masked, public_url, scheme_of
+from watchman.brokers.replies import Fault, amqp_fault
+from watchman.brokers.urls import scheme_of
 from watchman.model import ACCEPTED, Answer, Broker, Message, Outcome
 
 STALL_SECONDS = 15.0
@@ -46,6 +43,8 @@ class KombuPublisher:
         self._amqp = scheme_of(broker.urls[0]) in ("amqp", "amqps", "pyamqp")
         self._defaults = {**(_AMQP if self._amqp else {}), **(defaults or {})}
         self._host = socket.gethostname()
+        self._answers = Answers(broker)
+        self._in_trouble = False
         self._worker: _Worker | None = None
         self._stuck: list[_Worker] = []
 
@@ -55,7 +54,7 @@ class KombuPublisher:
             return []
         worker = self._ready()
         if worker is None:
-            return [self._again("earlier calls still hang")] * len(batch)
+            return [self._answers.again("earlier calls still hang")] * len(batch)
         worker.tasks.put(list(batch))
         outcomes: list[Outcome] = []
         try:
@@ -63,8 +62,9 @@ class KombuPublisher:
                 outcomes.append(worker.outcomes.get(timeout=STALL_SECONDS))
         except queue.Empty:
             self._abandon()
-            again = self._again(f"no answer within {STALL_SECONDS:.0f} s")
+            again = self._answers.again(f"no answer within {STALL_SECONDS:.0f} s")
             outcomes += [again] * (len(batch) - len(outcomes))
+        self._in_trouble = any(one.answer is Answer.AGAIN and not one.target for one in outcomes)
         return outcomes
 
     def _ready(self) -> _Worker | None:
@@ -83,8 +83,9 @@ class KombuPublisher:
             worker.tasks.put(None)
             self._stuck.append(worker)
 
-    def tend(self) -> None:
-        """Do nothing: kombu connects again when it has to."""
+    def tend(self) -> str | None:
+        """See whether a broker in trouble is back: kombu connects again when it has to."""
+        return self.check() if self._in_trouble else None
 
     def check(self) -> str | None:
         """Connect once; None, or the reason why not."""
@@ -96,7 +97,7 @@ class KombuPublisher:
                 link.connect()
                 link.close()
             except Exception as error:  # noqa: BLE001 — each transport raises errors of its own
-                answer.put(self._reason(error))
+                answer.put(self._answers.reason(error))
             else:
                 answer.put(None)
 
@@ -104,7 +105,7 @@ class KombuPublisher:
         try:
             return answer.get(timeout=STALL_SECONDS)
         except queue.Empty:
-            return self._reason(f"no answer within {STALL_SECONDS:.0f} s")
+            return self._answers.reason(f"no answer within {STALL_SECONDS:.0f} s")
 
     def close(self) -> None:
         """Let go of the connection without waiting for it."""
@@ -115,6 +116,7 @@ class KombuPublisher:
     def send(self, link: _Link, message: Message) -> Outcome:
         """Send one message; called in the worker's thread."""
         extra = {"mandatory": True} if self._amqp else {}
+        link.target = ""
         try:
             producer = link.connect()
             headers = watchman_headers(message, self._host)
@@ -122,25 +124,22 @@ class KombuPublisher:
         except Exception as error:  # noqa: BLE001 — each transport raises errors of its own
             if link.is_encoding(error):
                 return refused(message, error)
+            fault = link.fault_of(error)
             # A new connection declares the queue again, so one more try may find a route.
-            hopeless = link.is_refusal(error) and link.fresh
+            if fault is Fault.MESSAGE and not link.fresh:
+                fault = Fault.TARGET
             link.close()
-            answer = Answer.REFUSED if hopeless else Answer.AGAIN
-            return Outcome(answer, self._reason(error))
+            return self._answers.for_fault(fault, error, link.target)
         link.fresh = False
         return ACCEPTED
+
+    def again(self, error: Exception) -> Outcome:
+        """Return the answer where something unforeseen was raised."""
+        return self._answers.again(error)
 
     def open_link(self) -> _Link:
         """Return a link, not connected yet."""
         return _Link(self._broker, self._settings, self._defaults)
-
-    def _again(self, error: Exception | str) -> Outcome:
-        return Outcome(Answer.AGAIN, self._reason(error))
-
-    def _reason(self, error: Exception | str) -> str:
-        where = public_url(self._broker.urls[0])
-        kind = f"{type(error).__name__}: " if isinstance(error, Exception) else ""
-        return f"{where}: {kind}{masked(str(error), self._broker.urls)}"
 
 
 class _Worker:
@@ -167,9 +166,10 @@ class _Worker:
                         link = link or self._publisher.open_link()
                         outcome = self._publisher.send(link, message)
                     except Exception as error:  # noqa: BLE001 — the caller must get an answer
-                        outcome = Outcome(Answer.AGAIN, f"{type(error).__name__}: {error}")
+                        outcome = self._publisher.again(error)
                     # What follows would wait for the same dead connection, one by one.
-                    failed = outcome if outcome.answer is Answer.AGAIN else None
+                    down = outcome.answer is Answer.AGAIN and not outcome.target
+                    failed = outcome if down else None
                     self.outcomes.put(outcome)
                 else:
                     self.outcomes.put(failed)
@@ -192,6 +192,8 @@ class _Link:
         self._raw: Any = None
         self.fresh = True
         """True until the first message has been sent on this connection."""
+        self.target = ""
+        """Where the last message was to go."""
 
     def connect(self) -> Any:
         """Return a producer on an open connection to the first URL that answers."""
@@ -219,8 +221,21 @@ class _Link:
         if sock is not None and hasattr(sock, "settimeout"):
             sock.settimeout(STALL_SECONDS / 2)
         self._connection, self._raw = connection, raw
+        self._observe(channel)
         self._producer = Producer(channel, auto_declare=False)
         self.fresh = True
+
+    def _observe(self, channel: Any) -> None:
+        """Have ``target`` tell where each message goes."""
+        publish = channel.basic_publish
+
+        def basic_publish(
+            message: Any, exchange: str = "", routing_key: str = "", **options: Any
+        ) -> Any:
+            self.target = target_name(exchange, routing_key)
+            return publish(message, exchange=exchange, routing_key=routing_key, **options)
+
+        channel.basic_publish = basic_publish
 
     def close(self) -> None:
         """Let go of the connection without asking the broker."""
@@ -241,8 +256,10 @@ class _Link:
         return isinstance(error, (SerializationError, TypeError, UnicodeError))
 
     @staticmethod
-    def is_refusal(error: Exception) -> bool:
-        """True if an AMQP broker closed the channel, or had no route, for this message."""
-        from amqp.exceptions import ChannelError
+    def fault_of(error: Exception) -> Fault:
+        """Return whose fault it is: an AMQP broker closed the channel, or had no route."""
+        from amqp.exceptions import ChannelError, MessageNacked
 
-        return isinstance(error, ChannelError)
+        if isinstance(error, MessageNacked):
+            return Fault.TARGET
+        return amqp_fault(error) if isinstance(error, ChannelError) else Fault.BROKER

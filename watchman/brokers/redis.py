@@ -12,6 +12,7 @@ from bisect import bisect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from watchman.brokers.answers import Answers, name_of
 from watchman.brokers.application import (
     CONNECT_SECONDS,
     connect_options,
@@ -23,18 +24,15 @@ from watchman.brokers.application import (
 from watchman.brokers.envelope import Envelopes
 from watchman.brokers.kombu import KombuPublisher
 from watchman.brokers.recorder import Letter, Target
-from watchman.brokers.urls import masked, public_url
+from watchman.brokers.replies import redis_fault
 from watchman.brokers.virtual import VirtualStyle
-from watchman.model import ACCEPTED, Answer, Broker, Message, Outcome
+from watchman.model import ACCEPTED, Broker, Message, Outcome
 
 DEFAULTS = {"socket_timeout": 4.0, "socket_connect_timeout": CONNECT_SECONDS}
 """kombu waits for ever unless told otherwise. Seconds."""
 
 CHUNK = 256 * 1024
 """Characters in one LPUSH, about: what is in doubt when the connection breaks."""
-
-# Codes in error replies that are about this key, and stay so until somebody steps in.
-_HOPELESS = frozenset({"WRONGTYPE", "NOPERM"})
 
 # Each priority is a key of its own; celery's routes hold any number (redis.py, priority_steps).
 _MAX_PRIORITY = 9
@@ -118,6 +116,7 @@ class RedisPublisher:
         self._broker = broker
         self._app = make_application(celery_settings)
         self._options = connect_options(self._app, broker, DEFAULTS)
+        self._answers = Answers(broker)
         self._link: _Link | None = None
         self._unconnected = make_connection(self._app, broker.urls[0], self._options)
         self._style = VirtualStyle(self._options.get("body_encoding", "base64"))
@@ -146,7 +145,7 @@ class RedisPublisher:
             exotic, self._plain.publish([batch[index] for index in exotic]), strict=True
         ):
             outcomes[index] = outcome
-        return [outcome or self._again("not sent") for outcome in outcomes]
+        return [outcome or self._answers.again("not sent") for outcome in outcomes]
 
     def _push(
         self,
@@ -162,7 +161,7 @@ class RedisPublisher:
                 self._push_group(link, target, indexes, texts, outcomes)
         except Exception as error:  # noqa: BLE001 — redis-py, kombu and sockets raise all kinds
             self._drop()
-            again = self._again(error)
+            again = self._answers.again(error)
             for _, indexes, _texts in groups:
                 for index in indexes:
                     outcomes[index] = outcomes[index] or again
@@ -200,22 +199,7 @@ class RedisPublisher:
 
     def _classify(self, error: Exception, target: Target) -> Outcome:
         """Return the answer for an error reply, which leaves the connection usable."""
-        from redis.exceptions import NoPermissionError
-
-        # redis-py puts words before the code where the command was part of a pipeline.
-        words = str(error).split()
-        if not _HOPELESS.isdisjoint(words) or isinstance(error, NoPermissionError):
-            reason = f"queue {target.routing_key!r}: {self._reason(error)}"
-            return Outcome(Answer.REFUSED, reason)
-        return self._again(error)
-
-    def _again(self, error: Exception | str) -> Outcome:
-        return Outcome(Answer.AGAIN, self._reason(error))
-
-    def _reason(self, error: Exception | str) -> str:
-        where = public_url(self._broker.urls[0])
-        kind = f"{type(error).__name__}: " if isinstance(error, Exception) else ""
-        return f"{where}: {kind}{masked(str(error), self._broker.urls)}"
+        return self._answers.for_fault(redis_fault(error), error, name_of(target))
 
     def _connected(self) -> _Link:
         """Return a connection that was alive just now, opening one if need be."""
@@ -238,17 +222,23 @@ class RedisPublisher:
         if link is not None:
             link.drop()
 
-    def tend(self) -> None:
-        """Ask the idle connection whether it still stands; a dead one is dropped."""
+    def tend(self) -> str | None:
+        """Ask the idle connection whether it still stands; a dead one is replaced."""
         if self._link is not None and not self._link.answers():
             self._drop()
+        try:
+            self._connected()
+        except Exception as error:  # noqa: BLE001 — redis-py, kombu and sockets raise all kinds
+            self._drop()
+            return self._answers.reason(error)
+        return None
 
     def check(self) -> str | None:
         """Connect once, without using it; None, or the reason why not."""
         try:
             self._connect().drop()
         except Exception as error:  # noqa: BLE001 — redis-py, kombu and sockets raise all kinds
-            return self._reason(error)
+            return self._answers.reason(error)
         return None
 
     def close(self) -> None:

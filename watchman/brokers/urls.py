@@ -6,6 +6,8 @@ import re
 from importlib.util import find_spec
 from urllib.parse import urlsplit
 
+from watchman.text import printable
+
 MASK = "**"
 
 # Scheme -> (module that must be importable, what to install).
@@ -66,14 +68,17 @@ def public_url(url: str) -> str:
 
 
 def masked(text: str, urls: tuple[str, ...] = ()) -> str:
-    """Return a text on one line with the credentials of the URLs in it replaced by ``**``."""
+    """Return a text on one line, printable, with the URLs' credentials in it replaced by ``**``.
+
+    Whatever a broker or its library says comes this way before anybody sees it.
+    """
     for url in urls:
         text = text.replace(url, public_url(url))
         secret = _password(url)
         if len(secret) > 2:  # one or two letters would garble every message
             text = text.replace(secret, MASK)
     text = _USERINFO.sub(rf"\1{MASK}@", text)
-    return " ".join(_SECRET.sub(rf"\1{MASK}", text).split())
+    return printable(" ".join(_SECRET.sub(rf"\1{MASK}", text).split()))
 
 
 def _password(url: str) -> str:

@@ -175,7 +175,7 @@ class Health:
             "beat_ns": time.time_ns(),
             "watching": pipeline.watching,
             "watches": watches,
-            "troubles": self._current_troubles(),
+            "troubles": self._current_troubles() + _unseen(pipeline),
             "brokers": {
                 name: {
                     "trouble": sender.trouble,
@@ -203,6 +203,19 @@ class Health:
         for subject, reason, since_ns in queued_logging.troubles():
             found.append({"subject": subject, "message": reason, "since_ns": since_ns})
         return found
+
+
+def _unseen(pipeline: Pipeline) -> list[TroubleStatus]:
+    """Return what keeps senders from looking at files whose tasks are ready."""
+    return [
+        {
+            "subject": f"tasks for broker {name}",
+            "message": sender.obstacle,
+            "since_ns": sender.obstacle_since_ns,
+        }
+        for name, sender in pipeline.senders.items()
+        if sender.obstacle
+    ]
 
 
 def _reason(error: OSError) -> str:

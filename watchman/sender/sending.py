@@ -8,15 +8,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import random
-import re
 import threading
 import time
-from collections.abc import Callable, Mapping
+import traceback
+from collections.abc import Callable
 
 from watchman.errors import JournalError
 from watchman.log_batch import info_all
 from watchman.model import Answer, Delivery, Outcome, Publisher, State
-from watchman.sender.messages import message_for, say_refused
+from watchman.sender.messages import cannot_look, message_for, say_refused, words
 from watchman.sender.pages import PAGE, Ledger, Page, Pages
 from watchman.text import printable
 
@@ -30,7 +30,6 @@ REEXAMINE = 1.0
 """Seconds until deliveries whose files changed are looked at again."""
 OBSTRUCTED = 10.0
 """The same where their files could not be looked at."""
-_CREDENTIALS = re.compile(r"(?<=://)[^/\s@]*@")
 
 
 def _nothing(_: list[Delivery]) -> None:
@@ -72,7 +71,11 @@ class Sender:
         self._delay = 0.0
         self._said: set[int] = set()
         """The seqs of tasks that are in the log and not settled."""
-        self._obstacle = ""
+        self._tried = False
+        """Whether the last pass had anything for the publisher."""
+        self.obstacle = ""
+        """Why files whose tasks are ready cannot be looked at; empty while they can."""
+        self.obstacle_since_ns = 0
         self.trouble = ""
         """Why the broker cannot be used at the moment; empty while it can."""
         self.trouble_since_ns = 0
@@ -124,6 +127,9 @@ class Sender:
             while not self._stopping:
                 self._woken = False
                 self._pass()
+                if self.trouble and not self._tried and self._publisher is not None:
+                    # What was to be sent is gone: nothing else would tell that it is back.
+                    self._tend(self._publisher)
                 if self._warm and self._publisher is None:
                     self._prepare()
                 self._wait()
@@ -142,7 +148,7 @@ class Sender:
         try:
             self._publisher = self._open_publisher()
         except Exception as error:  # noqa: BLE001 — the first delivery will meet it, and say it
-            log.debug("Broker %s: %s: %s", self.broker, type(error).__name__, error)
+            log.debug("Broker %s: %s", self.broker, words(error))
 
     def _wait(self) -> None:
         """Sleep: out of a broker's way while it is in trouble, else until there is work."""
@@ -160,10 +166,13 @@ class Sender:
 
     def _tend(self, publisher: Publisher) -> None:
         try:
-            publisher.tend()
+            reason = publisher.tend()
         except Exception as error:  # noqa: BLE001 — whatever it is, the connection is in doubt
-            log.debug("Broker %s: %s: %s", self.broker, type(error).__name__, error)
+            log.debug("Broker %s: %s", self.broker, words(error))
             self._drop()
+            return
+        if not self._stopping:
+            self._judge(printable(reason or ""), worked=not reason)
 
     def _drop(self) -> None:
         """Let go of the publisher; the next message opens another one."""
@@ -176,6 +185,7 @@ class Sender:
         """Send everything that is ready, from the oldest on, until the broker balks."""
         begun = time.monotonic()
         self._look_again = 0.0
+        self._tried = False
         obstacle = self._send_pages()
         if obstacle is None:
             return
@@ -203,34 +213,34 @@ class Sender:
         return obstacle
 
     def _say_obstacle(self, obstacle: str) -> None:
-        if obstacle and not self._obstacle:
-            log.warning(
-                "Cannot look at %s; its task and those of other files like it wait until that "
-                "works: mount what is missing, or give watchman's user read and search permission",
-                obstacle,
-            )
-        elif self._obstacle and not obstacle and not self._stopping:
+        if self._stopping:
+            return
+        if obstacle and not self.obstacle:
+            self.obstacle_since_ns = time.time_ns()
+            log.warning("%s", cannot_look(obstacle))
+        elif self.obstacle and not obstacle:
             log.warning("All files whose tasks are ready for broker %s can be seen", self.broker)
-        if not self._stopping:
-            self._obstacle = obstacle
+        self.obstacle = cannot_look(obstacle) if obstacle else ""
 
     def _send(self, page: Page) -> bool:
         """Publish one page and note the answers; False if the broker wants a pause."""
         good, vanished = page.found.good, page.found.vanished
+        self._tried = self._tried or bool(good)
         answers = self._publish(good) if good else []
         changes = [(delivery.seq, State.VANISHED, reason) for delivery, reason in vanished]
         sent: list[Delivery] = []
         refused: list[tuple[Delivery, str]] = []
         again = ""
-        for delivery, (answer, reason) in zip(good, answers, strict=True):
+        for delivery, (answer, reason, _) in zip(good, answers, strict=True):
             if answer is Answer.ACCEPTED:
                 changes.append((delivery.seq, State.SENT, ""))
                 sent.append(delivery)
             elif answer is Answer.REFUSED:
-                changes.append((delivery.seq, State.FAILED, reason))
-                refused.append((delivery, reason))
+                why = printable(reason)
+                changes.append((delivery.seq, State.FAILED, why))
+                refused.append((delivery, why))
             else:
-                again = again or reason or "no reason given"
+                again = again or printable(reason) or "no reason given"
         if changes:
             # Before anybody looks at a file that has vanished its version must be forgotten.
             self._pages.note(changes, at_once=bool(vanished) or not page.full)
@@ -256,11 +266,11 @@ class Sender:
             outcomes = self._publisher.publish(list(map(message_for, good)))
             if len(outcomes) != len(good):
                 raise RuntimeError(f"{len(outcomes)} answers for {len(good)} messages")
-        except Exception as error:
-            log.debug("Broker %s failed", self.broker, exc_info=True)
+        except Exception as error:  # noqa: BLE001 — whatever a library raises is an answer
+            where = "".join(traceback.format_tb(error.__traceback__))
+            log.debug("Broker %s failed: %s\n%s", self.broker, words(error), where)
             self._drop()
-            reason = _CREDENTIALS.sub("***@", f"{type(error).__name__}: {error}")
-            return [Outcome(Answer.AGAIN, printable(reason))] * len(good)
+            return [Outcome(Answer.AGAIN, words(error))] * len(good)
         return outcomes
 
     def _say_sending(self, good: list[Delivery]) -> None:

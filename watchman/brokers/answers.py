@@ -1,0 +1,60 @@
+"""What publishers answer: outcomes whose reasons say where it happened, and are fit to be shown."""
+
+from __future__ import annotations
+
+from watchman.brokers.recorder import Target
+from watchman.brokers.replies import Fault
+from watchman.brokers.urls import masked, public_url
+from watchman.model import Answer, Broker, Outcome
+
+
+class Answers:
+    """Makes the outcomes of one broker's publisher."""
+
+    def __init__(self, broker: Broker, where: str = "") -> None:
+        self._urls = broker.urls
+        self.where = where or public_url(broker.urls[0])
+        """What a reason begins with: the URL in use, without its credentials."""
+
+    def reason(self, error: Exception | str) -> str:
+        """Return what is wrong, in one line without credentials and control characters."""
+        kind = f"{type(error).__name__}: " if isinstance(error, Exception) else ""
+        return f"{self.where}: {masked(f'{kind}{error}', self._urls)}"
+
+    def again(self, error: Exception | str, target: str = "") -> Outcome:
+        """Return the answer for what can be tried again; ``target`` where the trouble is its."""
+        return self._outcome(Answer.AGAIN, error, target)
+
+    def refused(self, error: Exception | str, target: str = "") -> Outcome:
+        """Return the answer for what can never be sent."""
+        return self._outcome(Answer.REFUSED, error, target)._replace(target="")
+
+    def for_fault(self, fault: Fault, error: Exception | str, target: str) -> Outcome:
+        """Return the answer that follows from whose fault it is."""
+        if fault is Fault.MESSAGE:
+            return self.refused(error, target)
+        return self.again(error, target if fault is Fault.TARGET else "")
+
+    def _outcome(self, answer: Answer, error: Exception | str, target: str) -> Outcome:
+        reason = self.reason(error)
+        return Outcome(answer, f"{reason} ({shown(target)})" if target else reason, shown(target))
+
+
+def shown(target: str) -> str:
+    """Return a target's name as it can be shown: it may be made of what an uploader chose."""
+    return masked(target)[:_LONGEST]
+
+
+_LONGEST = 300
+
+
+def name_of(target: Target) -> str:
+    """Say where a message was to go."""
+    return target_name(target.exchange, target.routing_key)
+
+
+def target_name(exchange: str, routing_key: str) -> str:
+    """Say where a message was to go."""
+    if exchange:
+        return f"exchange {exchange!r}, routing key {routing_key!r}"
+    return f"queue {routing_key!r}"

@@ -83,6 +83,10 @@ def make_connection(
     connection.transport_options = dict(transport_options)
     # send_task() with a countdown asks the pool what kind of broker this is.
     app.producer_pool = SimpleNamespace(connections=SimpleNamespace(connection=connection))
+    if app.conf.task_send_sent_event:
+        # The type of the events' exchange depends on the transport, and by itself Celery would
+        # ask the application's own broker, which is not ours: on Redis nobody heard the events.
+        app.amqp._event_dispatcher = app.events.Dispatcher(connection, enabled=False)
     return connection
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import socket
+import struct
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,7 +18,8 @@ from watchman.brokers.answers import Answers, target_name
 from watchman.brokers.application import connect_options, make_application, make_connection
 from watchman.brokers.envelope import refused
 from watchman.brokers.recorder import send_task, watchman_headers
-from watchman.brokers.replies import Fault, amqp_fault
+from watchman.brokers.replies import Fault, amqp_fault, redis_fault
+from watchman.brokers.stored import StoreCounter, Unstored
 from watchman.brokers.urls import scheme_of
 from watchman.model import ACCEPTED, Answer, Broker, Message, Outcome
 
@@ -26,6 +28,10 @@ STALL_SECONDS = 15.0
 MAX_STUCK = 3
 """So many calls may hang at once; while they do, nothing new is tried."""
 
+_UNSTORED = (
+    "no queue is bound there, so nothing was stored; bind one, or start the worker that does (a "
+    "fanout exchange on Redis stores nothing, and only reaches workers that are running)"
+)
 _AMQP = {"confirm_publish": True, "read_timeout": 10.0, "write_timeout": 10.0}
 
 
@@ -116,22 +122,35 @@ class KombuPublisher:
     def send(self, link: _Link, message: Message) -> Outcome:
         """Send one message; called in the worker's thread."""
         extra = {"mandatory": True} if self._amqp else {}
-        link.target = ""
+        link.begin(message.route.options)
         try:
             producer = link.connect()
+        except Exception as error:  # noqa: BLE001 — each transport raises errors of its own
+            link.close()
+            return self._answers.again(error)
+        try:
             headers = watchman_headers(message, self._host)
             send_task(link.app, producer, message, headers, **extra)
+        except Unstored:
+            return self._answers.again(_UNSTORED, link.target)
         except Exception as error:  # noqa: BLE001 — each transport raises errors of its own
-            if link.is_encoding(error):
-                return refused(message, error)
-            fault = link.fault_of(error)
-            # A new connection declares the queue again, so one more try may find a route.
-            if fault is Fault.MESSAGE and not link.fresh:
-                fault = Fault.TARGET
-            link.close()
-            return self._answers.for_fault(fault, error, link.target)
+            return self._failed(link, message, error)
         link.fresh = False
         return ACCEPTED
+
+    def _failed(self, link: _Link, message: Message, error: Exception) -> Outcome:
+        if link.published:
+            # The task is there; what failed comes after it: its event, or somebody's signal.
+            link.close()
+            return ACCEPTED
+        if link.is_encoding(error) and not link.target:
+            return refused(message, error)
+        fault = link.fault_of(error)
+        # A new connection declares the queue again, so one more try may find a route.
+        if fault is Fault.MESSAGE and not link.fresh:
+            fault = Fault.TARGET
+        link.close()
+        return self._answers.for_fault(fault, error, link.target)
 
     def again(self, error: Exception) -> Outcome:
         """Return the answer where something unforeseen was raised."""
@@ -193,7 +212,10 @@ class _Link:
         self.fresh = True
         """True until the first message has been sent on this connection."""
         self.target = ""
-        """Where the last message was to go."""
+        """Where the message was to go; empty before that is known."""
+        self._exchange_type = ""
+        self.published = False
+        """True when the broker has the message."""
 
     def connect(self) -> Any:
         """Return a producer on an open connection to the first URL that answers."""
@@ -225,15 +247,48 @@ class _Link:
         self._producer = Producer(channel, auto_declare=False)
         self.fresh = True
 
+    def begin(self, options: Mapping[str, Any]) -> None:
+        """Begin with another message, of a route with these options."""
+        self._exchange_type = str(options.get("exchange_type") or "")
+        self.target = ""
+        self.published = False
+
+    def _know_exchange(self, channel: Any, exchange: str) -> None:
+        """Tell a virtual transport an exchange's type: by that it chooses queues, or asks clients.
+
+        Celery itself tells it none of an exchange that is only named, nor of a Broadcast's.
+        """
+        if not exchange or exchange in channel.state.exchanges:
+            return
+        kind = self._exchange_type
+        for known in self.app.amqp.queues.values():
+            if getattr(known.exchange, "name", "") == exchange:
+                kind = kind or known.exchange.type
+        if kind and kind not in channel.exchange_types:
+            types = ", ".join(sorted(channel.exchange_types))
+            raise ValueError(f"exchange_type {kind!r} is none of this transport's ({types})")
+        if kind:
+            channel.exchange_declare(exchange, kind, durable=True)
+
     def _observe(self, channel: Any) -> None:
-        """Have ``target`` tell where each message goes."""
+        """Note where each message goes, and see that it is stored there."""
         publish = channel.basic_publish
+        stored = StoreCounter(channel)
 
         def basic_publish(
             message: Any, exchange: str = "", routing_key: str = "", **options: Any
         ) -> Any:
+            if self.published:  # what follows is the event that tells of it; nobody need listen
+                return publish(message, exchange=exchange, routing_key=routing_key, **options)
             self.target = target_name(exchange, routing_key)
-            return publish(message, exchange=exchange, routing_key=routing_key, **options)
+            if stored.virtual:
+                self._know_exchange(channel, exchange)
+            before = stored.count
+            result = publish(message, exchange=exchange, routing_key=routing_key, **options)
+            if stored.virtual and stored.count == before:
+                raise Unstored
+            self.published = True
+            return result
 
         channel.basic_publish = basic_publish
 
@@ -257,9 +312,29 @@ class _Link:
 
     @staticmethod
     def fault_of(error: Exception) -> Fault:
-        """Return whose fault it is: an AMQP broker closed the channel, or had no route."""
+        """Return whose fault an error is that was raised while one message was published."""
         from amqp.exceptions import ChannelError, MessageNacked
+        from kombu.transport.virtual.base import NotEquivalentError
 
+        # kombu wraps what its transports raise.
+        error = _cause(error)
         if isinstance(error, MessageNacked):
             return Fault.TARGET
-        return amqp_fault(error) if isinstance(error, ChannelError) else Fault.BROKER
+        if isinstance(error, NotEquivalentError):
+            return Fault.MESSAGE
+        if isinstance(error, ChannelError):
+            return amqp_fault(error)
+        if type(error).__module__.partition(".")[0] == "redis":
+            return redis_fault(error)
+        # A name or an option that the transport cannot express, an exchange type that it
+        # does not know. What has to do with the connection is none of these.
+        hopeless = isinstance(error, (LookupError, ValueError, TypeError, struct.error))
+        return Fault.MESSAGE if hopeless else Fault.BROKER
+
+
+def _cause(error: Exception) -> Exception:
+    from kombu.exceptions import OperationalError
+
+    while isinstance(error, OperationalError) and isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    return error

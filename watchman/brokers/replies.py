@@ -74,7 +74,7 @@ _TRANSIENT = re.compile(
 
 def amqp_fault(error: Exception) -> Fault:
     """Return whose fault an AMQP error is, given that one message or declaration was under way."""
-    code = getattr(error, "reply_code", 0) or getattr(error, "code", 0)
+    code = int(getattr(error, "reply_code", 0) or getattr(error, "code", 0) or 0)
     text = str(getattr(error, "reply_text", "") or error)
     if not code:  # py-amqp's own: the connection is gone
         return Fault.BROKER

@@ -24,8 +24,6 @@ GOOD = [
     "redis://[::1]:6379/0",
     "sentinel://one:26379;sentinel://two:26379",
     "filesystem://",
-    "memory://",
-    "memory://name",
 ]
 
 
@@ -42,6 +40,11 @@ def test_a_good_url_has_no_reason_against_it(url: str) -> None:
         ("redis:localhost", "no URL"),
         ("http://example.com", "unknown scheme 'http'"),
         ("reddis://localhost", "unknown scheme 'reddis'"),
+        ("memory://", "own memory"),
+        ("Memory://name", "own memory"),
+        ("sqla+sqlite://", "own memory"),
+        ("sqla+sqlite:///:memory:", "own memory"),
+        ("sqlalchemy+sqlite:///file:x?mode=memory&uri=true", "own memory"),
         ("redis://", "no host"),
         ("redis:///0", "no host"),
         ("amqp://user:secret@/vhost", "no host"),

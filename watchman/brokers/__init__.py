@@ -33,10 +33,6 @@ def open_publisher(broker: Broker, celery_settings: Mapping[str, Any], state_dir
 def _open(broker: Broker, celery_settings: Mapping[str, Any], state_dir: str) -> Publisher:
     scheme = scheme_of(broker.urls[0])
     plain = "+" not in broker.urls[0].partition("://")[0]
-    if scheme == "memory":
-        from watchman.brokers.memory import MemoryPublisher
-
-        return MemoryPublisher(broker, celery_settings)
     if scheme == "filesystem":
         from watchman.brokers.filesystem import FilesystemPublisher
 

@@ -37,7 +37,10 @@ _OTHERS = {
     "sqs": ("boto3", "'kombu[sqs]'"),
     "zookeeper": ("kazoo", "'kombu[zookeeper]'"),
 }
-_WITHOUT_HOST = frozenset({"filesystem", "memory"})
+_WITHOUT_HOST = frozenset({"filesystem"})
+_IN_MEMORY = re.compile(
+    r"memory(\+.*)?://|sqla(lchemy)?\+sqlite[^:]*:(//)?(/?(:memory:.*)?|.*mode=memory.*)$", re.I
+)
 # These take their credentials and hosts in ways of their own.
 _HOST_OPTIONAL = frozenset({"sqs", "gcpubsub", "azureservicebus", "azurestoragequeues", "sqla"})
 
@@ -92,6 +95,11 @@ def check_url(url: str) -> str | None:
     if "://" not in url:
         return f"{shown!r} is no URL; write it as SCHEME://HOST, for example redis://127.0.0.1/0"
     scheme = scheme_of(url)
+    if _IN_MEMORY.match(url):
+        return (
+            f"{shown} keeps tasks in watchman's own memory, where no worker finds them; write "
+            "filesystem:// for a broker without a server"
+        )
     if scheme in _WITHOUT_HOST:
         return None
     known = _PLAIN.get(scheme) or _OTHERS.get(scheme)

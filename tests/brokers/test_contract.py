@@ -204,3 +204,46 @@ def test_tend_keeps_a_connection_and_close_may_be_called_twice(
     publisher.close()
 
     assert len(broker.read(queue)) == 3
+
+
+ODD_NAMES = {
+    "not UTF-8": "\udcff",
+    "too long": "ü" * 200,
+    "reserved": "amq.mine",
+    "slash": "a/b",
+    "dots": "..",
+    "NUL": "a\0b",
+    "newline": "a\nb",
+    "kombu's separator": "a\x06\x16b",
+    "very long": "x" * 5000,
+}
+"""Queues that a router may make of the names of directories, which are an uploader's choice."""
+
+
+@pytest.mark.parametrize("option", ["queue", "exchange", "routing_key"])
+def test_a_name_that_a_broker_cannot_take_stops_nobody_else(
+    broker: UnderTest, publisher: Publisher, queue: str, option: str
+) -> None:
+    if broker.url.startswith("memory:"):
+        pytest.skip("it keeps messages as they are")
+    good = route(queue)
+    batch = messages(good, 1)
+    for name in ODD_NAMES.values():
+        options = {"queue": name}
+        if option != "queue":
+            options = {"exchange": f"{queue}ex", "routing_key": "k", option: name}
+        batch += [message(good._replace(options=options)), *messages(good, 1)]
+    settled = dict.fromkeys(range(0, len(batch), 2), 0)
+    for _ in range(3):  # what goes through kombu may have to be tried again on a new connection
+        left = [index for index, count in settled.items() if not count]
+        odd = list(range(1, len(batch), 2))
+        here = sorted([*left, *odd])
+        said = dict(zip(here, publisher.publish([batch[index] for index in here]), strict=True))
+        assert not [one for one in said.values() if one.answer is Answer.AGAIN and not one.target]
+        for index in left:
+            settled[index] += said[index] is ACCEPTED
+        assert all(said[index].reason.isprintable() for index in odd)
+        if all(settled.values()):
+            break
+    assert set(settled.values()) == {1}
+    assert len(broker.read(queue)) == len(settled)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import queue
 import socket
-import struct
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,7 +17,7 @@ from watchman.brokers.answers import Answers, target_name
 from watchman.brokers.application import connect_options, make_application, make_connection
 from watchman.brokers.envelope import refused
 from watchman.brokers.recorder import send_task, watchman_headers
-from watchman.brokers.replies import Fault, amqp_fault, redis_fault
+from watchman.brokers.replies import Fault, kombu_fault
 from watchman.brokers.stored import StoreCounter, Unstored
 from watchman.brokers.urls import scheme_of
 from watchman.model import ACCEPTED, Answer, Broker, Message, Outcome
@@ -143,11 +142,11 @@ class KombuPublisher:
             # The task is there; what failed comes after it: its event, or somebody's signal.
             link.close()
             return ACCEPTED
-        if link.is_encoding(error) and not link.target:
+        if link.is_encoding(error):
             return refused(message, error)
-        fault = link.fault_of(error)
+        fault = kombu_fault(error, virtual=link.virtual)
         # A new connection declares the queue again, so one more try may find a route.
-        if fault is Fault.MESSAGE and not link.fresh:
+        if fault is Fault.MESSAGE and not link.fresh and not link.virtual:
             fault = Fault.TARGET
         link.close()
         return self._answers.for_fault(fault, error, link.target)
@@ -213,6 +212,8 @@ class _Link:
         """True until the first message has been sent on this connection."""
         self.target = ""
         """Where the message was to go; empty before that is known."""
+        self.virtual = False
+        """True for kombu's own queues and exchanges, on whatever keeps them."""
         self._exchange_type = ""
         self.published = False
         """True when the broker has the message."""
@@ -244,7 +245,15 @@ class _Link:
             sock.settimeout(STALL_SECONDS / 2)
         self._connection, self._raw = connection, raw
         self._observe(channel)
-        self._producer = Producer(channel, auto_declare=False)
+
+        link = self
+
+        class Observed(Producer):
+            def publish(self, body: Any, **options: Any) -> Any:  # type: ignore[override]  # — Celery calls it so
+                link.note_target(options.get("exchange"), options.get("routing_key"))
+                return super().publish(body, **options)
+
+        self._producer = Observed(channel, auto_declare=False)
         self.fresh = True
 
     def begin(self, options: Mapping[str, Any]) -> None:
@@ -252,6 +261,12 @@ class _Link:
         self._exchange_type = str(options.get("exchange_type") or "")
         self.target = ""
         self.published = False
+
+    def note_target(self, exchange: Any, routing_key: Any) -> None:
+        """Note where a message goes, before anything is declared for it."""
+        if not self.published:
+            name = getattr(exchange, "name", exchange)
+            self.target = target_name(str(name or ""), str(routing_key or ""))
 
     def _know_exchange(self, channel: Any, exchange: str) -> None:
         """Tell a virtual transport an exchange's type: by that it chooses queues, or asks clients.
@@ -274,6 +289,7 @@ class _Link:
         """Note where each message goes, and see that it is stored there."""
         publish = channel.basic_publish
         stored = StoreCounter(channel)
+        self.virtual = stored.virtual
 
         def basic_publish(
             message: Any, exchange: str = "", routing_key: str = "", **options: Any
@@ -309,32 +325,3 @@ class _Link:
         from kombu.exceptions import SerializationError
 
         return isinstance(error, (SerializationError, TypeError, UnicodeError))
-
-    @staticmethod
-    def fault_of(error: Exception) -> Fault:
-        """Return whose fault an error is that was raised while one message was published."""
-        from amqp.exceptions import ChannelError, MessageNacked
-        from kombu.transport.virtual.base import NotEquivalentError
-
-        # kombu wraps what its transports raise.
-        error = _cause(error)
-        if isinstance(error, MessageNacked):
-            return Fault.TARGET
-        if isinstance(error, NotEquivalentError):
-            return Fault.MESSAGE
-        if isinstance(error, ChannelError):
-            return amqp_fault(error)
-        if type(error).__module__.partition(".")[0] == "redis":
-            return redis_fault(error)
-        # A name or an option that the transport cannot express, an exchange type that it
-        # does not know. What has to do with the connection is none of these.
-        hopeless = isinstance(error, (LookupError, ValueError, TypeError, struct.error))
-        return Fault.MESSAGE if hopeless else Fault.BROKER
-
-
-def _cause(error: Exception) -> Exception:
-    from kombu.exceptions import OperationalError
-
-    while isinstance(error, OperationalError) and isinstance(error.__cause__, Exception):
-        error = error.__cause__
-    return error

@@ -24,7 +24,7 @@ from watchman.brokers.application import (
 from watchman.brokers.envelope import Envelopes
 from watchman.brokers.kombu import KombuPublisher
 from watchman.brokers.recorder import Letter, Target
-from watchman.brokers.replies import redis_fault
+from watchman.brokers.replies import Fault, kombu_fault, redis_fault
 from watchman.brokers.virtual import VirtualStyle
 from watchman.model import ACCEPTED, Broker, Message, Outcome
 
@@ -177,11 +177,15 @@ class RedisPublisher:
         from redis.exceptions import ResponseError
 
         try:
+            key = link.key(target).encode()
             link.declare(target)
-        except ResponseError as error:
-            self._note(outcomes, indexes, self._classify(error, target))
+        except Exception as error:
+            fault = kombu_fault(error, virtual=True)
+            if fault is Fault.BROKER:
+                raise
+            outcome = self._answers.for_fault(fault, error, name_of(target))
+            self._note(outcomes, indexes, outcome)
             return
-        key = link.key(target).encode()
         for start, end in _chunks(texts):
             try:
                 link.wire.send_packed_command([_lpush(key, texts[start:end])], check_health=False)

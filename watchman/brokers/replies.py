@@ -31,6 +31,7 @@ from __future__ import annotations
 
 import enum
 import re
+import struct
 
 
 class Fault(enum.Enum):
@@ -118,3 +119,29 @@ def redis_code(error: Exception) -> str:
 def redis_fault(error: Exception) -> Fault:
     """Return whose fault a Redis error reply is; all that is not about a key is the server's."""
     return _REDIS.get(redis_code(error), Fault.BROKER)
+
+
+def kombu_fault(error: Exception, *, virtual: bool) -> Fault:
+    """Return whose fault an error is that was raised while one message was published.
+
+    ``virtual``: by one of kombu's own transports, whose channel errors carry no code.
+    """
+    from amqp.exceptions import AMQPError, ChannelError, MessageNacked
+    from kombu.exceptions import OperationalError
+    from kombu.transport.virtual.base import NotEquivalentError
+
+    # kombu wraps what its transports raise.
+    while isinstance(error, OperationalError) and isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    if isinstance(error, MessageNacked):
+        return Fault.TARGET
+    if isinstance(error, NotEquivalentError) or (virtual and isinstance(error, ChannelError)):
+        return Fault.MESSAGE
+    if isinstance(error, AMQPError):
+        return amqp_fault(error) if isinstance(error, ChannelError) else Fault.BROKER
+    if type(error).__module__.partition(".")[0] == "redis":
+        return redis_fault(error)
+    # A name or an option that the transport cannot express, or does not know. What has to do with
+    # the connection is none of these.
+    hopeless = isinstance(error, (LookupError, ValueError, TypeError, struct.error))
+    return Fault.MESSAGE if hopeless else Fault.BROKER

@@ -220,3 +220,22 @@ def test_a_queue_that_does_not_answer_holds_up_no_other(
         "ACCEPTED",
     ]
     assert said[1].target == "queue 'bad'"
+
+
+def test_a_server_that_ends_each_connection_is_left_for_the_next_url(server: FakeAmqp) -> None:
+    leaving = FakeAmqp()
+    leaving.answer = lambda method, _: EVERYTHING[0] if method == PUBLISH else None
+    urls = (leaving.url, server.url)
+    opened = open_publisher(Broker("broker", urls), {}, "/nonexistent")
+    try:
+        (said,) = opened.publish([message(BAD)])
+        assert said.reason.startswith(leaving.url)
+        assert opened.publish([message(BAD)]) == [ACCEPTED]
+        assert server.published == ["bad"]
+        leaving.answer = server.answer = lambda method, _: EVERYTHING[1] if method == OPEN else None
+        reason = opened.check()
+        assert reason is not None
+        assert sorted(part.split(": ")[0] for part in reason.split("; ")) == sorted(urls)
+    finally:
+        opened.close()
+        leaving.close()

@@ -17,6 +17,7 @@ from watchman.brokers.answers import Answers, name_of
 from watchman.brokers.application import connect_options, instrumented, make_application
 from watchman.brokers.confirms import Confirms
 from watchman.brokers.envelope import Envelopes
+from watchman.brokers.failover import Failover
 from watchman.brokers.frames import Content, FrameStyle, frames, publish_method, short_name
 from watchman.brokers.kombu import KombuPublisher
 from watchman.brokers.link import AmqpLink, unconnected
@@ -73,7 +74,6 @@ class AmqpPublisher:
     """
 
     def __init__(self, broker: Broker, celery_settings: Mapping[str, Any]) -> None:
-        self._broker = broker
         self._app = make_application(celery_settings)
         self._options = connect_options(self._app, broker, {})
         self._envelopes = Envelopes(
@@ -81,6 +81,7 @@ class AmqpPublisher:
         )
         self._plain = KombuPublisher(broker, celery_settings)
         self._answers = Answers(broker)
+        self._failover = Failover(broker.urls, self._answers)
         self._link: AmqpLink | None = None
         self._confirms: Confirms[_Pending] = Confirms()
         self._declared_again: set[tuple[str, ...]] = set()
@@ -408,6 +409,8 @@ class AmqpPublisher:
             again = self._answers.again(error)
             for pending in waiting:
                 outcomes[pending.position] = outcomes[pending.position] or again
+            if self._link is not None:
+                self._failover.go_on()
         self._drop()
         return only is not None
 
@@ -433,14 +436,8 @@ class AmqpPublisher:
         return self._link
 
     def _connect(self) -> AmqpLink:
-        """Connect to the first URL that answers. Raises what the last one raised."""
-        *others, last = self._broker.urls
-        for url in others:
-            try:
-                return AmqpLink(self._app, url, self._options)
-            except Exception:  # noqa: BLE001, S112 — the next URL is tried, the last one's error is raised
-                continue
-        return AmqpLink(self._app, last, self._options)
+        """Connect to the first URL that can be used. Raises Unusable."""
+        return self._failover.connect(lambda url: AmqpLink(self._app, url, self._options))
 
     def _drop(self) -> None:
         link, self._link = self._link, None

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from watchman.brokers.recorder import Target
 from watchman.brokers.replies import Fault
 from watchman.brokers.urls import masked, public_url
 from watchman.model import Answer, Broker, Outcome
+
+
+class Unusable(Exception):  # noqa: N818 — a state of the broker; its name says all
+    """No URL of a broker can be used; ``errors`` holds what each said."""
+
+    def __init__(self, errors: Sequence[tuple[str, Exception]]) -> None:
+        super().__init__("no URL can be used")
+        self.errors = errors
 
 
 class Answers:
@@ -18,8 +28,10 @@ class Answers:
 
     def reason(self, error: Exception | str) -> str:
         """Return what is wrong, in one line without credentials and control characters."""
-        kind = f"{type(error).__name__}: " if isinstance(error, Exception) else ""
-        return f"{self.where}: {masked(f'{kind}{error}', self._urls)}"
+        if isinstance(error, Unusable):
+            found = (f"{public_url(url)}: {_kind(one)}{one}" for url, one in error.errors)
+            return masked("; ".join(found), self._urls)
+        return f"{self.where}: {masked(f'{_kind(error)}{error}', self._urls)}"
 
     def again(self, error: Exception | str, target: str = "") -> Outcome:
         """Return the answer for what can be tried again; ``target`` where the trouble is its."""
@@ -38,6 +50,10 @@ class Answers:
     def _outcome(self, answer: Answer, error: Exception | str, target: str) -> Outcome:
         reason = self.reason(error)
         return Outcome(answer, f"{reason} ({shown(target)})" if target else reason, shown(target))
+
+
+def _kind(error: Exception | str) -> str:
+    return f"{type(error).__name__}: " if isinstance(error, Exception) else ""
 
 
 def shown(target: str) -> str:

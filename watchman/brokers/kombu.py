@@ -6,24 +6,22 @@ own and is given up after a while.
 
 from __future__ import annotations
 
-import contextlib
 import queue
 import socket
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from watchman.brokers.answers import Answers, target_name
-from watchman.brokers.application import connect_options, make_application, make_connection
+from watchman.brokers.answers import Answers
 from watchman.brokers.envelope import refused
+from watchman.brokers.failover import Failover
+from watchman.brokers.kombulink import STALL_SECONDS, KombuLink
 from watchman.brokers.recorder import send_task, watchman_headers
 from watchman.brokers.replies import Fault, kombu_fault
-from watchman.brokers.stored import StoreCounter, Unstored
+from watchman.brokers.stored import Unstored
 from watchman.brokers.urls import scheme_of
 from watchman.model import ACCEPTED, Answer, Broker, Message, Outcome
 
-STALL_SECONDS = 15.0
-"""After so long without one message sent, the connection counts as dead."""
 MAX_STUCK = 3
 """So many calls may hang at once; while they do, nothing new is tried."""
 
@@ -49,6 +47,7 @@ class KombuPublisher:
         self._defaults = {**(_AMQP if self._amqp else {}), **(defaults or {})}
         self._host = socket.gethostname()
         self._answers = Answers(broker)
+        self._failover = Failover(broker.urls, self._answers)
         self._in_trouble = False
         self._worker: _Worker | None = None
         self._stuck: list[_Worker] = []
@@ -98,7 +97,7 @@ class KombuPublisher:
 
         def connect() -> None:
             try:
-                link = _Link(self._broker, self._settings, self._defaults)
+                link = KombuLink(self._broker, self._settings, self._defaults, self._failover)
                 link.connect()
                 link.close()
             except Exception as error:  # noqa: BLE001 — each transport raises errors of its own
@@ -118,7 +117,7 @@ class KombuPublisher:
             self._worker.tasks.put(None)
             self._worker = None
 
-    def send(self, link: _Link, message: Message) -> Outcome:
+    def send(self, link: KombuLink, message: Message) -> Outcome:
         """Send one message; called in the worker's thread."""
         extra = {"mandatory": True} if self._amqp else {}
         link.begin(message.route.options)
@@ -137,7 +136,7 @@ class KombuPublisher:
         link.fresh = False
         return ACCEPTED
 
-    def _failed(self, link: _Link, message: Message, error: Exception) -> Outcome:
+    def _failed(self, link: KombuLink, message: Message, error: Exception) -> Outcome:
         if link.published:
             # The task is there; what failed comes after it: its event, or somebody's signal.
             link.close()
@@ -148,16 +147,20 @@ class KombuPublisher:
         # A new connection declares the queue again, so one more try may find a route.
         if fault is Fault.MESSAGE and not link.fresh and not link.virtual:
             fault = Fault.TARGET
-        link.close()
-        return self._answers.for_fault(fault, error, link.target)
+        outcome = self._answers.for_fault(fault, error, link.target)
+        if fault is Fault.BROKER:
+            link.go_on()
+        else:
+            link.close()
+        return outcome
 
     def again(self, error: Exception) -> Outcome:
         """Return the answer where something unforeseen was raised."""
         return self._answers.again(error)
 
-    def open_link(self) -> _Link:
+    def open_link(self) -> KombuLink:
         """Return a link, not connected yet."""
-        return _Link(self._broker, self._settings, self._defaults)
+        return KombuLink(self._broker, self._settings, self._defaults, self._failover)
 
 
 class _Worker:
@@ -173,7 +176,7 @@ class _Worker:
         self.thread.start()
 
     def _run(self) -> None:
-        link: _Link | None = None
+        link: KombuLink | None = None
         while (batch := self.tasks.get()) is not None:
             failed: Outcome | None = None
             for message in batch:
@@ -193,135 +196,3 @@ class _Worker:
                     self.outcomes.put(failed)
         if link is not None:
             link.close()
-
-
-class _Link:
-    """A kombu connection and its producer."""
-
-    def __init__(
-        self, broker: Broker, settings: Mapping[str, Any], defaults: Mapping[str, Any]
-    ) -> None:
-        self.app = make_application(settings)
-        options = connect_options(self.app, broker, defaults)
-        self._urls = broker.urls
-        self._options = options
-        self._connection: Any = None
-        self._producer: Any = None
-        self._raw: Any = None
-        self.fresh = True
-        """True until the first message has been sent on this connection."""
-        self.target = ""
-        """Where the message was to go; empty before that is known."""
-        self.virtual = False
-        """True for kombu's own queues and exchanges, on whatever keeps them."""
-        self._exchange_type = ""
-        self.published = False
-        """True when the broker has the message."""
-
-    def connect(self) -> Any:
-        """Return a producer on an open connection to the first URL that answers."""
-        if self._producer is None:
-            *others, last = self._urls
-            for url in others:
-                with contextlib.suppress(Exception):
-                    self._open(url)
-                    return self._producer
-            self._open(last)
-        return self._producer
-
-    def _open(self, url: str) -> None:
-        from kombu import Producer
-
-        connection = make_connection(self.app, url, self._options)
-        try:
-            transport = connection.transport
-            raw = transport.establish_connection()
-            channel = transport.create_channel(raw)
-        except BaseException:
-            let_go(connection)
-            raise
-        sock = getattr(getattr(raw, "transport", None), "sock", None)
-        if sock is not None and hasattr(sock, "settimeout"):
-            sock.settimeout(STALL_SECONDS / 2)
-        self._connection, self._raw = connection, raw
-        self._observe(channel)
-
-        link = self
-
-        class Observed(Producer):
-            def publish(self, body: Any, **options: Any) -> Any:  # type: ignore[override]  # — Celery calls it so
-                link.note_target(options.get("exchange"), options.get("routing_key"))
-                return super().publish(body, **options)
-
-        self._producer = Observed(channel, auto_declare=False)
-        self.fresh = True
-
-    def begin(self, options: Mapping[str, Any]) -> None:
-        """Begin with another message, of a route with these options."""
-        self._exchange_type = str(options.get("exchange_type") or "")
-        self.target = ""
-        self.published = False
-
-    def note_target(self, exchange: Any, routing_key: Any) -> None:
-        """Note where a message goes, before anything is declared for it."""
-        if not self.published:
-            name = getattr(exchange, "name", exchange)
-            self.target = target_name(str(name or ""), str(routing_key or ""))
-
-    def _know_exchange(self, channel: Any, exchange: str) -> None:
-        """Tell a virtual transport an exchange's type: by that it chooses queues, or asks clients.
-
-        Celery itself tells it none of an exchange that is only named, nor of a Broadcast's.
-        """
-        if not exchange or exchange in channel.state.exchanges:
-            return
-        kind = self._exchange_type
-        for known in self.app.amqp.queues.values():
-            if getattr(known.exchange, "name", "") == exchange:
-                kind = kind or known.exchange.type
-        if kind and kind not in channel.exchange_types:
-            types = ", ".join(sorted(channel.exchange_types))
-            raise ValueError(f"exchange_type {kind!r} is none of this transport's ({types})")
-        if kind:
-            channel.exchange_declare(exchange, kind, durable=True)
-
-    def _observe(self, channel: Any) -> None:
-        """Note where each message goes, and see that it is stored there."""
-        publish = channel.basic_publish
-        stored = StoreCounter(channel)
-        self.virtual = stored.virtual
-
-        def basic_publish(
-            message: Any, exchange: str = "", routing_key: str = "", **options: Any
-        ) -> Any:
-            if self.published:  # what follows is the event that tells of it; nobody need listen
-                return publish(message, exchange=exchange, routing_key=routing_key, **options)
-            self.target = target_name(exchange, routing_key)
-            if stored.virtual:
-                self._know_exchange(channel, exchange)
-            before = stored.count
-            result = publish(message, exchange=exchange, routing_key=routing_key, **options)
-            if stored.virtual and stored.count == before:
-                raise Unstored
-            self.published = True
-            return result
-
-        channel.basic_publish = basic_publish
-
-    def close(self) -> None:
-        """Let go of the connection without asking the broker."""
-        raw, self._raw, self._producer = self._raw, None, None
-        connection, self._connection = self._connection, None
-        with contextlib.suppress(Exception):
-            if hasattr(raw, "collect"):
-                raw.collect()  # py-amqp: close() waits for the broker
-            elif connection is not None:
-                connection.transport.close_connection(raw)
-        let_go(connection)
-
-    @staticmethod
-    def is_encoding(error: Exception) -> bool:
-        """True if the message itself is at fault, not the connection."""
-        from kombu.exceptions import SerializationError
-
-        return isinstance(error, (SerializationError, TypeError, UnicodeError))

@@ -86,7 +86,7 @@ def test_the_keys_are_those_that_celery_writes(
         app.conf.update(settings, broker_transport_options=transport)
         with app.connection_for_write(redis_server.url) as connection:
             producer = app.amqp.Producer(connection, auto_declare=False)
-            app.send_task("tests.note", ["/a"], producer=producer, ignore_result=True, **options)
+            app.send_task("tests.note", ["/a"], producer=producer, **options)
 
     def through_us() -> None:
         opened = publisher_for(redis_server.url, settings, **transport)

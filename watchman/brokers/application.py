@@ -56,7 +56,7 @@ def make_application(settings: Mapping[str, Any]) -> Any:
 class _NoBackend:
     """Stands in for the result backend, so that a dead one cannot hold up the sending.
 
-    A route with ``ignore_result=False`` still has its worker store the result.
+    Whether a worker stores it is between the worker's settings and the route's ``ignore_result``.
     """
 
     def on_task_call(self, producer: Any, task_id: str) -> None:

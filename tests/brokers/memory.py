@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 
-from watchman.brokers.urls import public_url
+from watchman.masking import public_url
 from watchman.model import ACCEPTED, Answer, Broker, Message, Outcome
 
 

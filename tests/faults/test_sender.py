@@ -193,7 +193,7 @@ def test_what_a_broker_says_cannot_forge_a_log_line(
     bench.sender.start()
     wait_until(lambda: warnings_of(caplog, "gone"), 5)
     (said,) = warnings_of(caplog, "gone")
-    assert "ERR \\x1b[2Jgone\\x0aBroker" in said
+    assert "ERR \\x1b[2Jgone Broker b takes tasks again\\u202e" in said
     assert said.isprintable()
     assert bench.sender.trouble.isprintable()
     assert all(row.reason.isprintable() for row in failures(bench.journal))

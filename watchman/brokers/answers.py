@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from watchman.brokers.recorder import Target
 from watchman.brokers.replies import Fault
-from watchman.brokers.urls import masked, public_url
+from watchman.masking import mask, public_url
 from watchman.model import Answer, Broker, Outcome
 
 
@@ -30,8 +30,8 @@ class Answers:
         """Return what is wrong, in one line without credentials and control characters."""
         if isinstance(error, Unusable):
             found = (f"{public_url(url)}: {_kind(one)}{one}" for url, one in error.errors)
-            return masked("; ".join(found), self._urls)
-        return f"{self.where}: {masked(f'{_kind(error)}{error}', self._urls)}"
+            return mask("; ".join(found), *self._urls)
+        return f"{self.where}: {mask(f'{_kind(error)}{error}', *self._urls)}"
 
     def again(self, error: Exception | str, target: str = "") -> Outcome:
         """Return the answer for what can be tried again; ``target`` where the trouble is its."""
@@ -58,7 +58,7 @@ def _kind(error: Exception | str) -> str:
 
 def shown(target: str) -> str:
     """Return a target's name as it can be shown: it may be made of what an uploader chose."""
-    return masked(target)[:_LONGEST]
+    return mask(target)[:_LONGEST]
 
 
 _LONGEST = 300

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from watchman.brokers.answers import Answers, Unusable
-from watchman.brokers.urls import public_url
+from watchman.masking import public_url
 
 
 class Droppable(Protocol):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from watchman.config.problems import NOT_A_PAIR, Problems, is_number, kind, names, pairs, show
+from watchman.masking import mask
 from watchman.model import Broker, Route, Watch
 
 CheckURL = Callable[[str], "str | None"]
@@ -17,9 +18,6 @@ CheckURL = Callable[[str], "str | None"]
 BROKERS_EXAMPLE = "BROKERS = {'name': 'amqp://user:password@host:5672//'}"
 PATTERNS_EXAMPLE = "PATTERNS = [('/srv/ftp/*.csv', {'broker': 'name', 'task': 'my_task'})]"
 
-_CREDENTIALS = re.compile(r"://[^/@\s]*@")
-_SHORTEST_SECRET = 3
-"""Shorter ones are left alone: to blot them out would only show where they are."""
 _NESTED_OPTIONS = "transport_options"
 
 _Test = Callable[[Any], bool]
@@ -107,7 +105,7 @@ def _broker(name: str, given: Any, label: str, check_url: CheckURL, problems: Pr
         reason = check_url(url)
         if reason:
             remedy = "" if "; " in reason else "write transport://user@host/…"
-            problems.add(label, _without_secret(reason, url), remedy)
+            problems.add(label, mask(reason, url), remedy)
     return Broker(name, tuple(several), options)
 
 
@@ -117,15 +115,6 @@ def _odd(values: Sequence[Any]) -> str:
         for value in values
         if not isinstance(value, str) or not value
     )
-
-
-def _without_secret(reason: str, url: str) -> str:
-    """Return the reason without the URL's user and password, should it repeat them."""
-    credentials = (url.partition("://")[2] or url).rpartition("@")[0]
-    for part in (credentials, credentials.partition(":")[2]):
-        if len(part) >= _SHORTEST_SECRET:
-            reason = reason.replace(part, "***")
-    return _CREDENTIALS.sub("://***@", reason)
 
 
 def patterns(

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import collections
 import logging
-import re
 from collections.abc import Sequence
 
+from watchman.masking import mask
 from watchman.model import Delivery, Message
 from watchman.text import printable
 
 log = logging.getLogger("watchman.notify")
 
 
-_CREDENTIALS = re.compile(r"(?<=://)[^/\s@]*@")
-
-
 def words(error: Exception) -> str:
     """Return what a library raised as it can be shown: in one line, without credentials."""
-    return printable(_CREDENTIALS.sub("***@", f"{type(error).__name__}: {error}"))
+    return mask(f"{type(error).__name__}: {error}")
 
 
 def cannot_look(obstacle: str) -> str:

@@ -14,11 +14,11 @@ import traceback
 from collections.abc import Callable
 
 from watchman.errors import JournalError
-from watchman.log_batch import info_all
+from watchman.logs import info_all
+from watchman.masking import mask
 from watchman.model import Answer, Delivery, Outcome, Publisher, State
 from watchman.sender.messages import cannot_look, message_for, say_refused, words
 from watchman.sender.pages import PAGE, Ledger, Page, Pages
-from watchman.text import printable
 
 log = logging.getLogger("watchman.notify")
 
@@ -172,7 +172,7 @@ class Sender:
             self._drop()
             return
         if not self._stopping:
-            self._judge(printable(reason or ""), worked=not reason)
+            self._judge(mask(reason or ""), worked=not reason)
 
     def _drop(self) -> None:
         """Let go of the publisher; the next message opens another one."""
@@ -236,11 +236,11 @@ class Sender:
                 changes.append((delivery.seq, State.SENT, ""))
                 sent.append(delivery)
             elif answer is Answer.REFUSED:
-                why = printable(reason)
+                why = mask(reason)
                 changes.append((delivery.seq, State.FAILED, why))
                 refused.append((delivery, why))
             else:
-                again = again or printable(reason) or "no reason given"
+                again = again or mask(reason) or "no reason given"
         if changes:
             # Before anybody looks at a file that has vanished its version must be forgotten.
             self._pages.note(changes, at_once=bool(vanished) or not page.full)

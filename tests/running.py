@@ -31,6 +31,9 @@ class Remembering:
             self.messages.extend(batch)
         return [answer] * len(batch)
 
+    def hold(self, targets: frozenset[str]) -> None:
+        """No target of its is ever in trouble."""
+
     def tend(self) -> str | None:
         """Nothing to keep alive."""
         return None

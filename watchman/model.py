@@ -122,7 +122,8 @@ class Outcome(NamedTuple):
     reason: str = ""
     target: str = ""
     """With AGAIN: the queue or exchange that cannot take it now, as it is shown, where the broker
-    takes what is for others; empty where nothing can be sent at all."""
+    takes what is for others; empty where nothing can be sent at all. Where the reason is empty
+    too, it was not tried, because the target is on hold."""
 
 
 ACCEPTED = Outcome(Answer.ACCEPTED)
@@ -136,6 +137,10 @@ class Publisher(Protocol):
 
     def publish(self, batch: Sequence[Message]) -> list[Outcome]:
         """Answer for each message of the batch, in its order. Never raises for broker trouble."""
+        ...
+
+    def hold(self, targets: frozenset[str]) -> None:
+        """Send nothing to these targets from now on: answer with AGAIN and no reason at once."""
         ...
 
     def tend(self) -> str | None:

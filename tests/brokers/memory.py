@@ -73,6 +73,9 @@ class MemoryPublisher:
             return [Outcome(Answer.AGAIN, f"{where}: too slow")] * len(batch)
         return [self._memory.offer(message, where) for message in batch]
 
+    def hold(self, targets: frozenset[str]) -> None:
+        """No target of its is ever in trouble."""
+
     def tend(self) -> str | None:
         """Count the call."""
         self._memory.tended += 1

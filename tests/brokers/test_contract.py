@@ -10,7 +10,7 @@ import pytest
 from tests.brokers.brokers import UnderTest
 from tests.brokers.messages import AWKWARD, answers, message, messages, route
 from tests.waiting import wait_until
-from watchman.model import ACCEPTED, Answer, Message, Publisher
+from watchman.model import ACCEPTED, Answer, Message, Outcome, Publisher
 
 BOUND_SECONDS = 25.0
 """No call may take longer, whatever the broker does (kombu's transports get 15 s)."""
@@ -247,3 +247,20 @@ def test_a_name_that_a_broker_cannot_take_stops_nobody_else(
             break
     assert set(settled.values()) == {1}
     assert len(broker.read(queue)) == len(settled)
+
+
+def test_nothing_is_sent_to_a_queue_that_is_on_hold(
+    broker: UnderTest, publisher: Publisher, queue: str
+) -> None:
+    if broker.url.startswith("memory:"):
+        pytest.skip("no queue of its is ever in trouble")
+    batch = [message(route(queue)), message(route(f"{queue}other"))]
+    assert publisher.publish(batch) == [ACCEPTED] * 2
+    publisher.hold(frozenset({f"queue '{queue}'"}))
+    held, other = publisher.publish(batch)
+    assert held == Outcome(Answer.AGAIN, "", f"queue '{queue}'")
+    assert other is ACCEPTED
+    publisher.hold(frozenset())
+    assert publisher.publish(batch) == [ACCEPTED] * 2
+    assert len(broker.read(queue)) == 2
+    assert len(broker.read(f"{queue}other")) == 3

@@ -6,13 +6,14 @@ import logging
 import os
 import threading
 import tracemalloc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.journals import counts, failures
+from tests.faults.bench import ROUTE, Bench, warnings_of
+from tests.journals import failures
 from tests.running import Remembering, config_for, running
 from tests.waiting import wait_until
 from watchman import filesystem, signals
@@ -20,69 +21,6 @@ from watchman.filesystem import version_of
 from watchman.journal import Journal, NewDelivery
 from watchman.model import Answer, Delivery, Message, Outcome, Publisher, Route, State, Version
 from watchman.sender import Sender, examination, sending
-
-ROUTE = Route("b", "task")
-
-
-class Bench:
-    """A sender on a real journal."""
-
-    def __init__(self, directory: Path) -> None:
-        self.root = directory / "up"
-        self.root.mkdir()
-        self.journal = Journal(str(directory))
-        self.publisher = Remembering()
-        self.open: Callable[[], Publisher] = lambda: self.publisher
-        self.changed: list[str] = []
-        self.failed: list[Delivery] = []
-        self.sender = Sender(
-            "b",
-            self.journal,
-            self._open,
-            lambda _: str(self.root),
-            self.changed.extend,
-            lambda _: None,
-            self.failed.extend,
-        )
-
-    def _open(self) -> Publisher:
-        return self.open()
-
-    def record(self, name: str, content: str = "x", arrived_ns: int = 1) -> Path:
-        path = self.root / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(content)
-        version = version_of(path.stat())
-        self.journal.record(
-            [NewDelivery(f"id {name} {content}", str(path), None, version, arrived_ns, ROUTE)]
-        )
-        return path
-
-    def states(self) -> dict[State, int]:
-        return {state: count for (_, state), (count, _) in counts(self.journal).items()}
-
-    def until(self, **states: int) -> None:
-        wanted = {State[name]: count for name, count in states.items()}
-        self.sender.wake()
-        wait_until(lambda: self.states() == wanted, 10, f"{states}, not {self.states()}")
-
-
-@pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    monkeypatch.setattr(sending, "FIRST_RETRY", 0.01)
-    monkeypatch.setattr(sending, "LONGEST_RETRY", 0.05)
-    monkeypatch.setattr(sending, "REEXAMINE", 0.02)
-    monkeypatch.setattr(sending, "OBSTRUCTED", 0.02)
-    bench = Bench(tmp_path)
-    yield bench
-    bench.sender.stop()
-    assert bench.sender.join(10)
-    bench.journal.close()
-    assert bench.sender.error is None
-
-
-def warnings_of(caplog: pytest.LogCaptureFixture, words: str) -> list[str]:
-    return [r.getMessage() for r in caplog.records if words in r.getMessage()]
 
 
 class Raising(Remembering):

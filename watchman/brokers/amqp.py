@@ -103,6 +103,8 @@ class AmqpPublisher:
         for index, letter in enumerate(self._envelopes.letters(batch)):
             if isinstance(letter, Outcome):
                 outcomes[index] = letter
+            elif held := self._answers.on_hold(letter.target):
+                outcomes[index] = held
             else:
                 waiting.append(_Pending(index, letter, batch[index].route))
         if waiting:
@@ -444,6 +446,11 @@ class AmqpPublisher:
         self._confirms = Confirms()
         if link is not None:
             link.drop()
+
+    def hold(self, targets: frozenset[str]) -> None:
+        """Send nothing to these for the time being."""
+        self._answers.held = targets
+        self._plain.hold(targets)
 
     def tend(self) -> str | None:
         """Exchange heartbeats on the idle connection; a dead one is replaced."""

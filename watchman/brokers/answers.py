@@ -25,6 +25,15 @@ class Answers:
         self._urls = broker.urls
         self.where = where or public_url(broker.urls[0])
         """What a reason begins with: the URL in use, without its credentials."""
+        self.held: frozenset[str] = frozenset()
+        """Targets, as they are shown, that nothing is sent to for the time being."""
+
+    def on_hold(self, target: Target) -> Outcome | None:
+        """Return the answer where nothing is sent to the target for the time being."""
+        if not self.held:
+            return None
+        name = shown(name_of(target))
+        return Outcome(Answer.AGAIN, "", name) if name in self.held else None
 
     def reason(self, error: Exception | str) -> str:
         """Return what is wrong, in one line without credentials and control characters."""

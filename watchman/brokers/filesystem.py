@@ -87,6 +87,8 @@ class FilesystemPublisher:
         for index, letter in enumerate(self._envelopes.letters(batch)):
             if isinstance(letter, Outcome):
                 outcomes[index] = letter
+            elif held := self._answers.on_hold(letter.target):
+                outcomes[index] = held
             elif letter.target.exchange:
                 outcomes[index] = self._through_kombu([batch[index]])[0]
             elif "/" in letter.target.routing_key or "\0" in letter.target.routing_key:
@@ -116,6 +118,7 @@ class FilesystemPublisher:
             for path in Path(folder).glob(f"{TEMPORARY}*"):
                 path.unlink(missing_ok=True)
             self._plain = KombuPublisher(self._broker, self._settings, options)
+            self._plain.hold(self._answers.held)
             self._folder = folder
         return self._folder
 
@@ -166,6 +169,12 @@ class FilesystemPublisher:
         except OSError as error:
             for index, _, _ in written:
                 outcomes[index] = self._answers.again(error)
+
+    def hold(self, targets: frozenset[str]) -> None:
+        """Send nothing to these for the time being."""
+        self._answers.held = targets
+        if self._plain is not None:
+            self._plain.hold(targets)
 
     def tend(self) -> str | None:
         """Remove what workers took long ago; say if the directories cannot be written to."""

@@ -12,10 +12,10 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from watchman.brokers.answers import Answers
+from watchman.brokers.answers import Answers, shown
 from watchman.brokers.envelope import refused
 from watchman.brokers.failover import Failover
-from watchman.brokers.kombulink import STALL_SECONDS, KombuLink
+from watchman.brokers.kombulink import STALL_SECONDS, KombuLink, OnHold
 from watchman.brokers.recorder import send_task, watchman_headers
 from watchman.brokers.replies import Fault, kombu_fault
 from watchman.brokers.stored import Unstored
@@ -87,6 +87,10 @@ class KombuPublisher:
             worker.tasks.put(None)
             self._stuck.append(worker)
 
+    def hold(self, targets: frozenset[str]) -> None:
+        """Send nothing to these for the time being."""
+        self._answers.held = targets
+
     def tend(self) -> str | None:
         """See whether a broker in trouble is back: kombu connects again when it has to."""
         return self.check() if self._in_trouble else None
@@ -97,7 +101,9 @@ class KombuPublisher:
 
         def connect() -> None:
             try:
-                link = KombuLink(self._broker, self._settings, self._defaults, self._failover)
+                link = KombuLink(
+                    self._broker, self._settings, self._defaults, self._failover, self._is_held
+                )
                 link.connect()
                 link.close()
             except Exception as error:  # noqa: BLE001 — each transport raises errors of its own
@@ -129,6 +135,8 @@ class KombuPublisher:
         try:
             headers = watchman_headers(message, self._host)
             send_task(link.app, producer, message, headers, **extra)
+        except OnHold:
+            return Outcome(Answer.AGAIN, "", shown(link.target))
         except Unstored:
             return self._answers.again(_UNSTORED, link.target)
         except Exception as error:  # noqa: BLE001 — each transport raises errors of its own
@@ -154,13 +162,19 @@ class KombuPublisher:
             link.close()
         return outcome
 
+    def _is_held(self, target: str) -> bool:
+        held = self._answers.held
+        return bool(held) and shown(target) in held
+
     def again(self, error: Exception) -> Outcome:
         """Return the answer where something unforeseen was raised."""
         return self._answers.again(error)
 
     def open_link(self) -> KombuLink:
         """Return a link, not connected yet."""
-        return KombuLink(self._broker, self._settings, self._defaults, self._failover)
+        return KombuLink(
+            self._broker, self._settings, self._defaults, self._failover, self._is_held
+        )
 
 
 class _Worker:
@@ -179,16 +193,21 @@ class _Worker:
         link: KombuLink | None = None
         while (batch := self.tasks.get()) is not None:
             failed: Outcome | None = None
+            balked: dict[str, Outcome] = {}
             for message in batch:
                 if self.abandoned:
                     break
                 if failed is None:
                     try:
                         link = link or self._publisher.open_link()
+                        link.balked = balked.keys()
                         outcome = self._publisher.send(link, message)
                     except Exception as error:  # noqa: BLE001 — the caller must get an answer
                         outcome = self._publisher.again(error)
                     # What follows would wait for the same dead connection, one by one.
+                    if outcome.target:
+                        # Those behind it keep their order, and are not tried one by one.
+                        outcome = balked.setdefault(outcome.target, outcome)
                     down = outcome.answer is Answer.AGAIN and not outcome.target
                     failed = outcome if down else None
                     self.outcomes.put(outcome)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any
 
-from watchman.brokers.answers import target_name
+from watchman.brokers.answers import shown, target_name
 from watchman.brokers.application import connect_options, make_application, make_connection
 from watchman.brokers.failover import Failover
 from watchman.brokers.replies import ELSEWHERE, redis_code
@@ -16,6 +16,10 @@ from watchman.model import Broker
 
 STALL_SECONDS = 15.0
 """After so long without one message sent, the connection counts as dead."""
+
+
+class OnHold(Exception):  # noqa: N818 — no error: it is not to be sent now
+    """A message is for a target that nothing is sent to for the time being."""
 
 
 class KombuLink:
@@ -27,14 +31,19 @@ class KombuLink:
         settings: Mapping[str, Any],
         defaults: Mapping[str, Any],
         failover: Failover,
+        is_held: Callable[[str], bool],
     ) -> None:
         self.app = make_application(settings)
         options = connect_options(self.app, broker, defaults)
         self._failover = failover
+        self._is_held = is_held
+        self.balked: Container[str] = ()
+        """Targets, as they are shown, that have not taken a message of this batch."""
         self._options = options
         self._connection: Any = None
         self._producer: Any = None
         self._raw: Any = None
+        self._declared: set[tuple[str, str]] = set()
         self.fresh = True
         """True until the first message has been sent on this connection."""
         self.target = ""
@@ -87,6 +96,7 @@ class KombuLink:
         if sock is not None and hasattr(sock, "settimeout"):
             sock.settimeout(STALL_SECONDS / 2)
         self._connection, self._raw = connection, raw
+        self._declared = set()
         self._observe(channel)
 
         link = self
@@ -95,6 +105,12 @@ class KombuLink:
             def publish(self, body: Any, **options: Any) -> Any:  # type: ignore[override]  # — Celery calls it so
                 link.note_target(options.get("exchange"), options.get("routing_key"))
                 return super().publish(body, **options)
+
+            def maybe_declare(self, entity: Any, *arguments: Any, **options: Any) -> None:
+                if link.virtual or not entity:
+                    super().maybe_declare(entity, *arguments, **options)
+                else:
+                    link.declare(entity)
 
         self._producer = Observed(channel, auto_declare=False)
         self.fresh = True
@@ -106,11 +122,33 @@ class KombuLink:
         self.target = ""
         self.published = False
 
+    def declare(self, entity: Any) -> None:
+        """Declare a queue or exchange on an AMQP broker, once a connection.
+
+        On a channel of its own, which the broker closes for one that exists with other
+        arguments: it is used as it is.
+        """
+        from amqp.exceptions import PreconditionFailed
+
+        known = (type(entity).__name__, str(getattr(entity, "name", entity)))
+        if known in self._declared:
+            return
+        channel = self._raw.channel()
+        try:
+            entity(channel).declare()
+            channel.close()
+        except PreconditionFailed as error:
+            if "inequivalent" not in str(error):
+                raise
+        self._declared.add(known)
+
     def note_target(self, exchange: Any, routing_key: Any) -> None:
         """Note where a message goes, before anything is declared for it."""
         if not self.published:
             name = getattr(exchange, "name", exchange)
             self.target = target_name(str(name or ""), str(routing_key or ""))
+            if self._is_held(self.target) or shown(self.target) in self.balked:
+                raise OnHold
 
     def _know_exchange(self, channel: Any, exchange: str) -> None:
         """Tell a virtual transport an exchange's type: by that it chooses queues, or asks clients.

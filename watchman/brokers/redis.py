@@ -63,6 +63,8 @@ class RedisPublisher:
         for index, letter in enumerate(self._envelopes.letters(batch)):
             if isinstance(letter, Outcome):
                 outcomes[index] = letter
+            elif held := self._answers.on_hold(letter.target):
+                outcomes[index] = held
             elif not _is_list(letter.target):
                 exotic.append(index)
             else:
@@ -162,6 +164,11 @@ class RedisPublisher:
         link, self._link = self._link, None
         if link is not None:
             link.drop()
+
+    def hold(self, targets: frozenset[str]) -> None:
+        """Send nothing to these for the time being."""
+        self._answers.held = targets
+        self._plain.hold(targets)
 
     def tend(self) -> str | None:
         """Ask the idle connection whether it can still be used; a dead one is replaced."""

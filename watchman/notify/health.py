@@ -175,7 +175,7 @@ class Health:
             "beat_ns": time.time_ns(),
             "watching": pipeline.watching,
             "watches": watches,
-            "troubles": self._current_troubles() + _unseen(pipeline),
+            "troubles": self._current_troubles() + _unsent(pipeline),
             "brokers": {
                 name: {
                     "trouble": sender.trouble,
@@ -205,16 +205,12 @@ class Health:
         return found
 
 
-def _unseen(pipeline: Pipeline) -> list[TroubleStatus]:
-    """Return what keeps senders from looking at files whose tasks are ready."""
+def _unsent(pipeline: Pipeline) -> list[TroubleStatus]:
+    """Return what keeps senders from sending what is ready, their brokers' own troubles aside."""
     return [
-        {
-            "subject": f"tasks for broker {name}",
-            "message": sender.obstacle,
-            "since_ns": sender.obstacle_since_ns,
-        }
-        for name, sender in pipeline.senders.items()
-        if sender.obstacle
+        {"subject": subject, "message": message, "since_ns": since_ns}
+        for sender in pipeline.senders.values()
+        for subject, message, since_ns in sender.troubles()
     ]
 
 

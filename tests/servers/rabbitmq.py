@@ -19,9 +19,14 @@ SCRIPTS = Path("/usr/lib/rabbitmq/bin")
 
 
 class RabbitServer:
-    """A RabbitMQ node that listens on 127.0.0.1 only; ``beside`` is one to share epmd with."""
+    """A RabbitMQ node that listens on 127.0.0.1 only; ``beside`` is one to share epmd with.
 
-    def __init__(self, directory: Path, beside: RabbitServer | None = None) -> None:
+    ``settings`` are further lines of rabbitmq.conf.
+    """
+
+    def __init__(
+        self, directory: Path, beside: RabbitServer | None = None, settings: str = ""
+    ) -> None:
         wrapper = Path(require("rabbitmq-server"))
         self.epmd_binary = require("epmd")
         self.scripts = SCRIPTS if SCRIPTS.is_dir() else wrapper.parent
@@ -34,7 +39,9 @@ class RabbitServer:
         self.process: Process | None = None
         self.epmd: Process | None = None
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / "rabbitmq.conf").write_text(f"listeners.tcp.1 = 127.0.0.1:{self.port}\n")
+        (directory / "rabbitmq.conf").write_text(
+            f"listeners.tcp.1 = 127.0.0.1:{self.port}\n{settings}"
+        )
         (directory / "plugins").write_text("[].\n")
 
     @property

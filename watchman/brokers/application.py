@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
+from watchman.brokers.tls import OPTION, tls_options
 from watchman.model import Broker
 
 CONNECT_SECONDS = 4.0
@@ -69,18 +70,30 @@ def connect_options(app: Any, broker: Broker, defaults: Mapping[str, Any]) -> di
 
 
 def make_connection(
-    app: Any, url: str, transport_options: Mapping[str, Any], *, heartbeat: float = 0
+    app: Any,
+    url: str,
+    transport_options: Mapping[str, Any],
+    *,
+    heartbeat: float = 0,
+    tls: bool = True,
 ) -> Any:
-    """Return a ``kombu.Connection`` to one URL, not yet connected."""
+    """Return a ``kombu.Connection`` to one URL, not yet connected.
+
+    ``tls``: False for one that will never be connected. Raises ValueError for a ``use_ssl`` that
+    cannot be.
+    """
     timeout = app.conf.broker_connection_timeout or CONNECT_SECONDS
+    options = dict(transport_options)
+    own = options.pop(OPTION, None)
     connection = app.connection_for_write(
         url,
+        ssl=tls_options(url, own, app.conf.broker_use_ssl) if tls else False,
         connect_timeout=min(timeout, CONNECT_SECONDS),
         heartbeat=heartbeat,
         transport_options={},
     )
     # Not through the constructor: Celery would merge celeryconfig's options over them.
-    connection.transport_options = dict(transport_options)
+    connection.transport_options = options
     # send_task() with a countdown asks the pool what kind of broker this is.
     app.producer_pool = SimpleNamespace(connections=SimpleNamespace(connection=connection))
     if app.conf.task_send_sent_event:

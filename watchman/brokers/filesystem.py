@@ -64,7 +64,7 @@ class FilesystemPublisher:
         self._answers = Answers(broker, "embedded broker")
         self._state_dir = state_dir
         options = connect_options(self._app, broker, {})
-        connection = make_connection(self._app, "filesystem://", options)
+        connection = make_connection(self._app, "filesystem://", options, tls=False)
         self._envelopes = Envelopes(self._app, connection, VirtualStyle())
         self._options = options
         self._folder: str | None = None

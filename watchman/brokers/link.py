@@ -26,7 +26,7 @@ _MOST_PROVEN = 1000
 
 def unconnected(app: Any, url: str, options: Mapping[str, Any]) -> Any:
     """Return a ``kombu.Connection`` that knows which kind of broker this is."""
-    return make_connection(app, url, options)
+    return make_connection(app, url, options, tls=False)
 
 
 class AmqpLink:

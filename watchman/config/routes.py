@@ -19,6 +19,8 @@ BROKERS_EXAMPLE = "BROKERS = {'name': 'amqp://user:password@host:5672//'}"
 PATTERNS_EXAMPLE = "PATTERNS = [('/srv/ftp/*.csv', {'broker': 'name', 'task': 'my_task'})]"
 
 _NESTED_OPTIONS = "transport_options"
+_TLS = "use_ssl"
+_TLS_EXAMPLE = "'use_ssl': {'ca_certs': '/etc/ssl/my-ca.pem'}"
 
 _Test = Callable[[Any], bool]
 _TEXT: tuple[_Test, str] = (lambda value: isinstance(value, str) and value != "", "a string")
@@ -92,6 +94,9 @@ def _broker(name: str, given: Any, label: str, check_url: CheckURL, problems: Pr
         options = {key: item for key, item in given.items() if key != "url"}
         if isinstance(options.get(_NESTED_OPTIONS), Mapping):
             options |= options.pop(_NESTED_OPTIONS)
+        if not isinstance(options.get(_TLS, False), (bool, Mapping)):
+            wrong = f"{_TLS!r} is {kind(options[_TLS])}"
+            problems.add(label, wrong, f"write {_TLS_EXAMPLE}, or True for the system's CAs")
         if not all(isinstance(key, str) for key in options):
             problems.add(label, "an option's name is no string", "write the names in quotes")
     several = list(urls) if isinstance(urls, (list, tuple)) else [urls]

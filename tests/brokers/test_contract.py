@@ -215,6 +215,7 @@ ODD_NAMES = {
     "NUL": "a\0b",
     "newline": "a\nb",
     "kombu's separator": "a\x06\x16b",
+    "no text": "\ud800",
     "very long": "x" * 5000,
 }
 """Queues that a router may make of the names of directories, which are an uploader's choice."""

@@ -207,6 +207,14 @@ def test_what_a_full_queue_does_not_take_keeps_its_order(
     assert taken == -1
 
 
+def test_routes_that_share_a_queue_keep_their_order(server: FakeAmqp, publisher: Publisher) -> None:
+    """Though the first message of each route goes alone."""
+    one, two = route("shared"), route("shared", "tests.other")
+    batch = [message(to) for to in (one, one, two, one, two, two)]
+    assert publisher.publish(batch) == [ACCEPTED] * 6
+    assert server.ids == [each.task_id for each in batch]
+
+
 def test_a_queue_that_does_not_answer_holds_up_no_other(
     server: FakeAmqp, publisher: Publisher
 ) -> None:

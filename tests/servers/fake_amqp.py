@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import threading
 from collections.abc import Callable
@@ -51,6 +52,8 @@ class FakeAmqp:
         self.answer: Callable[[Method, str], Reply | None] = lambda method, name: None
         self.published: list[str] = []
         """The routing key of each message that was acknowledged, in order."""
+        self.ids: list[str] = []
+        """Their task ids."""
         self.connections = 0
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._open: list[socket.socket] = []
@@ -94,6 +97,7 @@ class _Session:
         self._tags: dict[int, int] = {}
         self._keys: dict[int, str] = {}
         self._closed: set[int] = set()
+        self._id = ""
 
     def run(self) -> None:
         with contextlib.suppress(OSError, EOFError), self._client, self._file:
@@ -117,6 +121,10 @@ class _Session:
     def _handle(self, kind: int, channel: int, payload: bytes) -> bool:
         if kind == METHOD:
             return self._method(channel, unpack_from(">HH", payload), payload[4:])
+        if kind == HEADER:
+            # A uuid of 36 characters: the header "id" of the task.
+            found = re.search(rb"\x02idS\x00\x00\x00\x24(.{36})", payload)
+            self._id = found[1].decode() if found else ""
         if kind == BODY and channel not in self._closed:
             return self._message(channel)
         return True
@@ -159,6 +167,7 @@ class _Session:
         self._tags[channel] += 1
         if not reply:
             self._server.published.append(key)
+            self._server.ids.append(self._id)
         self._say(channel, NACK if reply else ACK, pack(">QB", self._tags[channel], 0))
         return True
 

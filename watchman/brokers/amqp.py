@@ -112,36 +112,53 @@ class AmqpPublisher:
         return [outcome or self._answers.again("not sent") for outcome in outcomes]
 
     def _send_all(self, waiting: list[_Pending], outcomes: _Outcomes) -> None:
-        """Declare; send the first of each route alone, then all together, then the suspects."""
+        """Declare, send in order, and the suspects last, one by one."""
         deadline = time.monotonic() + ALONE_SECONDS
-        going_on = self._declare(waiting, outcomes, deadline)
+        if not self._declare(waiting, outcomes, deadline):
+            return
         suspects = [each for each in waiting if each.letter.target.place in self._suspects]
         others = [each for each in waiting if each.letter.target.place not in self._suspects]
-        if going_on:
-            going_on = self._prove(others, outcomes, deadline)
-        together = [each for each in others if not outcomes[each.position] and self._proven(each)]
-        if going_on and together:
-            going_on = self._send(together, outcomes)
-        if going_on:
-            going_on = self._send_alone(suspects, outcomes, deadline)
+        if not self._send_in_order(others, outcomes, deadline):
+            return
+        if not self._send_alone(suspects, outcomes, deadline):
+            return
         for each in waiting:
-            if going_on and outcomes[each.position] is None:
+            if outcomes[each.position] is None:
                 name = name_of(each.letter.target)
                 outcomes[each.position] = self._answers.again(_NOT_YET, name)
 
-    def _prove(self, waiting: list[_Pending], outcomes: _Outcomes, deadline: float) -> bool:
-        """Send messages one by one until one of each route was taken; False: no use going on."""
+    def _send_in_order(self, waiting: list[_Pending], outcomes: _Outcomes, deadline: float) -> bool:
+        """Send together what is proven, and one by one what is not yet; False: no use going on.
+
+        What comes before one that goes alone is sent before it: two routes may share a queue.
+        """
+        together: list[_Pending] = []
         for each in waiting:
-            if outcomes[each.position] is not None or self._proven(each):
+            if outcomes[each.position] is not None:
+                continue
+            if self._proven(each):
+                together.append(each)
                 continue
             if time.monotonic() > deadline:
-                return True
-            if not self._send([each], outcomes):
+                break
+            if not (self._send_together(together, outcomes) and self._send([each], outcomes)):
                 return False
+            together = []
             answered = outcomes[each.position]
             if answered is not None and answered.answer is Answer.AGAIN and answered.target:
                 # Its neighbours would be behind it: they keep their order.
                 self._answer_target(each.letter.target, answered, waiting, outcomes)
+        return self._send_together(together, outcomes)
+
+    def _send_together(self, together: list[_Pending], outcomes: _Outcomes) -> bool:
+        """Send these; if the channel is closed for one, the rest on the next. False: no use."""
+        while together:
+            if not self._send(together, outcomes):
+                return False
+            left = [each for each in together if outcomes[each.position] is None]
+            if len(left) == len(together):
+                break
+            together = left
         return True
 
     @staticmethod

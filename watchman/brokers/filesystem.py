@@ -102,6 +102,8 @@ class FilesystemPublisher:
                     fault = Fault.MESSAGE if hopeless else Fault.BROKER
                     name = name_of(letter.target)
                     outcomes[index] = self._answers.for_fault(fault, error, name)
+                except ValueError as error:  # a name that is no text
+                    outcomes[index] = self._answers.refused(error, name_of(letter.target))
                 else:
                     written.append((index, *names))
         self._show(folder, written, outcomes)

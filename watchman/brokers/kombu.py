@@ -152,8 +152,8 @@ class KombuPublisher:
         if link.is_encoding(error):
             return refused(message, error)
         fault = kombu_fault(error, virtual=link.virtual)
-        # A new connection declares the queue again, so one more try may find a route.
-        if fault is Fault.MESSAGE and not link.fresh and not link.virtual:
+        # A new connection declares the queue again, and knows nothing: one more try may work.
+        if fault is Fault.MESSAGE and not link.fresh:
             fault = Fault.TARGET
         outcome = self._answers.for_fault(fault, error, link.target)
         if fault is Fault.BROKER:

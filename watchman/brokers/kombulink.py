@@ -205,4 +205,4 @@ class KombuLink:
         """True if the message itself is at fault, not the connection."""
         from kombu.exceptions import SerializationError
 
-        return isinstance(error, (SerializationError, TypeError, UnicodeError))
+        return isinstance(error, (SerializationError, TypeError, UnicodeEncodeError))

@@ -32,6 +32,7 @@ from __future__ import annotations
 import enum
 import re
 import struct
+from json import JSONDecodeError
 
 
 class Fault(enum.Enum):
@@ -141,7 +142,8 @@ def kombu_fault(error: Exception, *, virtual: bool) -> Fault:
         return amqp_fault(error) if isinstance(error, ChannelError) else Fault.BROKER
     if type(error).__module__.partition(".")[0] == "redis":
         return redis_fault(error)
-    # A name or an option that the transport cannot express, or does not know. What has to do with
-    # the connection is none of these.
+    if isinstance(error, (OSError, JSONDecodeError, UnicodeDecodeError)):
+        return Fault.BROKER  # what a server says that is not itself
+    # A name or an option that the transport cannot express, or does not know.
     hopeless = isinstance(error, (LookupError, ValueError, TypeError, struct.error))
     return Fault.MESSAGE if hopeless else Fault.BROKER

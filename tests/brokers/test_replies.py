@@ -21,7 +21,7 @@ from tests.servers.fake_amqp import (
     Method,
     Reply,
 )
-from watchman.brokers import open_publisher
+from watchman.brokers import amqp, open_publisher
 from watchman.model import ACCEPTED, Answer, Broker, Message, Outcome, Publisher
 
 DOWN = "home node 'rabbit@two' of durable queue 'bad' in vhost '/' is down or inaccessible"
@@ -215,10 +215,12 @@ def test_routes_that_share_a_queue_keep_their_order(server: FakeAmqp, publisher:
     assert server.ids == [each.task_id for each in batch]
 
 
+@pytest.mark.parametrize("moment", [QUEUE_DECLARE, PUBLISH], ids=["declaring", "publishing"])
 def test_a_queue_that_does_not_answer_holds_up_no_other(
-    server: FakeAmqp, publisher: Publisher
+    server: FakeAmqp, publisher: Publisher, moment: Method, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    say(server, QUEUE_DECLARE, SILENCE)
+    monkeypatch.setattr(amqp, "CONFIRM_SECONDS", 1.0)
+    say(server, moment, SILENCE)
     said = publish_all(publisher, BATCH)
     assert [one.answer.name for one in said] == [
         "ACCEPTED",

@@ -162,9 +162,9 @@ class _Session:
         """Every message of the tests has a body of one frame."""
         key = self._keys[channel]
         reply = self._server.answer(PUBLISH, key)
+        self._tags[channel] += 1
         if reply and reply is not NACKED:
             return self._refuse(channel, reply, PUBLISH)
-        self._tags[channel] += 1
         if not reply:
             self._server.published.append(key)
             self._server.ids.append(self._id)

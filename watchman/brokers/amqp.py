@@ -91,6 +91,8 @@ class AmqpPublisher:
         self._suspects: set[tuple[str, ...]] = set()
         """Targets whose messages go one at a time: for one of them the broker has closed the
         channel, or has not taken it."""
+        self._proving: _Pending | None = None
+        """The message that was last sent alone because its route was not proven."""
         self._late: set[str] = set()
         """Task ids that were confirmed only after their batch had been answered."""
 
@@ -141,9 +143,11 @@ class AmqpPublisher:
                 continue
             if time.monotonic() > deadline:
                 break
-            if not (self._send_together(together, outcomes) and self._send([each], outcomes)):
+            if not self._send_together(together, outcomes):
                 return False
-            together = []
+            together, self._proving = [], each
+            if not self._send([each], outcomes):
+                return False
             answered = outcomes[each.position]
             if answered is not None and answered.answer is Answer.AGAIN and answered.target:
                 # Its neighbours would be behind it: they keep their order.
@@ -368,7 +372,7 @@ class AmqpPublisher:
         confirms = self._confirms
         for pending, good in confirms.take():
             target = pending.letter.target
-            if self._link is not None and not self._proven(pending):
+            if pending is self._proving and self._link is not None:
                 self._link.note_proven(pending.proof, pending.route)
             if pending.position == _EARLIER:
                 self._settle_late(pending, good)
@@ -407,31 +411,52 @@ class AmqpPublisher:
     def _failed(self, error: Exception, waiting: list[_Pending], outcomes: _Outcomes) -> bool:
         """The connection or the channel is gone: answer what is still open, and start anew.
 
-        Return True if only one message was on its way and it was about that one.
+        Return True if it was about one message, or some queues, and the others can go on.
         """
-        from amqp.exceptions import AMQPError, ChannelError
+        from amqp.exceptions import AMQPError
 
         unconfirmed = list(self._confirms.pending.values())
-        only = unconfirmed[0] if len(unconfirmed) == 1 else None
-        if not isinstance(error, AMQPError) or amqp_fault(error) is Fault.BROKER:
-            only = None
-        else:
+        if isinstance(error, AMQPError) and amqp_fault(error) is not Fault.BROKER:
             self._suspects.update(each.letter.target.place for each in unconfirmed)
-        if only is not None and only.position != _EARLIER:
-            target = only.letter.target
-            outcome = self._answers.for_fault(amqp_fault(error), error, name_of(target))
-            outcomes[only.position] = outcome
-            if isinstance(error, ChannelError) and self._channel_reopened():
+            if len(unconfirmed) == 1 and unconfirmed[0].position != _EARLIER:
+                self._answer_one(unconfirmed[0], error, outcomes)
                 return True
-        else:
-            only = None
-            again = self._answers.again(error)
-            for pending in waiting:
-                outcomes[pending.position] = outcomes[pending.position] or again
-            if self._link is not None:
-                self._failover.go_on()
+        if isinstance(error, TimeoutError) and self._is_only_about(unconfirmed):
+            for each in unconfirmed:
+                self._suspects.add(each.letter.target.place)
+                again = self._answers.again(error, name_of(each.letter.target))
+                outcomes[each.position] = outcomes[each.position] or again
+            return True
+        again = self._answers.again(error)
+        for pending in waiting:
+            outcomes[pending.position] = outcomes[pending.position] or again
+        if self._link is not None:
+            self._failover.go_on()
         self._drop()
-        return only is not None
+        return False
+
+    def _answer_one(self, only: _Pending, error: Exception, outcomes: _Outcomes) -> None:
+        """Answer for the one message that was under way, and go on, if on a new connection."""
+        from amqp.exceptions import ChannelError
+
+        name = name_of(only.letter.target)
+        outcomes[only.position] = self._answers.for_fault(amqp_fault(error), error, name)
+        if not (isinstance(error, ChannelError) and self._channel_reopened()):
+            self._drop()
+
+    def _is_only_about(self, unconfirmed: list[_Pending]) -> bool:
+        """After a time-out, see whether a new connection works: then queues do not answer."""
+        link = self._link
+        if link is None or link.blocked_reason or not unconfirmed:
+            return False
+        if any(each.position == _EARLIER for each in unconfirmed):
+            return False
+        self._drop()
+        try:
+            self._connected()
+        except Exception:  # noqa: BLE001 — py-amqp, kombu and sockets raise all kinds
+            return False
+        return True
 
     def _channel_reopened(self) -> bool:
         """Go on with another channel on the same connection, if that works."""

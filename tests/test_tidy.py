@@ -12,8 +12,6 @@ from tests.checkout import ROOT, files
 LONGER: dict[str, str] = {
     # Modules that may be longer than MOST_LINES, each with its reason.
     "watchman/brokers/amqp.py": "one conversation on one channel: every step moves its window",
-    "watchman/sender/sending.py": "one thread's loop: what it reads next depends on what balked",
-    "watchman/mover/lane.py": "one thread's loop over one set of rows in hand",
 }
 MOST_LINES = 500
 

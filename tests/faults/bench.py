@@ -50,7 +50,7 @@ class Bench:
         path.write_text(content)
         version = version_of(path.stat())
         self.journal.record(
-            [NewDelivery(f"id {name}", str(path), None, version, arrived_ns, route)]
+            [NewDelivery(f"id {name} {content}", str(path), None, version, arrived_ns, route)]
         )
         return path
 

@@ -101,7 +101,7 @@ def test_a_full_queue_starves_nobody(
     for number in range(20, 40):
         bench.record(f"{number}", route=to("free"))
         bench.until(READY=2100, SENT=number + 1)
-    assert queues.ids("free") == [f"id {number}" for number in range(40)]
+    assert queues.ids("free") == [f"id {number} x" for number in range(40)]
     assert queues.tried["full"] < 30
     ((what, why, since),) = bench.sender.troubles()
     assert (what, why) == ("queue full of broker b", "it is full; let workers take from it")
@@ -123,7 +123,7 @@ def test_a_queue_that_is_drained_gets_all_in_its_order(
         bench.until(READY=100 - taken, SENT=100 + taken)
     queues.room["full"] = 1000
     bench.until(SENT=200)
-    assert queues.ids("full") == [f"id {number}" for number in range(1, 200, 2)]
+    assert queues.ids("full") == [f"id {number} x" for number in range(1, 200, 2)]
     wait_until(lambda: not bench.sender.troubles(), what="it is well")
     wait_until(lambda: warnings_of(caplog, "takes tasks for queue full again"), what="it is said")
     assert len(warnings_of(caplog, "takes no tasks")) == 1
@@ -312,7 +312,7 @@ def test_on_rabbitmq_a_bounded_queue_is_filled_as_it_is_drained_and_the_other_fl
         stop.set()
         consumer.join(10)
     assert "full" in why or "nack" in why.lower()
-    assert Counter(got) == Counter(f"id {number}" for number in range(300))
+    assert Counter(got) == Counter(f"id {number} x" for number in range(300))
     # Those of the first page were on their way before anybody knew that it is full.
     behind = [int(each.split()[1]) for each in got[40:]]
     assert behind == sorted(behind)

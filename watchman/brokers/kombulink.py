@@ -8,7 +8,7 @@ from collections.abc import Callable, Container, Mapping
 from typing import Any
 
 from watchman.brokers.answers import shown, target_name
-from watchman.brokers.application import connect_options, make_application, make_connection
+from watchman.brokers.application import connect_options, let_go, make_application, make_connection
 from watchman.brokers.failover import Failover
 from watchman.brokers.replies import ELSEWHERE, redis_code
 from watchman.brokers.stored import StoreCounter, Unstored
@@ -89,9 +89,13 @@ class KombuLink:
         from kombu import Producer
 
         connection = make_connection(self.app, url, self._options)
-        transport = connection.transport
-        raw = transport.establish_connection()
-        channel = transport.create_channel(raw)
+        try:
+            transport = connection.transport
+            raw = transport.establish_connection()
+            channel = transport.create_channel(raw)
+        except BaseException:
+            let_go(connection)
+            raise
         sock = getattr(getattr(raw, "transport", None), "sock", None)
         if sock is not None and hasattr(sock, "settimeout"):
             sock.settimeout(STALL_SECONDS / 2)
@@ -199,6 +203,7 @@ class KombuLink:
                 raw.collect()  # py-amqp: close() waits for the broker
             elif connection is not None:
                 connection.transport.close_connection(raw)
+        let_go(connection)
 
     @staticmethod
     def is_encoding(error: Exception) -> bool:

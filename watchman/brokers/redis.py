@@ -47,7 +47,7 @@ class RedisPublisher:
         self._answers = Answers(broker)
         self._failover = Failover(broker.urls, self._answers)
         self._link: RedisLink | None = None
-        unconnected = make_connection(self._app, broker.urls[0], self._options, tls=False)
+        self._unconnected = make_connection(self._app, broker.urls[0], self._options, tls=False)
         self._style = VirtualStyle(self._options.get("body_encoding", "base64"))
         self._envelopes = Envelopes(self._app, self._unconnected, self._style)
         # For what needs more than a list: topics, fanout, queues that expire, signals.

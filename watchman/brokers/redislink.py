@@ -8,7 +8,7 @@ from bisect import bisect
 from collections.abc import Mapping
 from typing import Any
 
-from watchman.brokers.application import make_connection
+from watchman.brokers.application import let_go, make_connection
 from watchman.brokers.recorder import Target
 from watchman.brokers.replies import Fault, redis_fault
 
@@ -46,6 +46,7 @@ class RedisLink:
         with contextlib.suppress(Exception):
             if self.channel is not None:
                 self.channel.close()
+        let_go(self.kombu)
 
     def alive(self) -> bool:
         """False if the idle connection was closed, or says what nobody asked for."""

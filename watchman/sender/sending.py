@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Sequence
 
 from watchman.errors import JournalError
-from watchman.logs import info_all
+from watchman.log_batch import info_all
 from watchman.masking import mask
 from watchman.model import Answer, Delivery, Outcome, Publisher, State
 from watchman.sender.messages import cannot_look, message_for, say_refused, words

@@ -31,8 +31,12 @@ class Remembering:
             self.messages.extend(batch)
         return [answer] * len(batch)
 
-    def tend(self) -> None:
+    def hold(self, targets: frozenset[str]) -> None:
+        """No target of its is ever in trouble."""
+
+    def tend(self) -> str | None:
         """Nothing to keep alive."""
+        return None
 
     def check(self) -> str | None:
         """It can always be used."""

@@ -310,7 +310,9 @@ def test_every_setting_it_names_is_known(checkout: Path, base: Path, site: Path)
     terms = re.findall(r"^(``\w+``(?:, ``\w+``)*)$", f"``BROKERS``\n{reference}", re.MULTILINE)
     named = {name for term in terms for name in re.findall(r"\w+", term)}
     config = (
-        "BROKERS = {'one': ['amqp://a', 'amqp://b'], 'two': {'url': 'redis://c'}}\n"
+        "BROKERS = {'one': ['amqp://a', 'amqp://b'], 'two': {'url': 'redis://c', 'use_ssl': {\n"
+        "    'ca_certs': '/ca', 'certfile': '/cert', 'keyfile': '/key', 'cert_reqs': 'required',\n"
+        "    'check_hostname': True}}}\n"
         "WATCHES = [\n"
         "    {'path': '/srv/ftp', 'settle': 5, 'existing': 'all', 'rescan': 3600},\n"
         "    {'path': '/data', 'method': 'poll', 'interval': 5, 'kind': 'directories',\n"

@@ -120,6 +120,10 @@ class Outcome(NamedTuple):
 
     answer: Answer
     reason: str = ""
+    target: str = ""
+    """With AGAIN: the queue or exchange that cannot take it now, as it is shown, where the broker
+    takes what is for others; empty where nothing can be sent at all. Where the reason is empty
+    too, it was not tried, because the target is on hold."""
 
 
 ACCEPTED = Outcome(Answer.ACCEPTED)
@@ -135,8 +139,15 @@ class Publisher(Protocol):
         """Answer for each message of the batch, in its order. Never raises for broker trouble."""
         ...
 
-    def tend(self) -> None:
-        """Keep an idle connection alive (heartbeats). Called every few seconds when idle."""
+    def hold(self, targets: frozenset[str]) -> None:
+        """Send nothing to these targets from now on: answer with AGAIN and no reason at once."""
+        ...
+
+    def tend(self) -> str | None:
+        """Keep an idle connection alive (heartbeats), or open it again; the reason why that fails.
+
+        Called every few seconds when there is nothing to send.
+        """
         ...
 
     def check(self) -> str | None:

@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 
 import kombu
 
+from tests.brokers.memory import MemoryPublisher, memory
 from tests.servers.rabbitmq import RabbitServer
 from tests.servers.redis import RedisServer
 from watchman.brokers import open_publisher
 from watchman.brokers.filesystem import embedded_options
 from watchman.brokers.kombu import KombuPublisher
-from watchman.brokers.memory import memory
 from watchman.model import Broker, Message, Publisher
 
 
@@ -168,6 +168,9 @@ class OnFilesystem(UnderTest):
 class OnMemory(UnderTest):
     def __init__(self, name: str) -> None:
         super().__init__(f"memory://{name}")
+
+    def publisher(self) -> Publisher:
+        return MemoryPublisher(Broker("broker", (self.url,)))
 
     def read(self, queue: str, limit: int = 100_000) -> list[Seen]:
         held = memory(self.url).messages

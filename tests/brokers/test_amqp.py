@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import kombu
@@ -18,7 +19,7 @@ from tests.waiting import wait_until
 from watchman.brokers import open_publisher
 from watchman.brokers.amqp import WINDOW, AmqpPublisher
 from watchman.brokers.confirms import Confirms
-from watchman.model import ACCEPTED, Answer, Broker, Message
+from watchman.model import ACCEPTED, Answer, Broker
 
 
 def publisher_for(
@@ -52,27 +53,38 @@ def test_a_queue_deleted_behind_us_is_declared_again_and_nothing_is_lost(
     assert rabbit_server.count(queue) == 5
 
 
-def test_what_has_no_route_after_declaring_again_is_refused(
+def test_what_has_no_route_waits_for_one_and_holds_up_nobody(
     rabbit_server: RabbitServer, publisher: AmqpPublisher, queue: str
 ) -> None:
+    """Its queue may be on a node that is down, or its worker not started yet."""
     exchange = f"{queue}exchange"
     with rabbit_server.connection() as connection:
         kombu.Exchange(exchange, "direct")(connection.default_channel).declare()
     lost = message(route(queue)._replace(options={"exchange": exchange, "routing_key": "no"}))
     good = message(route(queue))
 
-    first, kept = publisher.publish([lost, good])
-    again, also_kept = publisher.publish([lost, good])
-
-    assert (first.answer, again.answer) == (Answer.AGAIN, Answer.REFUSED)
-    assert exchange in again.reason
-    assert kept is also_kept is ACCEPTED
-    assert publisher.publish([lost])[0].answer is Answer.REFUSED
+    for _ in range(3):
+        again, kept = publisher.publish([lost, good])
+        assert again.answer is Answer.AGAIN
+        assert again.target == f"exchange '{exchange}', routing key 'no'"
+        assert kept is ACCEPTED
+    assert "bind a queue" in again.reason
 
     with rabbit_server.connection() as connection:
         bound = kombu.Queue(f"{queue}bound", kombu.Exchange(exchange, "direct"), "no")
         bound(connection.default_channel).declare()
     assert publisher.publish([lost]) == [ACCEPTED]
+    assert rabbit_server.count(f"{queue}bound") == 1
+    assert rabbit_server.count(queue) == 3
+
+
+def test_a_name_that_routes_nowhere_is_refused(
+    rabbit_server: RabbitServer, publisher: AmqpPublisher, queue: str
+) -> None:
+    """RabbitMQ takes line feeds out of the names that are declared."""
+    odd = message(route(f"{queue}\nodd"))
+    publisher.publish([odd])
+    assert publisher.publish([odd])[0].answer is Answer.REFUSED
 
 
 def test_an_exchange_that_does_not_exist_refuses_its_messages_only(
@@ -83,23 +95,93 @@ def test_an_exchange_that_does_not_exist_refuses_its_messages_only(
     for each in messages(route(queue), 20):
         batch += [message(wrong), each]
 
-    left = list(batch)
-    refused: list[Message] = []
+    said = publisher.publish(batch)
 
-    def settled() -> bool:
-        nonlocal left
-        said = publisher.publish(left)
-        refused.extend(
-            each for each, one in zip(left, said, strict=True) if one.answer is Answer.REFUSED
-        )
-        left = [each for each, one in zip(left, said, strict=True) if one.answer is Answer.AGAIN]
-        return not left
-
-    wait_until(settled, what="an answer for each message")
-    assert refused == [each for each in batch if each.route is wrong]
+    assert [one.answer for one in said] == [Answer.REFUSED, Answer.ACCEPTED] * 20
+    assert "no such" in said[0].reason
     seen = [each.path for each in OnRabbit(rabbit_server).read(queue)]
-    # Those in doubt when the channel was closed may be there twice.
-    assert list(dict.fromkeys(seen)) == [each.path for each in batch if each.route is not wrong]
+    assert seen == [each.path for each in batch if each.route is not wrong]
+
+
+def test_names_that_amqp_cannot_express_are_refused_and_nothing_else(
+    rabbit_server: RabbitServer, publisher: AmqpPublisher, queue: str
+) -> None:
+    """A router may make queue names of directories, and those of anything."""
+    names = ["\udcff", "ü" * 200, "amq.mine", "x" * 256]
+    batch = [message(route(name)) for name in names]
+    batch += [
+        message(route(queue)._replace(options={"exchange": name, "routing_key": "k"}))
+        for name in names
+    ]
+    batch.insert(2, message(route(queue)))
+    for _ in range(2):
+        said = publisher.publish([*batch, message(route(queue))])
+        expected = [Answer.REFUSED] * 10
+        expected[2] = expected[9] = Answer.ACCEPTED
+        assert [one.answer for one in said] == expected
+    assert rabbit_server.count(queue) == 4
+
+
+def test_an_unknown_exchange_type_closes_the_connection_and_stops_nobody(
+    rabbit_server: RabbitServer, queue: str
+) -> None:
+    unknown = kombu.Queue(f"{queue}x", kombu.Exchange(f"{queue}x", type="x-none"), "k")
+    opened = publisher_for(rabbit_server.url, {"task_queues": [unknown]})
+    batch = [message(route(queue)), message(route(f"{queue}x")), message(route(queue))]
+    said = opened.publish(batch)
+    assert [one.answer.name for one in said] == ["ACCEPTED", "REFUSED", "ACCEPTED"]
+    assert "x-none" in said[1].reason
+    assert rabbit_server.count(queue) == 2
+    opened.close()
+
+
+def test_what_rabbitmq_closes_the_channel_for_is_refused_and_its_neighbours_come_once(
+    rabbit_server: RabbitServer, publisher: AmqpPublisher, queue: str
+) -> None:
+    with rabbit_server.connection() as connection:
+        connection.default_channel.exchange_declare(
+            f"{queue}in", "direct", arguments={}, durable=True, auto_delete=False
+        )
+    faulty = [
+        message(route(queue, expiration=-5)),
+        message(route(queue, user_id="somebody")),
+    ]
+    batch = [*messages(route(queue), 5), *faulty, *messages(route(queue), 5)]
+    said = publisher.publish(batch)
+    assert [one.answer for one in said[5:7]] == [Answer.REFUSED] * 2
+    assert "user_id" in said[6].reason
+    assert rabbit_server.count(queue) == 10
+
+
+def test_a_node_that_is_down_fails_nothing(tmp_path: Path, queue: str) -> None:
+    """A classic queue is on one node; a client is connected to another."""
+    one = RabbitServer(tmp_path / "one")
+    two = RabbitServer(tmp_path / "two", beside=one)
+    try:
+        one.start()
+        two.start()
+        two.join(one)
+        with two.connection() as connection:
+            channel = connection.default_channel
+            kombu.Queue(queue)(channel).declare()
+            kombu.Queue(f"{queue}bound", kombu.Exchange(f"{queue}ex"), "k")(channel).declare()
+        opened = publisher_for(one.url)
+        through = route(queue)._replace(options={"exchange": f"{queue}ex", "routing_key": "k"})
+        batch = [message(route(queue)), message(route(f"{queue}here")), message(through)]
+        assert opened.publish(batch) == [ACCEPTED] * 3
+        two.kill()
+        for _ in range(4):
+            said = opened.publish(batch)
+            assert [each.answer.name for each in said] == ["AGAIN", "ACCEPTED", "AGAIN"], said
+        assert "down or inaccessible" in said[0].reason
+        assert said[0].target == f"queue '{queue}'"
+        two.start()
+        wait_until(lambda: answers(opened.publish(batch)) == {Answer.ACCEPTED}, 30, "all accepted")
+        assert one.count(queue) == 2
+        opened.close()
+    finally:
+        two.stop()
+        one.stop()
 
 
 def test_a_queue_that_exists_with_other_arguments_will_do(

@@ -10,7 +10,7 @@ import pytest
 from tests.brokers.brokers import UnderTest
 from tests.brokers.messages import AWKWARD, answers, message, messages, route
 from tests.waiting import wait_until
-from watchman.model import ACCEPTED, Answer, Message, Publisher
+from watchman.model import ACCEPTED, Answer, Message, Outcome, Publisher
 
 BOUND_SECONDS = 25.0
 """No call may take longer, whatever the broker does (kombu's transports get 15 s)."""
@@ -204,3 +204,64 @@ def test_tend_keeps_a_connection_and_close_may_be_called_twice(
     publisher.close()
 
     assert len(broker.read(queue)) == 3
+
+
+ODD_NAMES = {
+    "not UTF-8": "\udcff",
+    "too long": "ü" * 200,
+    "reserved": "amq.mine",
+    "slash": "a/b",
+    "dots": "..",
+    "NUL": "a\0b",
+    "newline": "a\nb",
+    "kombu's separator": "a\x06\x16b",
+    "no text": "\ud800",
+    "very long": "x" * 5000,
+}
+"""Queues that a router may make of the names of directories, which are an uploader's choice."""
+
+
+@pytest.mark.parametrize("option", ["queue", "exchange", "routing_key"])
+def test_a_name_that_a_broker_cannot_take_stops_nobody_else(
+    broker: UnderTest, publisher: Publisher, queue: str, option: str
+) -> None:
+    if broker.url.startswith("memory:"):
+        pytest.skip("it keeps messages as they are")
+    good = route(queue)
+    batch = messages(good, 1)
+    for name in ODD_NAMES.values():
+        options = {"queue": name}
+        if option != "queue":
+            options = {"exchange": f"{queue}ex", "routing_key": "k", option: name}
+        batch += [message(good._replace(options=options)), *messages(good, 1)]
+    settled = dict.fromkeys(range(0, len(batch), 2), 0)
+    for _ in range(3):  # what goes through kombu may have to be tried again on a new connection
+        left = [index for index, count in settled.items() if not count]
+        odd = list(range(1, len(batch), 2))
+        here = sorted([*left, *odd])
+        said = dict(zip(here, publisher.publish([batch[index] for index in here]), strict=True))
+        assert not [one for one in said.values() if one.answer is Answer.AGAIN and not one.target]
+        for index in left:
+            settled[index] += said[index] is ACCEPTED
+        assert all(said[index].reason.isprintable() for index in odd)
+        if all(settled.values()):
+            break
+    assert set(settled.values()) == {1}
+    assert len(broker.read(queue)) == len(settled)
+
+
+def test_nothing_is_sent_to_a_queue_that_is_on_hold(
+    broker: UnderTest, publisher: Publisher, queue: str
+) -> None:
+    if broker.url.startswith("memory:"):
+        pytest.skip("no queue of its is ever in trouble")
+    batch = [message(route(queue)), message(route(f"{queue}other"))]
+    assert publisher.publish(batch) == [ACCEPTED] * 2
+    publisher.hold(frozenset({f"queue '{queue}'"}))
+    held, other = publisher.publish(batch)
+    assert held == Outcome(Answer.AGAIN, "", f"queue '{queue}'")
+    assert other is ACCEPTED
+    publisher.hold(frozenset())
+    assert publisher.publish(batch) == [ACCEPTED] * 2
+    assert len(broker.read(queue)) == 2
+    assert len(broker.read(f"{queue}other")) == 3

@@ -40,7 +40,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "serializer json": {"serializer": "json"},
     "transient": {"delivery_mode": 1},
     "transient by name": {"delivery_mode": "transient"},
-    "results": {"ignore_result": True},
+    "no results": {"ignore_result": True},
+    "results": {"ignore_result": False},
     "group": {"group_id": "g", "group_index": 3},
     "root and parent": {"root_id": "r", "parent_id": "p"},
     "reply": {"reply_to": "me"},
@@ -104,7 +105,7 @@ def reference(each: Message, celery: dict[str, Any]) -> tuple[str, str, str]:
     app.config_from_object({key: value for key, value in celery.items() if "eager" not in key})
     wire = Wire()
     producer = Undeclaring(wire, auto_declare=False)
-    options = {"ignore_result": True, **each.route.options, "retry": False}
+    options = {**each.route.options, "retry": False}
     options["headers"] = {
         **options.get("headers", {}),
         **watchman_headers(each, os.uname().nodename),
@@ -317,11 +318,11 @@ def test_our_headers_are_readable_and_win_over_the_routes_own() -> None:
     assert headers["mine"] == 1
 
 
-def test_results_are_ignored_unless_the_route_says_otherwise() -> None:
-    ignored, _ = made(message(given_route({})), {})
-    wanted, _ = made(message(given_route({"ignore_result": False})), {"result_backend": "rpc://"})
+def test_results_are_stored_unless_the_route_says_otherwise() -> None:
+    stock, _ = made(message(given_route({})), {"result_backend": "rpc://"})
+    ignored, _ = made(message(given_route({"ignore_result": True})), {})
+    assert json.loads(stock.payload)["headers"]["ignore_result"] is None
     assert json.loads(ignored.payload)["headers"]["ignore_result"] is True
-    assert json.loads(wanted.payload)["headers"]["ignore_result"] is False
 
 
 def test_each_publish_has_a_delivery_tag_of_its_own() -> None:

@@ -15,8 +15,10 @@ import pytest
 from celery import Celery, signals
 
 from tests.brokers.messages import answers, message, messages, route
+from tests.faults.proxy import Proxy
 from tests.servers import free_port, require
 from tests.servers.redis import RedisServer
+from tests.waiting import wait_until
 from watchman.brokers import open_publisher
 from watchman.brokers.redis import CHUNK, RedisPublisher
 from watchman.model import ACCEPTED, Answer, Broker, Publisher
@@ -84,7 +86,7 @@ def test_the_keys_are_those_that_celery_writes(
         app.conf.update(settings, broker_transport_options=transport)
         with app.connection_for_write(redis_server.url) as connection:
             producer = app.amqp.Producer(connection, auto_declare=False)
-            app.send_task("tests.note", ["/a"], producer=producer, ignore_result=True, **options)
+            app.send_task("tests.note", ["/a"], producer=producer, **options)
 
     def through_us() -> None:
         opened = publisher_for(redis_server.url, settings, **transport)
@@ -279,3 +281,97 @@ def test_tls_is_used_for_rediss(tmp_path: Path, queue: str) -> None:
     finally:
         server.stop()
         shutil.rmtree(tmp_path / "server", ignore_errors=True)
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[tuple[RedisServer, RedisServer]]:
+    one, two = RedisServer(tmp_path / "one"), RedisServer(tmp_path / "two")
+    try:
+        one.start()
+        two.start()
+        yield one, two
+    finally:
+        one.stop()
+        two.stop()
+
+
+@pytest.mark.parametrize("settings", [{}, {"task_send_sent_event": True}], ids=["own", "kombu"])
+def test_a_server_that_is_demoted_is_left_for_the_next(
+    pair: tuple[RedisServer, RedisServer], queue: str, settings: dict[str, Any]
+) -> None:
+    one, two = pair
+    opened = open_publisher(Broker("broker", (one.url, two.url)), settings, "/nonexistent")
+    assert opened.publish([message(route(queue))]) == [ACCEPTED]
+    with one.client() as client:
+        client.replicaof("127.0.0.1", two.port)
+    batch = messages(route(queue), 3)
+    wait_until(lambda: opened.publish(batch) == [ACCEPTED] * 3, 10, "the next URL is used")
+    with two.client() as client:
+        assert client.llen(queue) == 3
+    opened.close()
+
+
+def test_an_address_that_leads_to_another_server_now_is_connected_to_anew(
+    pair: tuple[RedisServer, RedisServer], queue: str
+) -> None:
+    one, two = pair
+    with Proxy(one.port) as proxy:
+        opened = publisher_for(f"redis://127.0.0.1:{proxy.port}/0")
+        assert opened.publish([message(route(queue))]) == [ACCEPTED]
+        proxy.target = two.port  # what there is stays connected to the first one
+        with one.client() as client:
+            client.replicaof("127.0.0.1", two.port)
+        (said,) = opened.publish([message(route(queue))])
+        assert "read only" in said.reason
+        assert opened.publish([message(route(queue))]) == [ACCEPTED]
+        with two.client() as client:
+            assert client.llen(queue) == 1
+        opened.close()
+
+
+def test_a_replica_is_no_broker_and_check_says_so(
+    pair: tuple[RedisServer, RedisServer], queue: str
+) -> None:
+    one, two = pair
+    with one.client() as client:
+        client.replicaof("127.0.0.1", two.port)
+    opened = publisher_for(one.url)
+    for said in (opened.check(), opened.tend(), opened.publish([message(route(queue))])[0].reason):
+        assert said is not None
+        assert "read only" in said
+    opened.close()
+
+
+def test_a_full_server_is_no_broker_to_check(redis_server: RedisServer) -> None:
+    opened = publisher_for(redis_server.url)
+    with redis_server.client() as client:
+        client.config_set("maxmemory", "1")
+        reason, tended = opened.check(), opened.tend()
+        client.config_set("maxmemory", "0")
+    assert reason == tended
+    assert reason is not None
+    assert "maxmemory" in reason
+    assert opened.check() is None
+    opened.close()
+
+
+@pytest.mark.parametrize("settings", [{}, {"task_send_sent_event": True}], ids=["own", "kombu"])
+def test_where_all_fail_each_says_why(tmp_path: Path, queue: str, settings: dict[str, Any]) -> None:
+    server = RedisServer(tmp_path, "--requirepass", "right-password")
+    server.start()
+    dead = f"redis://:hunter22@127.0.0.1:{free_port()}/0"
+    locked = f"redis://:tiger33@127.0.0.1:{server.port}/0"
+    opened = open_publisher(Broker("broker", (dead, locked)), settings, "/nonexistent")
+    try:
+        for said in (opened.check(), opened.publish([message(route(queue))])[0].reason):
+            assert said is not None
+            first, second = said.split("; ")
+            assert first.startswith(dead.replace(":hunter22@", "**@"))
+            assert "refused" in first
+            assert second.startswith(locked.replace(":tiger33@", "**@"))
+            assert "password" in second
+            assert "hunter22" not in said
+            assert "tiger33" not in said
+    finally:
+        opened.close()
+        server.stop()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from watchman.brokers import check_url, public_url
-from watchman.brokers.urls import masked
+from watchman.masking import mask
 
 GOOD = [
     "amqp://guest:guest@localhost//",
@@ -24,8 +24,6 @@ GOOD = [
     "redis://[::1]:6379/0",
     "sentinel://one:26379;sentinel://two:26379",
     "filesystem://",
-    "memory://",
-    "memory://name",
 ]
 
 
@@ -42,6 +40,11 @@ def test_a_good_url_has_no_reason_against_it(url: str) -> None:
         ("redis:localhost", "no URL"),
         ("http://example.com", "unknown scheme 'http'"),
         ("reddis://localhost", "unknown scheme 'reddis'"),
+        ("memory://", "own memory"),
+        ("Memory://name", "own memory"),
+        ("sqla+sqlite://", "own memory"),
+        ("sqla+sqlite:///:memory:", "own memory"),
+        ("sqlalchemy+sqlite:///file:x?mode=memory&uri=true", "own memory"),
         ("redis://", "no host"),
         ("redis:///0", "no host"),
         ("amqp://user:secret@/vhost", "no host"),
@@ -104,6 +107,11 @@ def test_nothing_heavy_is_imported_to_check_a_plain_url() -> None:
         ("redis://h/0?password=p&db=1", "redis://h/0?password=**&db=1"),
         ("redis://h/0?db=1&ssl_keyfile_password=p", "redis://h/0?db=1&ssl_keyfile_password=**"),
         ("sqs://?aws_secret_access_key=p", "sqs://?aws_secret_access_key=**"),
+        ("redis://:p@Tail?x@127.0.0.1/0", "redis://**@127.0.0.1/0"),
+        ("redis+socket:///x?password=p@ss/word", "redis+socket:///x?password=**"),
+        ("redis://h/0?password=p@ss", "redis://**"),
+        ("redis://:p?x=1@127.0.0.1/0", "redis://**"),
+        ("sqla+sqlite:///a@b.db", "sqla+sqlite:///a@b.db"),
         ("redis+socket://:p@/run/r.sock", "redis+socket://**@/run/r.sock"),
     ],
 )
@@ -120,11 +128,11 @@ def test_a_password_is_never_shown(password: str) -> None:
         f"amqp://a:{password}@h;amqp://b:{password}@i",
     ):
         assert password not in public_url(url)
-        assert password not in masked(f"cannot reach {url}: timed out", (url,))
+        assert password not in mask(f"cannot reach {url}: timed out", url)
         assert password not in (check_url(url + "/\x00bad:port") or "")
 
 
 def test_a_password_is_masked_wherever_a_library_puts_it() -> None:
     urls = ("amqp://user:hunter22@host/v",)
-    assert "hunter22" not in masked("login of user with hunter22 failed\nsee the log", urls)
-    assert masked("two\nlines", urls) == "two lines"
+    assert "hunter22" not in mask("login of user with hunter22 failed\nsee the log", *urls)
+    assert mask("two\nlines", *urls) == "two lines"

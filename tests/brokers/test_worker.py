@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +11,10 @@ import pytest
 
 from tests.brokers.conftest import make
 from tests.brokers.messages import AWKWARD, message, route
+from tests.servers.redis import RedisServer
 from tests.servers.worker import CeleryWorker
 from tests.waiting import wait_until
+from watchman.brokers import open_publisher
 from watchman.brokers.filesystem import FilesystemPublisher
 from watchman.model import ACCEPTED, Broker, Message
 
@@ -72,13 +75,33 @@ def test_a_stock_worker_executes_what_is_sent_and_can_open_every_file(
         assert headers["watchman_mtime"] == one.mtime_ns / 1e9
         assert headers["watchman_arrived"] == one.arrived_ns / 1e9
         assert headers["watchman_host"] == os.uname().nodename
-        assert seen["ignore_result"] is True
+        assert seen["ignore_result"] is None
     seen = done[last.task_id]
     assert seen["name"] == "tests.other"
     assert (seen["args"][1:], seen["kwargs"]) == ([7, "acht"], {"k": None})
     assert seen["headers"]["mine"] == ["x", 1]
     assert seen["expires"] is not None
     assert done[soon.task_id]["eta"] is not None
+
+
+def test_a_worker_with_a_backend_stores_results(
+    redis_server: RedisServer, tmp_path: Path, queue_name: Callable[[str], str]
+) -> None:
+    queue = queue_name("results")
+    publisher = open_publisher(Broker("b", (redis_server.url,)), {}, "/nonexistent")
+    stored, ignored = message(route(queue)), message(route(queue, ignore_result=True))
+    assert publisher.publish([stored, ignored]) == [ACCEPTED] * 2
+    publisher.close()
+    settings = {"result_backend": redis_server.url}
+    worker = CeleryWorker(
+        redis_server.url, tmp_path, TASKS, queues=[queue], settings=settings, result=42
+    )
+    with worker, redis_server.client() as client:
+        worker.wait_for(2)
+        wait_until(lambda: client.get(f"celery-task-meta-{stored.task_id}"), what="the result")
+    with redis_server.client() as client:
+        assert json.loads(client.get(f"celery-task-meta-{stored.task_id}"))["result"] == 42
+        assert client.get(f"celery-task-meta-{ignored.task_id}") is None
 
 
 def test_two_workers_on_the_embedded_broker_lose_and_double_nothing(tmp_path: Path) -> None:

@@ -53,6 +53,13 @@ MISTAKES = [
         ["BROKERS['import']: it has no scheme such as amqp://; write transport://user@host/…"],
     ),
     (
+        "BROKERS = {'import': {'url': 'amqps://host//', 'use_ssl': '/etc/ca.pem'}}",
+        [
+            "BROKERS['import']: 'use_ssl' is of type str; write "
+            "'use_ssl': {'ca_certs': '/etc/ssl/my-ca.pem'}, or True for the system's CAs"
+        ],
+    ),
+    (
         "BROKERS = {'import': ['amqp://a', 5]}",
         ["BROKERS['import']: a URL is of type int; write a URL, a list of URLs, or {'url': …, …}"],
     ),

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.bench import Bench
 from tests.faults.driver import Daemon, Launcher
+from watchman.sender import sending
 
 SHARED_MEMORY = "/dev/shm"
 
@@ -46,3 +48,17 @@ def daemon(launcher: Launcher) -> Iterator[Callable[..., Daemon]]:
     yield start
     for one in started:
         one.kill()
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    monkeypatch.setattr(sending, "FIRST_RETRY", 0.01)
+    monkeypatch.setattr(sending, "LONGEST_RETRY", 0.05)
+    monkeypatch.setattr(sending, "REEXAMINE", 0.02)
+    monkeypatch.setattr(sending, "OBSTRUCTED", 0.02)
+    bench = Bench(tmp_path)
+    yield bench
+    bench.sender.stop()
+    assert bench.sender.join(10)
+    bench.journal.close()
+    assert bench.sender.error is None

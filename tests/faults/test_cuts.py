@@ -176,10 +176,17 @@ def test_silent_in_the_middle(target: Target, way: Way, part: float, hasty: None
     publisher = target.publisher()
     batch = target.batch()
     outcomes = publisher.publish(batch)
-    assert {outcome.answer for outcome in outcomes} == {Answer.AGAIN}
+    pairs = list(zip(batch, outcomes, strict=True))
+    # On RabbitMQ the first message goes alone, and may have been confirmed before.
+    accepted = {each.task_id for each, outcome in pairs if outcome.answer is Answer.ACCEPTED}
+    left = [each for each, outcome in pairs if outcome.answer is Answer.AGAIN]
+    assert len(left) >= COUNT - 1
+    assert len(left) + len(accepted) == COUNT
+    there = target.take()
+    assert accepted <= there
     target.proxy.limit = None
-    accept_all(publisher, batch)
-    assert {each.task_id for each in batch} <= target.take()
+    accept_all(publisher, left)
+    assert {each.task_id for each in batch} <= there | target.take()
     publisher.close()
 
 

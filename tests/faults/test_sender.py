@@ -6,13 +6,14 @@ import logging
 import os
 import threading
 import tracemalloc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.journals import counts, failures
+from tests.faults.bench import ROUTE, Bench, warnings_of
+from tests.journals import failures
 from tests.running import Remembering, config_for, running
 from tests.waiting import wait_until
 from watchman import filesystem, signals
@@ -20,69 +21,6 @@ from watchman.filesystem import version_of
 from watchman.journal import Journal, NewDelivery
 from watchman.model import Answer, Delivery, Message, Outcome, Publisher, Route, State, Version
 from watchman.sender import Sender, examination, sending
-
-ROUTE = Route("b", "task")
-
-
-class Bench:
-    """A sender on a real journal."""
-
-    def __init__(self, directory: Path) -> None:
-        self.root = directory / "up"
-        self.root.mkdir()
-        self.journal = Journal(str(directory))
-        self.publisher = Remembering()
-        self.open: Callable[[], Publisher] = lambda: self.publisher
-        self.changed: list[str] = []
-        self.failed: list[Delivery] = []
-        self.sender = Sender(
-            "b",
-            self.journal,
-            self._open,
-            lambda _: str(self.root),
-            self.changed.extend,
-            lambda _: None,
-            self.failed.extend,
-        )
-
-    def _open(self) -> Publisher:
-        return self.open()
-
-    def record(self, name: str, content: str = "x", arrived_ns: int = 1) -> Path:
-        path = self.root / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(content)
-        version = version_of(path.stat())
-        self.journal.record(
-            [NewDelivery(f"id {name} {content}", str(path), None, version, arrived_ns, ROUTE)]
-        )
-        return path
-
-    def states(self) -> dict[State, int]:
-        return {state: count for (_, state), (count, _) in counts(self.journal).items()}
-
-    def until(self, **states: int) -> None:
-        wanted = {State[name]: count for name, count in states.items()}
-        self.sender.wake()
-        wait_until(lambda: self.states() == wanted, 10, f"{states}, not {self.states()}")
-
-
-@pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    monkeypatch.setattr(sending, "FIRST_RETRY", 0.01)
-    monkeypatch.setattr(sending, "LONGEST_RETRY", 0.05)
-    monkeypatch.setattr(sending, "REEXAMINE", 0.02)
-    monkeypatch.setattr(sending, "OBSTRUCTED", 0.02)
-    bench = Bench(tmp_path)
-    yield bench
-    bench.sender.stop()
-    assert bench.sender.join(10)
-    bench.journal.close()
-    assert bench.sender.error is None
-
-
-def warnings_of(caplog: pytest.LogCaptureFixture, words: str) -> list[str]:
-    return [r.getMessage() for r in caplog.records if words in r.getMessage()]
 
 
 class Raising(Remembering):
@@ -143,6 +81,60 @@ def test_a_publisher_that_cannot_be_made_means_again(
     bench.until(SENT=1)
     assert len(warnings_of(caplog, "takes no tasks")) == 1
     assert warnings_of(caplog, "Sending task") == []  # caplog holds warnings only
+
+
+def test_a_broker_that_is_back_is_seen_though_nothing_is_left_to_send(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Ill(Remembering):
+        ill = True
+
+        def tend(self) -> str | None:
+            return "still down" if self.ill else None
+
+    publisher = bench.publisher = Ill()
+    publisher.answer = Outcome(Answer.AGAIN, "down")
+    path = bench.record("a")
+    bench.sender.start()
+    wait_until(lambda: bench.sender.trouble == "down", 5)
+    since = bench.sender.trouble_since_ns
+    path.unlink()
+    bench.until(VANISHED=1)
+    wait_until(lambda: bench.sender.trouble == "still down", 5)
+    assert bench.sender.trouble_since_ns == since
+    publisher.ill = False
+    wait_until(lambda: not bench.sender.trouble, 5)
+    assert len(warnings_of(caplog, "takes no tasks")) == 1
+    wait_until(lambda: len(warnings_of(caplog, "takes tasks again")) == 1, 5)
+
+
+def test_a_broker_that_is_down_is_seen_before_there_is_anything_to_send(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Ill(Remembering):
+        def tend(self) -> str | None:
+            return "down"
+
+    monkeypatch.setattr(sending, "TEND", 0.01)
+    bench.publisher = Ill()
+    bench.sender.start()
+    bench.sender.warm_up()
+    wait_until(lambda: bench.sender.trouble == "down", 5)
+
+
+@pytest.mark.parametrize("answer", [Answer.AGAIN, Answer.REFUSED])
+def test_what_a_broker_says_cannot_forge_a_log_line(
+    bench: Bench, caplog: pytest.LogCaptureFixture, answer: Answer
+) -> None:
+    bench.publisher.answer = Outcome(answer, "ERR \x1b[2Jgone\nBroker b takes tasks again\u202e")
+    bench.record("a")
+    bench.sender.start()
+    wait_until(lambda: warnings_of(caplog, "gone"), 5)
+    (said,) = warnings_of(caplog, "gone")
+    assert "ERR \\x1b[2Jgone Broker b takes tasks again\\u202e" in said
+    assert said.isprintable()
+    assert bench.sender.trouble.isprintable()
+    assert all(row.reason.isprintable() for row in failures(bench.journal))
 
 
 def test_too_few_answers_are_no_answers(bench: Bench) -> None:
@@ -222,8 +214,11 @@ def test_what_cannot_be_looked_at_waits(
     bench.sender.start()
     wait_until(lambda: len(tries) > 3, 30)
     assert bench.states() == {State.READY: 1}
+    assert f"Cannot look at {bench.root}/a: Permission denied" in bench.sender.obstacle
+    assert bench.sender.obstacle_since_ns > 0
     monkeypatch.setattr(examination, "open_directory", real)
     bench.until(SENT=1)
+    wait_until(lambda: not bench.sender.obstacle, 5)
     assert len(warnings_of(caplog, "Cannot look at")) == 1
 
 
@@ -238,7 +233,7 @@ def test_a_destination_that_is_away_waits(bench: Bench, tmp_path: Path) -> None:
     bench.journal.note([(1, State.READY, ""), (2, State.READY, "")])
     share.rename(away)
     bench.sender.start()
-    wait_until(lambda: bench.sender._obstacle, 5)
+    wait_until(lambda: bench.sender.obstacle, 5)
     assert bench.states() == {State.READY: 2}
     (away / "b").unlink()
     away.rename(share)
@@ -260,7 +255,7 @@ def test_an_empty_mount_point_says_nothing_about_its_files(
     if mounted:
         bench.until(VANISHED=1)
     else:
-        wait_until(lambda: "not mounted" in bench.sender._obstacle, 5)
+        wait_until(lambda: "not mounted" in bench.sender.obstacle, 5)
         assert bench.states() == {State.READY: 1}
         (store / "a").write_text("a")
         bench.until(SENT=1)
@@ -390,3 +385,32 @@ def test_a_destination_that_left_the_configuration_fails_its_moves(
         assert publisher.messages == []
     assert (root / "a").read_text() == "a"
     assert caplog.text.count("no MOVES entry leads there any more") == 1
+
+
+def test_a_store_that_is_away_is_in_the_status_while_tasks_wait_for_it(tmp_path: Path) -> None:
+    root, store = tmp_path / "up", tmp_path / "store"
+    for path in (root, store):
+        path.mkdir()
+    publisher = Remembering()
+    publisher.answer = Outcome(Answer.AGAIN, "down")
+    config = config_for(root, tmp_path / "state", moves=((str(root), str(store)),))
+    with running(config, publisher) as (pipeline, _):
+
+        def troubles() -> list[str]:
+            return [
+                f"{each['subject']}: {each['message']}"
+                for each in pipeline.health.snapshot(pipeline)["troubles"]
+            ]
+
+        (root / "a").write_text("a")
+        wait_until((store / "a").exists, 10)
+        store.rename(tmp_path / "away")
+        wait_until(troubles, 10, "it is in the status")
+        (said,) = troubles()
+        assert said.startswith(f"tasks for broker b: Cannot look at {store}/a: No such file")
+        assert "mount what is missing" in said
+        publisher.answer = Outcome(Answer.ACCEPTED)
+        (tmp_path / "away").rename(store)
+        pipeline.senders["b"].wake()
+        wait_until(lambda: not troubles(), 15, "it is over")
+        wait_until(lambda: pipeline.senders["b"].last_sent_ns, 10, "it is sent")

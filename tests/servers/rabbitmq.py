@@ -19,19 +19,29 @@ SCRIPTS = Path("/usr/lib/rabbitmq/bin")
 
 
 class RabbitServer:
-    """A RabbitMQ node that listens on 127.0.0.1 only."""
+    """A RabbitMQ node that listens on 127.0.0.1 only; ``beside`` is one to share epmd with.
 
-    def __init__(self, directory: Path) -> None:
+    ``settings`` are further lines of rabbitmq.conf.
+    """
+
+    def __init__(
+        self, directory: Path, beside: RabbitServer | None = None, settings: str = ""
+    ) -> None:
         wrapper = Path(require("rabbitmq-server"))
         self.epmd_binary = require("epmd")
         self.scripts = SCRIPTS if SCRIPTS.is_dir() else wrapper.parent
         self.directory = directory
-        self.port, self.dist_port, self.epmd_port = free_port(), free_port(), free_port()
+        self.port, self.dist_port = free_port(), free_port()
+        self.epmd_port: int = beside.epmd_port if beside else free_port()
+        self.home: Path = beside.home if beside else directory
+        self._beside = beside
         self.node = f"watchman{self.port}@localhost"
         self.process: Process | None = None
         self.epmd: Process | None = None
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / "rabbitmq.conf").write_text(f"listeners.tcp.1 = 127.0.0.1:{self.port}\n")
+        (directory / "rabbitmq.conf").write_text(
+            f"listeners.tcp.1 = 127.0.0.1:{self.port}\n{settings}"
+        )
         (directory / "plugins").write_text("[].\n")
 
     @property
@@ -45,7 +55,7 @@ class RabbitServer:
         here = str(self.directory)
         kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
         return kept | {
-            "HOME": here,
+            "HOME": str(self.home),  # the cookie is there
             "ERL_EPMD_PORT": str(self.epmd_port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             "RABBITMQ_NODENAME": self.node,
@@ -66,7 +76,7 @@ class RabbitServer:
         """Start epmd and the node, and wait until it accepts a login."""
         log = self.directory / "output.log"
         try:
-            if self.epmd is None:
+            if self.epmd is None and self._beside is None:
                 argv = [self.epmd_binary, "-port", str(self.epmd_port), "-address", "127.0.0.1"]
                 self.epmd = Process(argv, self.directory / "epmd.log")
                 wait_until(lambda: listening(self.epmd_port), what="epmd")
@@ -126,6 +136,12 @@ class RabbitServer:
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
+
+    def join(self, other: RabbitServer) -> None:
+        """Make a cluster of this node and the other one (takes seconds)."""
+        self.control("stop_app")
+        self.control("join_cluster", other.node)
+        self.control("start_app")
 
     def connection(self, **options: Any) -> kombu.Connection:
         """Return a kombu connection to it that does not wait long."""

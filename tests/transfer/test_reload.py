@@ -13,7 +13,7 @@ from tests.acceptance.daemon import NOTIFIED, SENDING, Daemon
 from tests.waiting import wait_until
 
 CONFIG = """\
-BROKERS = {{'b': 'memory://'}}
+BROKERS = {{'b': 'filesystem://'}}
 WATCHES = [{{'path': {root!r}, 'rec': True, 'auto_add': True, 'existing': 'all'}}]
 PATTERNS = [('{root}/*', {{'broker': 'b', 'task': 'handle'}})]
 """

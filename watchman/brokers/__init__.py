@@ -9,7 +9,8 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from watchman.brokers.urls import check_url, public_url, scheme_of
+from watchman.brokers.urls import check_url, scheme_of
+from watchman.masking import guard_logging, public_url, remember
 from watchman.model import Broker, Publisher
 
 __all__ = ["check_url", "open_publisher", "public_url"]
@@ -26,6 +27,8 @@ def open_publisher(broker: Broker, celery_settings: Mapping[str, Any], state_dir
     ``celery_settings`` are celeryconfig.py's, in old or new names. ``state_dir`` holds the
     embedded broker's directories, for ``filesystem://``. May be called from several threads.
     """
+    remember(*broker.urls, options=broker.options)
+    guard_logging()
     with _opening:
         return _open(broker, celery_settings, state_dir)
 
@@ -33,10 +36,6 @@ def open_publisher(broker: Broker, celery_settings: Mapping[str, Any], state_dir
 def _open(broker: Broker, celery_settings: Mapping[str, Any], state_dir: str) -> Publisher:
     scheme = scheme_of(broker.urls[0])
     plain = "+" not in broker.urls[0].partition("://")[0]
-    if scheme == "memory":
-        from watchman.brokers.memory import MemoryPublisher
-
-        return MemoryPublisher(broker, celery_settings)
     if scheme == "filesystem":
         from watchman.brokers.filesystem import FilesystemPublisher
 

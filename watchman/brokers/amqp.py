@@ -8,19 +8,22 @@ https://www.rabbitmq.com/docs/confirms
 
 from __future__ import annotations
 
+import struct
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from watchman.brokers.answers import Answers, name_of
 from watchman.brokers.application import connect_options, instrumented, make_application
 from watchman.brokers.confirms import Confirms
 from watchman.brokers.envelope import Envelopes
-from watchman.brokers.frames import Content, FrameStyle, frames, publish_method
+from watchman.brokers.failover import Failover
+from watchman.brokers.frames import Content, FrameStyle, frames, publish_method, short_name
 from watchman.brokers.kombu import KombuPublisher
 from watchman.brokers.link import AmqpLink, unconnected
 from watchman.brokers.recorder import Letter, Target
-from watchman.brokers.urls import masked, public_url
-from watchman.model import ACCEPTED, Answer, Broker, Message, Outcome
+from watchman.brokers.replies import Fault, amqp_fault
+from watchman.model import ACCEPTED, Answer, Broker, Message, Outcome, Route
 
 CHUNK = 256 * 1024
 """Bytes written at once; between two chunks what the broker has said is read."""
@@ -32,7 +35,11 @@ ALONE_SECONDS = 10.0
 """How long a batch may go on with messages that are sent one at a time."""
 BLOCKED_SECONDS = 2.0
 """The same where the broker has said that it blocks publishers (memory or disk alarm)."""
-
+NACKED = (
+    "the broker cannot take it (nack): the queue is full, or its node is not there; have workers "
+    "take tasks from it, or raise its limit"
+)
+_NOT_YET = "not sent yet: its messages are sent one by one, since the broker has refused some"
 
 _EARLIER = -1
 """The place of a message that was sent in an earlier batch and answered with AGAIN."""
@@ -43,31 +50,49 @@ class _Blocked(Exception):  # noqa: N818 — a state of the broker; the connecti
 
 
 class _Pending(NamedTuple):
-    """A message on its way: its place in the batch, and what was sent."""
+    """A message on its way: its place in the batch, what was sent, and by which route."""
 
     position: int
     letter: Letter
+    route: Route
+
+    @property
+    def proof(self) -> tuple[str, int]:
+        """What must have been taken once before many may be sent together."""
+        return self.letter.target.exchange, id(self.route)
+
+
+_Outcomes = list["Outcome | None"]
 
 
 class AmqpPublisher:
-    """Publishes to RabbitMQ, or another AMQP 0-9-1 broker that has publisher confirms."""
+    """Publishes to RabbitMQ, or another AMQP 0-9-1 broker that has publisher confirms.
+
+    What a broker will not take it answers by closing the channel, and with it go the confirms of
+    all that was sent beside. So the first message of each route goes alone, once a connection, and
+    what was under way when a channel was closed all the same goes alone from then on.
+    """
 
     def __init__(self, broker: Broker, celery_settings: Mapping[str, Any]) -> None:
-        self._broker = broker
         self._app = make_application(celery_settings)
         self._options = connect_options(self._app, broker, {})
         self._envelopes = Envelopes(
             self._app, unconnected(self._app, broker.urls[0], self._options), FrameStyle()
         )
         self._plain = KombuPublisher(broker, celery_settings)
+        self._answers = Answers(broker)
+        self._failover = Failover(broker.urls, self._answers)
         self._link: AmqpLink | None = None
         self._confirms: Confirms[_Pending] = Confirms()
         self._declared_again: set[tuple[str, ...]] = set()
         """Targets that were unroutable when last tried, and are to be declared once more."""
         self._fresh: set[tuple[str, ...]] = set()
-        """Those of them that have been, for this batch: unroutable still is unroutable for good."""
+        """Those of them that have been, for this batch: unroutable still is no passing trouble."""
         self._suspects: set[tuple[str, ...]] = set()
-        """Targets whose messages go one at a time: the broker has closed the channel for one."""
+        """Targets whose messages go one at a time: for one of them the broker has closed the
+        channel, or has not taken it."""
+        self._proving: _Pending | None = None
+        """The message that was last sent alone because its route was not proven."""
         self._late: set[str] = set()
         """Task ids that were confirmed only after their batch had been answered."""
 
@@ -75,38 +100,182 @@ class AmqpPublisher:
         """Send the batch and wait for its confirms; see :class:`watchman.model.Publisher`."""
         if instrumented(self._app):
             return self._plain.publish(batch)
-        outcomes: list[Outcome | None] = [None] * len(batch)
+        outcomes: _Outcomes = [None] * len(batch)
         waiting: list[_Pending] = []
         for index, letter in enumerate(self._envelopes.letters(batch)):
             if isinstance(letter, Outcome):
                 outcomes[index] = letter
+            elif held := self._answers.on_hold(letter.target):
+                outcomes[index] = held
             else:
-                waiting.append(_Pending(index, letter))
+                waiting.append(_Pending(index, letter, batch[index].route))
         if waiting:
             self._send_all(waiting, outcomes)
-        return [outcome or self._again("not sent") for outcome in outcomes]
+        return [outcome or self._answers.again("not sent") for outcome in outcomes]
 
-    def _send_all(self, waiting: list[_Pending], outcomes: list[Outcome | None]) -> None:
-        """Send all together; what may make the broker close the channel goes last, one by one."""
-        alone = [each for each in waiting if each.letter.target.place in self._suspects]
-        rest = [each for each in waiting if each.letter.target.place not in self._suspects]
+    def _send_all(self, waiting: list[_Pending], outcomes: _Outcomes) -> None:
+        """Declare, send in order, and the suspects last, one by one."""
         deadline = time.monotonic() + ALONE_SECONDS
-        going_on = not rest or self._send(rest, outcomes)
-        for each in alone:
-            if not going_on or time.monotonic() > deadline:
-                break
-            going_on = self._send([each], outcomes)
-            if outcomes[each.position] is ACCEPTED:
-                self._suspects.discard(each.letter.target.place)
+        if not self._declare(waiting, outcomes, deadline):
+            return
+        suspects = [each for each in waiting if each.letter.target.place in self._suspects]
+        others = [each for each in waiting if each.letter.target.place not in self._suspects]
+        if not self._send_in_order(others, outcomes, deadline):
+            return
+        if not self._send_alone(suspects, outcomes, deadline):
+            return
+        for each in waiting:
+            if outcomes[each.position] is None:
+                name = name_of(each.letter.target)
+                outcomes[each.position] = self._answers.again(_NOT_YET, name)
 
-    def _send(self, waiting: list[_Pending], outcomes: list[Outcome | None]) -> bool:
+    def _send_in_order(self, waiting: list[_Pending], outcomes: _Outcomes, deadline: float) -> bool:
+        """Send together what is proven, and one by one what is not yet; False: no use going on.
+
+        What comes before one that goes alone is sent before it: two routes may share a queue.
+        """
+        together: list[_Pending] = []
+        for each in waiting:
+            if outcomes[each.position] is not None:
+                continue
+            if self._proven(each):
+                together.append(each)
+                continue
+            if time.monotonic() > deadline:
+                break
+            if not self._send_together(together, outcomes):
+                return False
+            together, self._proving = [], each
+            if not self._send([each], outcomes):
+                return False
+            answered = outcomes[each.position]
+            if answered is not None and answered.answer is Answer.AGAIN and answered.target:
+                # Its neighbours would be behind it: they keep their order.
+                self._answer_target(each.letter.target, answered, waiting, outcomes)
+        return self._send_together(together, outcomes)
+
+    def _send_together(self, together: list[_Pending], outcomes: _Outcomes) -> bool:
+        """Send these; if the channel is closed for one, the rest on the next. False: no use."""
+        while together:
+            if not self._send(together, outcomes):
+                return False
+            left = [each for each in together if outcomes[each.position] is None]
+            if len(left) == len(together):
+                break
+            together = left
+        return True
+
+    @staticmethod
+    def _answer_target(
+        target: Target, answer: Outcome, waiting: list[_Pending], outcomes: _Outcomes
+    ) -> None:
+        for each in waiting:
+            if each.letter.target.place == target.place:
+                outcomes[each.position] = outcomes[each.position] or answer
+
+    def _send_alone(self, suspects: list[_Pending], outcomes: _Outcomes, deadline: float) -> bool:
+        """Send messages one by one; False: no use going on. Who takes all is no suspect any more.
+
+        After one that its target cannot take now, those behind it wait, to keep their order.
+        """
+        for each in suspects:
+            if outcomes[each.position] is not None:
+                continue
+            if time.monotonic() > deadline:
+                return True
+            if not self._send([each], outcomes):
+                return False
+            answered = outcomes[each.position]
+            if answered is not None and answered.answer is Answer.AGAIN:
+                self._answer_target(each.letter.target, answered, suspects, outcomes)
+        balked = {e.letter.target.place for e in suspects if outcomes[e.position] is not ACCEPTED}
+        self._suspects.difference_update(
+            each.letter.target.place for each in suspects if each.letter.target.place not in balked
+        )
+        return True
+
+    def _proven(self, pending: _Pending) -> bool:
+        return self._link is not None and pending.proof in self._link.proven
+
+    # -- declaring -----------------------------------------------------------------------
+
+    def _declare(self, waiting: list[_Pending], outcomes: _Outcomes, deadline: float) -> bool:
+        """Declare what the messages need, and answer for those whose declaration fails.
+
+        Return False if the broker is of no use just now; then all are answered.
+        """
+        self._fresh = set(self._declared_again)
+        places = {each.letter.target.place: each.letter.target for each in waiting}
+        try:
+            while missing := [each for each in places.values() if not self._is_declared(each)]:
+                for target in missing:
+                    refusal = self._refusal(target)
+                    if refusal is not None:
+                        del places[target.place]
+                        outcome = self._answers.for_fault(*refusal, name_of(target))
+                        self._answer_target(target, outcome, waiting, outcomes)
+                    if time.monotonic() > deadline:
+                        return self._leave_undeclared(places.values(), waiting, outcomes)
+                # Once more for those that were declared before a connection was lost to another.
+        except _Blocked as blocked:
+            self._postpone(blocked, waiting, outcomes)
+            return False
+        except Exception as error:  # noqa: BLE001 — py-amqp, kombu and sockets raise all kinds
+            return self._failed(error, waiting, outcomes)
+        return True
+
+    def _is_declared(self, target: Target) -> bool:
+        return self._link is not None and self._link.has_declared(target)
+
+    def _leave_undeclared(
+        self, targets: Iterable[Target], waiting: list[_Pending], outcomes: _Outcomes
+    ) -> bool:
+        """Put off what could not be declared in time; nothing may be published to it."""
+        for target in targets:
+            if not self._is_declared(target):
+                again = self._answers.again(_NOT_YET, name_of(target))
+                self._answer_target(target, again, waiting, outcomes)
+        return True
+
+    def _refusal(self, target: Target) -> tuple[Fault, Exception] | None:
+        """Declare a target; return whose fault it is that it cannot be, and what was said.
+
+        Raises where the connection is of no use.
+        """
+        from amqp.exceptions import AMQPError
+
+        try:
+            short_name(target.exchange)
+            short_name(target.routing_key)
+        except ValueError as error:
+            return Fault.MESSAGE, error
+        link = self._connected()
+        if link.still_blocked(BLOCKED_SECONDS):
+            raise _Blocked(link.blocked_reason)
+        try:
+            refused = link.declare(target)
+        except (AMQPError, TimeoutError) as error:
+            # The whole connection is closed, or in doubt. Only this was under way, unless messages
+            # of an earlier batch are unconfirmed: then those have to be found again as well.
+            fault = amqp_fault(error) if isinstance(error, AMQPError) else Fault.TARGET
+            if self._confirms.pending or fault is Fault.BROKER:
+                raise
+            self._drop()
+            self._connected()
+            return fault, error
+        if refused is None:
+            return None
+        return amqp_fault(refused) if _is_reply(refused) else Fault.MESSAGE, refused
+
+    # -- sending -------------------------------------------------------------------------
+
+    def _send(self, waiting: list[_Pending], outcomes: _Outcomes) -> bool:
         """Send these and wait for their confirms; False if the broker is of no use just now."""
         try:
             link = self._connected()
             if link.still_blocked(BLOCKED_SECONDS):
                 raise _Blocked(link.blocked_reason)
-            self._fresh = set(self._declared_again)
-            unsent = self._not_sent_yet(self._declare(link, waiting, outcomes), outcomes)
+            unsent = self._not_sent_yet(waiting, outcomes)
             self._write(link, unsent, outcomes)
             self._collect(link, outcomes, leave=0)
         except _Blocked as blocked:
@@ -118,9 +287,7 @@ class AmqpPublisher:
             return self._failed(error, waiting, outcomes)
         return True
 
-    def _not_sent_yet(
-        self, waiting: list[_Pending], outcomes: list[Outcome | None]
-    ) -> list[_Pending]:
+    def _not_sent_yet(self, waiting: list[_Pending], outcomes: _Outcomes) -> list[_Pending]:
         """Leave out what an earlier batch has sent: it is confirmed already, or will be."""
         self._settle(outcomes)
         pending = self._confirms.pending
@@ -139,9 +306,7 @@ class AmqpPublisher:
                 unsent.append(each)
         return unsent
 
-    def _postpone(
-        self, blocked: _Blocked, waiting: list[_Pending], outcomes: list[Outcome | None]
-    ) -> None:
+    def _postpone(self, blocked: _Blocked, waiting: list[_Pending], outcomes: _Outcomes) -> None:
         """Answer a batch during an alarm; the connection stays, and with it what was sent.
 
         A new connection would send the same messages into the broker's buffers again and again.
@@ -149,41 +314,20 @@ class AmqpPublisher:
         pending = self._confirms.pending
         for tag, sent in pending.items():
             pending[tag] = sent._replace(position=_EARLIER)
-        again = self._again(str(blocked))
+        again = self._answers.again(str(blocked))
         for each in waiting:
             outcomes[each.position] = outcomes[each.position] or again
 
-    def _declare(
-        self, link: AmqpLink, waiting: list[_Pending], outcomes: list[Outcome | None]
-    ) -> list[_Pending]:
-        """Declare what the messages need; return those whose declaration was not refused."""
-        refused: dict[tuple[str, ...], str] = {}
-        for target in {each.letter.target.place: each.letter.target for each in waiting}.values():
-            reason = link.declare(target)
-            if reason is not None:
-                refused[target.place] = f"{self._where()}: {masked(reason, self._broker.urls)}"
-        if not refused:
-            return waiting
-        good = []
-        for pending in waiting:
-            reason = refused.get(pending.letter.target.place)
-            if reason is None:
-                good.append(pending)
-            else:
-                outcomes[pending.position] = Outcome(Answer.REFUSED, reason)
-        return good
-
-    def _write(
-        self, link: AmqpLink, waiting: list[_Pending], outcomes: list[Outcome | None]
-    ) -> None:
+    def _write(self, link: AmqpLink, waiting: list[_Pending], outcomes: _Outcomes) -> None:
         """Write the messages in chunks, and read confirms between two chunks."""
         chunk: list[bytes] = []
         size = 0
         for pending in waiting:
             try:
                 data = self._frames(link, pending.letter)
-            except ValueError as error:
-                outcomes[pending.position] = self._refused(str(error), pending.letter.target)
+            except (ValueError, TypeError, struct.error) as error:
+                name = name_of(pending.letter.target)
+                outcomes[pending.position] = self._answers.refused(str(error), name)
                 continue
             chunk.append(data)
             size += len(data)
@@ -206,7 +350,7 @@ class AmqpPublisher:
             method = link.methods[target[:2]] = publish_method(link.number, target)
         return frames(link.number, method, content, link.frame_max)
 
-    def _collect(self, link: AmqpLink, outcomes: list[Outcome | None], leave: int) -> None:
+    def _collect(self, link: AmqpLink, outcomes: _Outcomes, leave: int) -> None:
         """Read confirms until no more than ``leave`` messages wait for one."""
         confirms = self._confirms
         deadline = time.monotonic() + CONFIRM_SECONDS
@@ -221,15 +365,20 @@ class AmqpPublisher:
             elif link.blocked_for() > BLOCKED_SECONDS:
                 raise _Blocked(link.blocked_reason)
 
-    def _settle(self, outcomes: list[Outcome | None]) -> None:
+    # -- what became of it ---------------------------------------------------------------
+
+    def _settle(self, outcomes: _Outcomes) -> None:
         """Note the outcome of what the broker has confirmed."""
         confirms = self._confirms
         for pending, good in confirms.take():
             target = pending.letter.target
+            if pending is self._proving and self._link is not None:
+                self._link.note_proven(pending.proof, pending.route)
             if pending.position == _EARLIER:
                 self._settle_late(pending, good)
             elif not good:
-                outcomes[pending.position] = self._again("the broker could not take it (nack)")
+                self._suspects.add(target.place)
+                outcomes[pending.position] = self._answers.again(NACKED, name_of(target))
             elif confirms.returned and pending.letter.payload.task_id in confirms.returned:
                 reason = confirms.returned.pop(pending.letter.payload.task_id)
                 outcomes[pending.position] = self._unroutable(target, reason)
@@ -243,36 +392,82 @@ class AmqpPublisher:
             self._late.add(task_id)
 
     def _unroutable(self, target: Target, reason: str) -> Outcome:
-        """The queue may have been deleted behind us: declare it once more, and try once more."""
+        """The queue may have been deleted behind us: declare it once more, and try once more.
+
+        What no declaration of ours helps waits for a queue to be bound: that of a node that is
+        down, or of a worker that has not been started yet.
+        """
+        name = name_of(target)
         if target.place in self._fresh:
-            return self._refused(reason, target)
+            if not target.exchange:
+                return self._answers.refused(reason, name)
+            remedy = "; bind a queue to it, or start the worker that does"
+            return self._answers.again(f"{reason}, no queue is bound{remedy}", name)
         if self._link is not None:
             self._link.forget(target)
             self._declared_again.add(target.place)
-        return self._again(f"{reason} {_place(target)}; it will be declared again")
+        return self._answers.again(f"{reason}; it will be declared again", name)
 
-    def _failed(
-        self, error: Exception, waiting: list[_Pending], outcomes: list[Outcome | None]
-    ) -> bool:
+    def _failed(self, error: Exception, waiting: list[_Pending], outcomes: _Outcomes) -> bool:
         """The connection or the channel is gone: answer what is still open, and start anew.
 
-        Return True if only one message was on its way and the broker refused that one.
+        Return True if it was about one message, or some queues, and the others can go on.
         """
-        from amqp.exceptions import IrrecoverableChannelError
+        from amqp.exceptions import AMQPError
 
         unconfirmed = list(self._confirms.pending.values())
-        found = False
-        if isinstance(error, IrrecoverableChannelError):
+        if isinstance(error, AMQPError) and amqp_fault(error) is not Fault.BROKER:
             self._suspects.update(each.letter.target.place for each in unconfirmed)
             if len(unconfirmed) == 1 and unconfirmed[0].position != _EARLIER:
-                only = unconfirmed[0]
-                outcomes[only.position] = self._refused(str(error), only.letter.target)
-                found = True
-        again = self._again(error)
+                self._answer_one(unconfirmed[0], error, outcomes)
+                return True
+        if isinstance(error, TimeoutError) and self._is_only_about(unconfirmed):
+            for each in unconfirmed:
+                self._suspects.add(each.letter.target.place)
+                again = self._answers.again(error, name_of(each.letter.target))
+                outcomes[each.position] = outcomes[each.position] or again
+            return True
+        again = self._answers.again(error)
         for pending in waiting:
             outcomes[pending.position] = outcomes[pending.position] or again
+        if self._link is not None:
+            self._failover.go_on()
         self._drop()
-        return found
+        return False
+
+    def _answer_one(self, only: _Pending, error: Exception, outcomes: _Outcomes) -> None:
+        """Answer for the one message that was under way, and go on, if on a new connection."""
+        from amqp.exceptions import ChannelError
+
+        name = name_of(only.letter.target)
+        outcomes[only.position] = self._answers.for_fault(amqp_fault(error), error, name)
+        if not (isinstance(error, ChannelError) and self._channel_reopened()):
+            self._drop()
+
+    def _is_only_about(self, unconfirmed: list[_Pending]) -> bool:
+        """After a time-out, see whether a new connection works: then queues do not answer."""
+        link = self._link
+        if link is None or link.blocked_reason or not unconfirmed:
+            return False
+        if any(each.position == _EARLIER for each in unconfirmed):
+            return False
+        self._drop()
+        try:
+            self._connected()
+        except Exception:  # noqa: BLE001 — py-amqp, kombu and sockets raise all kinds
+            return False
+        return True
+
+    def _channel_reopened(self) -> bool:
+        """Go on with another channel on the same connection, if that works."""
+        try:
+            if self._link is not None:
+                self._link.reopen_channel()
+        except Exception:  # noqa: BLE001 — py-amqp raises errors of its own and OSError
+            return False
+        return self._link is not None
+
+    # -- the connection ------------------------------------------------------------------
 
     def _connected(self) -> AmqpLink:
         """Return a connection that was alive just now, opening one if need be."""
@@ -285,14 +480,8 @@ class AmqpPublisher:
         return self._link
 
     def _connect(self) -> AmqpLink:
-        """Connect to the first URL that answers. Raises what the last one raised."""
-        *others, last = self._broker.urls
-        for url in others:
-            try:
-                return AmqpLink(self._app, url, self._options)
-            except Exception:  # noqa: BLE001, S112 — the next URL is tried, the last one's error is raised
-                continue
-        return AmqpLink(self._app, last, self._options)
+        """Connect to the first URL that can be used. Raises Unusable."""
+        return self._failover.connect(lambda url: AmqpLink(self._app, url, self._options))
 
     def _drop(self) -> None:
         link, self._link = self._link, None
@@ -300,31 +489,28 @@ class AmqpPublisher:
         if link is not None:
             link.drop()
 
-    def _where(self) -> str:
-        return public_url(self._broker.urls[0])
+    def hold(self, targets: frozenset[str]) -> None:
+        """Send nothing to these for the time being."""
+        self._answers.held = targets
+        self._plain.hold(targets)
 
-    def _again(self, error: Exception | str) -> Outcome:
-        return Outcome(Answer.AGAIN, self._reason(error))
-
-    def _refused(self, reason: str, target: Target) -> Outcome:
-        text = masked(reason, self._broker.urls)
-        return Outcome(Answer.REFUSED, f"{self._where()}: {text} {_place(target)}")
-
-    def _reason(self, error: Exception | str) -> str:
-        kind = f"{type(error).__name__}: " if isinstance(error, Exception) else ""
-        return f"{self._where()}: {kind}{masked(str(error), self._broker.urls)}"
-
-    def tend(self) -> None:
-        """Exchange heartbeats on the idle connection; a dead one is dropped."""
+    def tend(self) -> str | None:
+        """Exchange heartbeats on the idle connection; a dead one is replaced."""
         if self._link is not None and not self._link.tend():
             self._drop()
+        try:
+            blocked = self._connected().blocked_reason
+        except Exception as error:  # noqa: BLE001 — py-amqp, kombu and sockets raise all kinds
+            self._drop()
+            return self._answers.reason(error)
+        return self._answers.reason(blocked) if blocked else None
 
     def check(self) -> str | None:
         """Log in once and log out; None, or the reason why not."""
         try:
             self._connect().leave()
         except Exception as error:  # noqa: BLE001 — py-amqp, kombu and sockets raise all kinds
-            return self._reason(error)
+            return self._answers.reason(error)
         return None
 
     def close(self) -> None:
@@ -335,8 +521,6 @@ class AmqpPublisher:
         self._plain.close()
 
 
-def _place(target: Target) -> str:
-    """Say where a message was to go."""
-    if target.exchange:
-        return f"(exchange {target.exchange!r}, routing key {target.routing_key!r})"
-    return f"(queue {target.routing_key!r})"
+def _is_reply(error: Exception) -> bool:
+    """True for what the broker has said, in contrast to what could not be written."""
+    return hasattr(error, "reply_code")

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
+from watchman.brokers.tls import OPTION, tls_options
 from watchman.model import Broker
 
 CONNECT_SECONDS = 4.0
@@ -56,7 +57,7 @@ def make_application(settings: Mapping[str, Any]) -> Any:
 class _NoBackend:
     """Stands in for the result backend, so that a dead one cannot hold up the sending.
 
-    A route with ``ignore_result=False`` still has its worker store the result.
+    Whether a worker stores it is between the worker's settings and the route's ``ignore_result``.
     """
 
     def on_task_call(self, producer: Any, task_id: str) -> None:
@@ -69,20 +70,36 @@ def connect_options(app: Any, broker: Broker, defaults: Mapping[str, Any]) -> di
 
 
 def make_connection(
-    app: Any, url: str, transport_options: Mapping[str, Any], *, heartbeat: float = 0
+    app: Any,
+    url: str,
+    transport_options: Mapping[str, Any],
+    *,
+    heartbeat: float = 0,
+    tls: bool = True,
 ) -> Any:
-    """Return a ``kombu.Connection`` to one URL, not yet connected."""
+    """Return a ``kombu.Connection`` to one URL, not yet connected.
+
+    ``tls``: False for one that will never be connected. Raises ValueError for a ``use_ssl`` that
+    cannot be.
+    """
     timeout = app.conf.broker_connection_timeout or CONNECT_SECONDS
+    options = dict(transport_options)
+    own = options.pop(OPTION, None)
     connection = app.connection_for_write(
         url,
+        ssl=tls_options(url, own, app.conf.broker_use_ssl) if tls else False,
         connect_timeout=min(timeout, CONNECT_SECONDS),
         heartbeat=heartbeat,
         transport_options={},
     )
     # Not through the constructor: Celery would merge celeryconfig's options over them.
-    connection.transport_options = dict(transport_options)
+    connection.transport_options = options
     # send_task() with a countdown asks the pool what kind of broker this is.
     app.producer_pool = SimpleNamespace(connections=SimpleNamespace(connection=connection))
+    if app.conf.task_send_sent_event:
+        # The type of the events' exchange depends on the transport, and by itself Celery would
+        # ask the application's own broker, which is not ours: on Redis nobody heard the events.
+        app.amqp._event_dispatcher = app.events.Dispatcher(connection, enabled=False)
     return connection
 
 

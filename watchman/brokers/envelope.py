@@ -23,6 +23,7 @@ from watchman.brokers.recorder import (
     Recorder,
     Unsuitable,
 )
+from watchman.masking import mask
 from watchman.model import Answer, Message, Outcome, Route
 
 encode_json: Callable[[str], str] = json.encoder.encode_basestring_ascii
@@ -169,7 +170,7 @@ class Envelopes:
 
 def refused(message: Message, error: Exception) -> Outcome:
     """Return the answer for a message that Celery cannot make."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = mask(str(error)) or type(error).__name__
     return Outcome(
         Answer.REFUSED,
         f"no message for task {message.route.task} can be made ({type(error).__name__}: {text}); "

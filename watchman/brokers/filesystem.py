@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from watchman.brokers.answers import Answers, name_of
 from watchman.brokers.application import (
     connect_options,
     instrumented,
@@ -22,8 +23,9 @@ from watchman.brokers.application import (
 )
 from watchman.brokers.envelope import Envelopes
 from watchman.brokers.kombu import KombuPublisher
+from watchman.brokers.replies import Fault
 from watchman.brokers.virtual import VirtualStyle
-from watchman.model import ACCEPTED, Answer, Broker, Message, Outcome
+from watchman.model import ACCEPTED, Broker, Message, Outcome
 
 DIRECTORY = "broker"
 """Below the state directory."""
@@ -59,9 +61,10 @@ class FilesystemPublisher:
     def __init__(self, broker: Broker, celery_settings: Mapping[str, Any], state_dir: str) -> None:
         self._broker = broker
         self._app = make_application(celery_settings)
+        self._answers = Answers(broker, "embedded broker")
         self._state_dir = state_dir
         options = connect_options(self._app, broker, {})
-        connection = make_connection(self._app, "filesystem://", options)
+        connection = make_connection(self._app, "filesystem://", options, tls=False)
         self._envelopes = Envelopes(self._app, connection, VirtualStyle())
         self._options = options
         self._folder: str | None = None
@@ -76,7 +79,7 @@ class FilesystemPublisher:
         try:
             folder = self._opened()
         except OSError as error:
-            return [self._again(error)] * len(batch)
+            return [self._answers.again(error)] * len(batch)
         if instrumented(self._app):
             return self._through_kombu(batch)
         outcomes: list[Outcome | None] = [None] * len(batch)
@@ -84,18 +87,23 @@ class FilesystemPublisher:
         for index, letter in enumerate(self._envelopes.letters(batch)):
             if isinstance(letter, Outcome):
                 outcomes[index] = letter
+            elif held := self._answers.on_hold(letter.target):
+                outcomes[index] = held
             elif letter.target.exchange:
                 outcomes[index] = self._through_kombu([batch[index]])[0]
             elif "/" in letter.target.routing_key or "\0" in letter.target.routing_key:
-                reason = f"queue {letter.target.routing_key!r} cannot be part of a file name"
-                outcomes[index] = Outcome(Answer.REFUSED, reason)
+                reason = "its name cannot be part of a file's name"
+                outcomes[index] = self._answers.refused(reason, name_of(letter.target))
             else:
                 try:
                     names = self._write(folder, letter.target.routing_key, letter.payload)
                 except OSError as error:
                     hopeless = error.errno in (errno.ENAMETOOLONG, errno.EINVAL)
-                    answer = Answer.REFUSED if hopeless else Answer.AGAIN
-                    outcomes[index] = Outcome(answer, f"embedded broker: {error}")
+                    fault = Fault.MESSAGE if hopeless else Fault.BROKER
+                    name = name_of(letter.target)
+                    outcomes[index] = self._answers.for_fault(fault, error, name)
+                except ValueError as error:  # a name that is no text
+                    outcomes[index] = self._answers.refused(error, name_of(letter.target))
                 else:
                     written.append((index, *names))
         self._show(folder, written, outcomes)
@@ -112,13 +120,14 @@ class FilesystemPublisher:
             for path in Path(folder).glob(f"{TEMPORARY}*"):
                 path.unlink(missing_ok=True)
             self._plain = KombuPublisher(self._broker, self._settings, options)
+            self._plain.hold(self._answers.held)
             self._folder = folder
         return self._folder
 
     def _through_kombu(self, batch: Sequence[Message]) -> list[Outcome]:
         """For exchanges and signals: kombu's own writer."""
         if self._plain is None:
-            return [self._again("not open")] * len(batch)
+            return [self._answers.again("not open")] * len(batch)
         return self._plain.publish(batch)
 
     def _write(self, folder: str, queue: str, text: str) -> tuple[str, str]:
@@ -150,7 +159,7 @@ class FilesystemPublisher:
             try:
                 os.rename(temporary, final)
             except OSError as error:
-                outcomes[index] = self._again(error)
+                outcomes[index] = self._answers.again(error)
         if not written:
             return
         try:
@@ -161,13 +170,20 @@ class FilesystemPublisher:
                 os.close(descriptor)
         except OSError as error:
             for index, _, _ in written:
-                outcomes[index] = self._again(error)
+                outcomes[index] = self._answers.again(error)
 
-    def _again(self, error: OSError | str) -> Outcome:
-        return Outcome(Answer.AGAIN, f"embedded broker: {error}")
+    def hold(self, targets: frozenset[str]) -> None:
+        """Send nothing to these for the time being."""
+        self._answers.held = targets
+        if self._plain is not None:
+            self._plain.hold(targets)
 
-    def tend(self) -> None:
-        """Remove what workers took long ago."""
+    def tend(self) -> str | None:
+        """Remove what workers took long ago; say if the directories cannot be written to."""
+        self._prune()
+        return self.check()
+
+    def _prune(self) -> None:
         now = time.time()
         if not self._processed or now - self._pruned < PRUNE_SECONDS:
             return
@@ -186,7 +202,7 @@ class FilesystemPublisher:
             path = os.path.dirname(path)
         if os.path.isdir(path) and os.access(path, os.W_OK | os.X_OK):
             return None
-        return f"embedded broker: {path} is no directory that can be written to"
+        return self._answers.reason(f"{path} is no directory that can be written to")
 
     def close(self) -> None:
         """Nothing is open."""

@@ -40,6 +40,7 @@ _METHOD, _HEADER, _BODY = 1, 2, 3
 _END = b"\xce"
 FRAME_OVERHEAD = 8
 _INT_MAX = 2147483647
+_LONGEST_NAME = 255
 
 
 class Content(NamedTuple):
@@ -183,12 +184,25 @@ def _filler(
     return fill
 
 
+def short_name(name: str) -> bytes:
+    """Return a name as AMQP has it. Raises ValueError where it cannot be one."""
+    try:
+        encoded = name.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError("the name is not UTF-8, and AMQP takes no other") from error
+    if len(encoded) > _LONGEST_NAME:
+        raise ValueError(
+            f"the name has {len(encoded)} bytes, and AMQP takes {_LONGEST_NAME} at the most"
+        )
+    return encoded
+
+
 def publish_method(channel: int, target: Target) -> bytes:
     """Return the ``basic.publish`` frame for a target, with the mandatory bit set.
 
-    Raises UnicodeEncodeError or ValueError for names that AMQP cannot express (255 bytes).
+    Raises ValueError for names that AMQP cannot express.
     """
-    exchange, key = target.exchange.encode(), target.routing_key.encode()
+    exchange, key = short_name(target.exchange), short_name(target.routing_key)
     mandatory = 1
     method = b"".join(
         (

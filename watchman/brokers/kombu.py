@@ -6,29 +6,29 @@ own and is given up after a while.
 
 from __future__ import annotations
 
-import contextlib
 import queue
 import socket
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from watchman.brokers.application import (
-    connect_options,
-    let_go,
-    make_application,
-    make_connection,
-)
+from watchman.brokers.answers import Answers, shown
 from watchman.brokers.envelope import refused
+from watchman.brokers.failover import Failover
+from watchman.brokers.kombulink import STALL_SECONDS, KombuLink, OnHold
 from watchman.brokers.recorder import send_task, watchman_headers
-from watchman.brokers.urls import masked, public_url, scheme_of
+from watchman.brokers.replies import Fault, kombu_fault
+from watchman.brokers.stored import Unstored
+from watchman.brokers.urls import scheme_of
 from watchman.model import ACCEPTED, Answer, Broker, Message, Outcome
 
-STALL_SECONDS = 15.0
-"""After so long without one message sent, the connection counts as dead."""
 MAX_STUCK = 3
 """So many calls may hang at once; while they do, nothing new is tried."""
 
+_UNSTORED = (
+    "no queue is bound there, so nothing was stored; bind one, or start the worker that does (a "
+    "fanout exchange on Redis stores nothing, and only reaches workers that are running)"
+)
 _AMQP = {"confirm_publish": True, "read_timeout": 10.0, "write_timeout": 10.0}
 
 
@@ -46,6 +46,9 @@ class KombuPublisher:
         self._amqp = scheme_of(broker.urls[0]) in ("amqp", "amqps", "pyamqp")
         self._defaults = {**(_AMQP if self._amqp else {}), **(defaults or {})}
         self._host = socket.gethostname()
+        self._answers = Answers(broker)
+        self._failover = Failover(broker.urls, self._answers)
+        self._in_trouble = False
         self._worker: _Worker | None = None
         self._stuck: list[_Worker] = []
 
@@ -55,7 +58,7 @@ class KombuPublisher:
             return []
         worker = self._ready()
         if worker is None:
-            return [self._again("earlier calls still hang")] * len(batch)
+            return [self._answers.again("earlier calls still hang")] * len(batch)
         worker.tasks.put(list(batch))
         outcomes: list[Outcome] = []
         try:
@@ -63,8 +66,9 @@ class KombuPublisher:
                 outcomes.append(worker.outcomes.get(timeout=STALL_SECONDS))
         except queue.Empty:
             self._abandon()
-            again = self._again(f"no answer within {STALL_SECONDS:.0f} s")
+            again = self._answers.again(f"no answer within {STALL_SECONDS:.0f} s")
             outcomes += [again] * (len(batch) - len(outcomes))
+        self._in_trouble = any(one.answer is Answer.AGAIN and not one.target for one in outcomes)
         return outcomes
 
     def _ready(self) -> _Worker | None:
@@ -83,8 +87,13 @@ class KombuPublisher:
             worker.tasks.put(None)
             self._stuck.append(worker)
 
-    def tend(self) -> None:
-        """Do nothing: kombu connects again when it has to."""
+    def hold(self, targets: frozenset[str]) -> None:
+        """Send nothing to these for the time being."""
+        self._answers.held = targets
+
+    def tend(self) -> str | None:
+        """See whether a broker in trouble is back: kombu connects again when it has to."""
+        return self.check() if self._in_trouble else None
 
     def check(self) -> str | None:
         """Connect once; None, or the reason why not."""
@@ -92,11 +101,13 @@ class KombuPublisher:
 
         def connect() -> None:
             try:
-                link = _Link(self._broker, self._settings, self._defaults)
+                link = KombuLink(
+                    self._broker, self._settings, self._defaults, self._failover, self._is_held
+                )
                 link.connect()
                 link.close()
             except Exception as error:  # noqa: BLE001 — each transport raises errors of its own
-                answer.put(self._reason(error))
+                answer.put(self._answers.reason(error))
             else:
                 answer.put(None)
 
@@ -104,7 +115,7 @@ class KombuPublisher:
         try:
             return answer.get(timeout=STALL_SECONDS)
         except queue.Empty:
-            return self._reason(f"no answer within {STALL_SECONDS:.0f} s")
+            return self._answers.reason(f"no answer within {STALL_SECONDS:.0f} s")
 
     def close(self) -> None:
         """Let go of the connection without waiting for it."""
@@ -112,35 +123,58 @@ class KombuPublisher:
             self._worker.tasks.put(None)
             self._worker = None
 
-    def send(self, link: _Link, message: Message) -> Outcome:
+    def send(self, link: KombuLink, message: Message) -> Outcome:
         """Send one message; called in the worker's thread."""
         extra = {"mandatory": True} if self._amqp else {}
+        link.begin(message.route.options)
         try:
             producer = link.connect()
+        except Exception as error:  # noqa: BLE001 — each transport raises errors of its own
+            link.close()
+            return self._answers.again(error)
+        try:
             headers = watchman_headers(message, self._host)
             send_task(link.app, producer, message, headers, **extra)
+        except OnHold:
+            return Outcome(Answer.AGAIN, "", shown(link.target))
+        except Unstored:
+            return self._answers.again(_UNSTORED, link.target)
         except Exception as error:  # noqa: BLE001 — each transport raises errors of its own
-            if link.is_encoding(error):
-                return refused(message, error)
-            # A new connection declares the queue again, so one more try may find a route.
-            hopeless = link.is_refusal(error) and link.fresh
-            link.close()
-            answer = Answer.REFUSED if hopeless else Answer.AGAIN
-            return Outcome(answer, self._reason(error))
+            return self._failed(link, message, error)
         link.fresh = False
         return ACCEPTED
 
-    def open_link(self) -> _Link:
+    def _failed(self, link: KombuLink, message: Message, error: Exception) -> Outcome:
+        if link.published:
+            # The task is there; what failed comes after it: its event, or somebody's signal.
+            link.close()
+            return ACCEPTED
+        if link.is_encoding(error):
+            return refused(message, error)
+        fault = kombu_fault(error, virtual=link.virtual)
+        # A new connection declares the queue again, and knows nothing: one more try may work.
+        if fault is Fault.MESSAGE and not link.fresh:
+            fault = Fault.TARGET
+        outcome = self._answers.for_fault(fault, error, link.target)
+        if fault is Fault.BROKER:
+            link.go_on()
+        else:
+            link.close()
+        return outcome
+
+    def _is_held(self, target: str) -> bool:
+        held = self._answers.held
+        return bool(held) and shown(target) in held
+
+    def again(self, error: Exception) -> Outcome:
+        """Return the answer where something unforeseen was raised."""
+        return self._answers.again(error)
+
+    def open_link(self) -> KombuLink:
         """Return a link, not connected yet."""
-        return _Link(self._broker, self._settings, self._defaults)
-
-    def _again(self, error: Exception | str) -> Outcome:
-        return Outcome(Answer.AGAIN, self._reason(error))
-
-    def _reason(self, error: Exception | str) -> str:
-        where = public_url(self._broker.urls[0])
-        kind = f"{type(error).__name__}: " if isinstance(error, Exception) else ""
-        return f"{where}: {kind}{masked(str(error), self._broker.urls)}"
+        return KombuLink(
+            self._broker, self._settings, self._defaults, self._failover, self._is_held
+        )
 
 
 class _Worker:
@@ -156,93 +190,28 @@ class _Worker:
         self.thread.start()
 
     def _run(self) -> None:
-        link: _Link | None = None
+        link: KombuLink | None = None
         while (batch := self.tasks.get()) is not None:
             failed: Outcome | None = None
+            balked: dict[str, Outcome] = {}
             for message in batch:
                 if self.abandoned:
                     break
                 if failed is None:
                     try:
                         link = link or self._publisher.open_link()
+                        link.balked = balked.keys()
                         outcome = self._publisher.send(link, message)
                     except Exception as error:  # noqa: BLE001 — the caller must get an answer
-                        outcome = Outcome(Answer.AGAIN, f"{type(error).__name__}: {error}")
+                        outcome = self._publisher.again(error)
                     # What follows would wait for the same dead connection, one by one.
-                    failed = outcome if outcome.answer is Answer.AGAIN else None
+                    if outcome.target:
+                        # Those behind it keep their order, and are not tried one by one.
+                        outcome = balked.setdefault(outcome.target, outcome)
+                    down = outcome.answer is Answer.AGAIN and not outcome.target
+                    failed = outcome if down else None
                     self.outcomes.put(outcome)
                 else:
                     self.outcomes.put(failed)
         if link is not None:
             link.close()
-
-
-class _Link:
-    """A kombu connection and its producer."""
-
-    def __init__(
-        self, broker: Broker, settings: Mapping[str, Any], defaults: Mapping[str, Any]
-    ) -> None:
-        self.app = make_application(settings)
-        options = connect_options(self.app, broker, defaults)
-        self._urls = broker.urls
-        self._options = options
-        self._connection: Any = None
-        self._producer: Any = None
-        self._raw: Any = None
-        self.fresh = True
-        """True until the first message has been sent on this connection."""
-
-    def connect(self) -> Any:
-        """Return a producer on an open connection to the first URL that answers."""
-        if self._producer is None:
-            *others, last = self._urls
-            for url in others:
-                with contextlib.suppress(Exception):
-                    self._open(url)
-                    return self._producer
-            self._open(last)
-        return self._producer
-
-    def _open(self, url: str) -> None:
-        from kombu import Producer
-
-        connection = make_connection(self.app, url, self._options)
-        try:
-            transport = connection.transport
-            raw = transport.establish_connection()
-            channel = transport.create_channel(raw)
-        except BaseException:
-            let_go(connection)
-            raise
-        sock = getattr(getattr(raw, "transport", None), "sock", None)
-        if sock is not None and hasattr(sock, "settimeout"):
-            sock.settimeout(STALL_SECONDS / 2)
-        self._connection, self._raw = connection, raw
-        self._producer = Producer(channel, auto_declare=False)
-        self.fresh = True
-
-    def close(self) -> None:
-        """Let go of the connection without asking the broker."""
-        raw, self._raw, self._producer = self._raw, None, None
-        connection, self._connection = self._connection, None
-        with contextlib.suppress(Exception):
-            if hasattr(raw, "collect"):
-                raw.collect()  # py-amqp: close() waits for the broker
-            elif connection is not None:
-                connection.transport.close_connection(raw)
-        let_go(connection)
-
-    @staticmethod
-    def is_encoding(error: Exception) -> bool:
-        """True if the message itself is at fault, not the connection."""
-        from kombu.exceptions import SerializationError
-
-        return isinstance(error, (SerializationError, TypeError, UnicodeError))
-
-    @staticmethod
-    def is_refusal(error: Exception) -> bool:
-        """True if an AMQP broker closed the channel, or had no route, for this message."""
-        from amqp.exceptions import ChannelError
-
-        return isinstance(error, ChannelError)

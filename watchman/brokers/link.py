@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import select
 import ssl
+import struct
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -19,11 +20,13 @@ ANSWER_SECONDS = 4.0
 WRITE_SECONDS = 10.0
 """How long the broker may take to read a little more."""
 TLS_RECORD = 16 * 1024
+_MOST_PROVEN = 1000
+"""Routes remembered; more there are only where each message has one of its own."""
 
 
 def unconnected(app: Any, url: str, options: Mapping[str, Any]) -> Any:
     """Return a ``kombu.Connection`` that knows which kind of broker this is."""
-    return make_connection(app, url, options)
+    return make_connection(app, url, options, tls=False)
 
 
 class AmqpLink:
@@ -43,6 +46,10 @@ class AmqpLink:
             self.frame_max = int(self._raw.frame_max or 0)
             self._declared: set[tuple[str, ...]] = set()
             self._listener: Any = None
+            self._side: Any = None
+            self.proven: dict[tuple[str, int], Any] = {}
+            """Exchanges and routes (by id; the value keeps it valid) of which a message has been
+            taken: the next ones will not have the broker close the channel."""
             self._open_channel()
         except BaseException:
             self.drop()
@@ -90,26 +97,53 @@ class AmqpLink:
 
     # -- declaring -----------------------------------------------------------------------
 
-    def declare(self, target: Target) -> str | None:
-        """Declare what the target needs, once a connection; None, or why the broker refuses.
+    def declare(self, target: Target) -> Exception | None:
+        """Declare what the target needs, once a connection; None, or why that failed.
 
-        A queue that exists with other arguments will do, where the message goes straight to it.
+        On a channel of its own: the broker closes it for what it refuses, and with the other one
+        would go the confirms of other messages. A queue that exists with other arguments will do,
+        where the message goes straight to it. Raises what is not about this target alone: after
+        that the connection is in doubt.
         """
-        from amqp.exceptions import ChannelError, PreconditionFailed
+        from amqp.exceptions import ChannelError
 
         if target.place in self._declared:
             return None
+        found: Exception
         try:
+            channel = self._declaring()
             for entity in target.declare:
-                entity(self._channel).declare()
-        except ChannelError as error:
-            self._reopen_channel()
-            if not (isinstance(error, PreconditionFailed) and not target.exchange):
-                return f"{type(error).__name__}: {error}"
+                entity(channel).declare()
+            if target.exchange:
+                # Publishing to one that is not there would close the channel.
+                channel.exchange_declare(target.exchange, "direct", passive=True)
+        except ChannelError as refused:
+            self._side = None
+            if target.exchange or "inequivalent" not in str(refused):
+                found = refused
+                return found
+        except (ValueError, TypeError, LookupError, struct.error) as unwritable:
+            # py-amqp cannot write such a name or argument; of the frame nothing has been sent.
+            return unwritable
         self._declared.add(target.place)
         return None
 
-    def _reopen_channel(self) -> None:
+    def has_declared(self, target: Target) -> bool:
+        """True if the target needs no declaration."""
+        return target.place in self._declared
+
+    def note_proven(self, proof: tuple[str, int], route: Any) -> None:
+        """Note that a message to this exchange, by this route, was taken or given back."""
+        if len(self.proven) > _MOST_PROVEN:
+            self.proven.clear()
+        self.proven[proof] = route
+
+    def _declaring(self) -> Any:
+        if self._side is None or not self._side.is_open:
+            self._side = self._raw.channel()
+        return self._side
+
+    def reopen_channel(self) -> None:
         """Open another channel for the one that the broker has closed."""
         self._open_channel()
         if self._listener is not None:

@@ -154,7 +154,7 @@ def send_task(
 ) -> None:
     """Call ``Celery.send_task`` as it is meant for a file: with the producer given, once."""
     route = message.route
-    options: dict[str, Any] = {"ignore_result": True, **route.options, **extra}
+    options: dict[str, Any] = {**route.options, **extra}
     for name in _NEVER_PASSED.intersection(options):
         del options[name]
     # Ours win: workers rely on them.

@@ -7,11 +7,10 @@ a worker pops from the right, so the values of one LPUSH are consumed in their o
 
 from __future__ import annotations
 
-import contextlib
-from bisect import bisect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from watchman.brokers.answers import Answers, name_of
 from watchman.brokers.application import (
     CONNECT_SECONDS,
     connect_options,
@@ -21,11 +20,13 @@ from watchman.brokers.application import (
     make_connection,
 )
 from watchman.brokers.envelope import Envelopes
+from watchman.brokers.failover import Failover
 from watchman.brokers.kombu import KombuPublisher
 from watchman.brokers.recorder import Letter, Target
-from watchman.brokers.urls import masked, public_url
+from watchman.brokers.redislink import RedisLink
+from watchman.brokers.replies import ELSEWHERE, Fault, kombu_fault, redis_code, redis_fault
 from watchman.brokers.virtual import VirtualStyle
-from watchman.model import ACCEPTED, Answer, Broker, Message, Outcome
+from watchman.model import ACCEPTED, Broker, Message, Outcome
 
 DEFAULTS = {"socket_timeout": 4.0, "socket_connect_timeout": CONNECT_SECONDS}
 """kombu waits for ever unless told otherwise. Seconds."""
@@ -33,93 +34,20 @@ DEFAULTS = {"socket_timeout": 4.0, "socket_connect_timeout": CONNECT_SECONDS}
 CHUNK = 256 * 1024
 """Characters in one LPUSH, about: what is in doubt when the connection breaks."""
 
-# Codes in error replies that are about this key, and stay so until somebody steps in.
-_HOPELESS = frozenset({"WRONGTYPE", "NOPERM"})
-
-# Each priority is a key of its own; celery's routes hold any number (redis.py, priority_steps).
-_MAX_PRIORITY = 9
-
 _Groups = dict[tuple[str, int | None], tuple[Target, list[int], list[str]]]
 """List -> where it is, the messages' places in the batch, and their texts."""
-
-
-class _Link:
-    """An open connection: kombu's channel, and a redis-py connection beside it."""
-
-    def __init__(self, app: Any, url: str, options: Mapping[str, Any]) -> None:
-        from redis.backoff import NoBackoff
-        from redis.retry import Retry
-
-        self.kombu = make_connection(app, url, options)
-        self.transport = self.kombu.transport
-        self.channel: Any = None
-        self.wire: Any = None
-        try:
-            self.channel = self.transport.create_channel(self.transport)
-            self.wire = self.channel.pool.make_connection()
-            # redis-py would send again by itself what may have arrived.
-            self.wire.retry = Retry(NoBackoff(), 0)
-            self.wire.connect()
-        except BaseException:
-            self.drop()
-            raise
-        self.declared: set[tuple[str, ...]] = set()
-
-    def drop(self) -> None:
-        """Let go of the sockets."""
-        with contextlib.suppress(Exception):
-            if self.wire is not None:
-                self.wire.disconnect()
-        with contextlib.suppress(Exception):
-            if self.channel is not None:
-                self.channel.close()
-        let_go(self.kombu)
-
-    def alive(self) -> bool:
-        """False if the idle connection was closed, or says what nobody asked for."""
-        try:
-            return not self.wire.can_read(timeout=0)
-        except Exception:  # noqa: BLE001 — redis-py raises its own errors and OSError
-            return False
-
-    def answers(self) -> bool:
-        """True if the server replies to a PING. Never raises."""
-        try:
-            if not self.alive():
-                return False
-            self.wire.send_packed_command(self.wire.pack_command("PING"), check_health=False)
-            self.wire.read_response()
-        except Exception:  # noqa: BLE001 — redis-py raises its own errors and OSError
-            return False
-        return True
-
-    def declare(self, target: Target) -> None:
-        """Register the target's queues where workers look for bindings, once a connection."""
-        if target.place in self.declared:
-            return
-        for entity in target.declare:
-            entity(self.channel).declare()
-        self.declared.add(target.place)
-
-    def key(self, target: Target) -> str:
-        """Return the key of the list that the target's messages go to."""
-        priority = max(0, min(int(target.priority or 0), _MAX_PRIORITY))
-        steps = self.channel.priority_steps
-        step = steps[bisect(steps, priority) - 1]
-        queue = target.routing_key
-        name = f"{queue}{self.channel.sep}{step}" if step else queue
-        return f"{self.channel.global_keyprefix}{name}"
 
 
 class RedisPublisher:
     """Publishes to Redis."""
 
     def __init__(self, broker: Broker, celery_settings: Mapping[str, Any]) -> None:
-        self._broker = broker
         self._app = make_application(celery_settings)
         self._options = connect_options(self._app, broker, DEFAULTS)
-        self._link: _Link | None = None
-        self._unconnected = make_connection(self._app, broker.urls[0], self._options)
+        self._answers = Answers(broker)
+        self._failover = Failover(broker.urls, self._answers)
+        self._link: RedisLink | None = None
+        self._unconnected = make_connection(self._app, broker.urls[0], self._options, tls=False)
         self._style = VirtualStyle(self._options.get("body_encoding", "base64"))
         self._envelopes = Envelopes(self._app, self._unconnected, self._style)
         # For what needs more than a list: topics, fanout, queues that expire, signals.
@@ -135,6 +63,8 @@ class RedisPublisher:
         for index, letter in enumerate(self._envelopes.letters(batch)):
             if isinstance(letter, Outcome):
                 outcomes[index] = letter
+            elif held := self._answers.on_hold(letter.target):
+                outcomes[index] = held
             elif not _is_list(letter.target):
                 exotic.append(index)
             else:
@@ -146,7 +76,7 @@ class RedisPublisher:
             exotic, self._plain.publish([batch[index] for index in exotic]), strict=True
         ):
             outcomes[index] = outcome
-        return [outcome or self._again("not sent") for outcome in outcomes]
+        return [outcome or self._answers.again("not sent") for outcome in outcomes]
 
     def _push(
         self,
@@ -159,17 +89,18 @@ class RedisPublisher:
         try:
             link = self._connected()
             for target, indexes, texts in groups:
-                self._push_group(link, target, indexes, texts, outcomes)
+                if self._link is link:
+                    self._push_group(link, target, indexes, texts, outcomes)
         except Exception as error:  # noqa: BLE001 — redis-py, kombu and sockets raise all kinds
-            self._drop()
-            again = self._again(error)
+            again = self._answers.again(error)
+            self._go_on()
             for _, indexes, _texts in groups:
                 for index in indexes:
                     outcomes[index] = outcomes[index] or again
 
     def _push_group(
         self,
-        link: _Link,
+        link: RedisLink,
         target: Target,
         indexes: list[int],
         texts: list[str],
@@ -178,11 +109,15 @@ class RedisPublisher:
         from redis.exceptions import ResponseError
 
         try:
+            key = link.key(target).encode()
             link.declare(target)
-        except ResponseError as error:
-            self._note(outcomes, indexes, self._classify(error, target))
+        except Exception as error:
+            fault = kombu_fault(error, virtual=True)
+            if fault is Fault.BROKER:
+                raise
+            outcome = self._answers.for_fault(fault, error, name_of(target))
+            self._note(outcomes, indexes, outcome)
             return
-        key = link.key(target).encode()
         for start, end in _chunks(texts):
             try:
                 link.wire.send_packed_command([_lpush(key, texts[start:end])], check_health=False)
@@ -200,24 +135,12 @@ class RedisPublisher:
 
     def _classify(self, error: Exception, target: Target) -> Outcome:
         """Return the answer for an error reply, which leaves the connection usable."""
-        from redis.exceptions import NoPermissionError
+        if redis_code(error) in ELSEWHERE:
+            # The server has changed its role, say: the connection would stay what it is.
+            self._go_on()
+        return self._answers.for_fault(redis_fault(error), error, name_of(target))
 
-        # redis-py puts words before the code where the command was part of a pipeline.
-        words = str(error).split()
-        if not _HOPELESS.isdisjoint(words) or isinstance(error, NoPermissionError):
-            reason = f"queue {target.routing_key!r}: {self._reason(error)}"
-            return Outcome(Answer.REFUSED, reason)
-        return self._again(error)
-
-    def _again(self, error: Exception | str) -> Outcome:
-        return Outcome(Answer.AGAIN, self._reason(error))
-
-    def _reason(self, error: Exception | str) -> str:
-        where = public_url(self._broker.urls[0])
-        kind = f"{type(error).__name__}: " if isinstance(error, Exception) else ""
-        return f"{where}: {kind}{masked(str(error), self._broker.urls)}"
-
-    def _connected(self) -> _Link:
+    def _connected(self) -> RedisLink:
         """Return a connection that was alive just now, opening one if need be."""
         if self._link is not None and not self._link.alive():
             self._drop()
@@ -225,37 +148,62 @@ class RedisPublisher:
             self._link = self._connect()
         return self._link
 
-    def _connect(self) -> _Link:
-        """Connect to the first URL that answers. Raises what the last one raised."""
-        *others, last = self._broker.urls
-        for url in others:
-            with contextlib.suppress(Exception):
-                return _Link(self._app, url, self._options)
-        return _Link(self._app, last, self._options)
+    def _connect(self) -> RedisLink:
+        """Connect to the first URL that can be used. Raises Unusable."""
+        return self._failover.connect(
+            lambda url: RedisLink(self._app, url, self._options), _elsewhere
+        )
+
+    def _go_on(self) -> None:
+        """Let go of the connection, and begin with the next URL."""
+        if self._link is not None:
+            self._failover.go_on()
+        self._drop()
 
     def _drop(self) -> None:
         link, self._link = self._link, None
         if link is not None:
             link.drop()
 
-    def tend(self) -> None:
-        """Ask the idle connection whether it still stands; a dead one is dropped."""
-        if self._link is not None and not self._link.answers():
+    def hold(self, targets: frozenset[str]) -> None:
+        """Send nothing to these for the time being."""
+        self._answers.held = targets
+        self._plain.hold(targets)
+
+    def tend(self) -> str | None:
+        """Ask the idle connection whether it can still be used; a dead one is replaced."""
+        try:
+            wrong = self._connected().trial()
+            if wrong is not None:
+                self._drop()
+                self._failover.go_on()
+                wrong = self._connected().trial()
+        except Exception as error:  # noqa: BLE001 — redis-py, kombu and sockets raise all kinds
+            wrong = error
             self._drop()
+        return None if wrong is None else self._answers.reason(wrong)
 
     def check(self) -> str | None:
-        """Connect once, without using it; None, or the reason why not."""
+        """Connect once, and try what a publish needs; None, or the reason why not."""
         try:
-            self._connect().drop()
+            link = self._connect()
+            wrong = link.trial()
+            link.drop()
         except Exception as error:  # noqa: BLE001 — redis-py, kombu and sockets raise all kinds
-            return self._reason(error)
-        return None
+            wrong = error
+        return None if wrong is None else self._answers.reason(wrong)
 
     def close(self) -> None:
         """Let go of the connection."""
         self._drop()
         let_go(self._unconnected)
         self._plain.close()
+
+
+def _elsewhere(link: RedisLink) -> Exception | None:
+    """Return why a server that is connected to is of no use, where another one may be."""
+    wrong = link.trial()
+    return wrong if wrong is not None and redis_code(wrong) in ELSEWHERE else None
 
 
 def _is_list(target: Target) -> bool:

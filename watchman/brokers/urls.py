@@ -1,4 +1,4 @@
-"""Broker URLs: whether they can be used, and how to show them. Nothing is imported for that."""
+"""Broker URLs: whether they can be used. Nothing is imported for that."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from importlib.util import find_spec
 from urllib.parse import urlsplit
 
-MASK = "**"
+from watchman.masking import mask, public_url, remember
 
 # Scheme -> (module that must be importable, what to install).
 _PLAIN = {
@@ -35,13 +35,12 @@ _OTHERS = {
     "sqs": ("boto3", "'kombu[sqs]'"),
     "zookeeper": ("kazoo", "'kombu[zookeeper]'"),
 }
-_WITHOUT_HOST = frozenset({"filesystem", "memory"})
+_WITHOUT_HOST = frozenset({"filesystem"})
+_IN_MEMORY = re.compile(
+    r"memory(\+.*)?://|sqla(lchemy)?\+sqlite[^:]*:(//)?(/?(:memory:.*)?|.*mode=memory.*)$", re.I
+)
 # These take their credentials and hosts in ways of their own.
 _HOST_OPTIONAL = frozenset({"sqs", "gcpubsub", "azureservicebus", "azurestoragequeues", "sqla"})
-
-_SECRET = re.compile(r"(?i)([?&;][^=&;]*(?:pass|secret|token|key|credential|auth)[^=&;]*=)[^&;#]*")
-_USERINFO = re.compile(r"(//)[^/?#;]*@")
-_LAST_USERINFO = re.compile(r"(://)[^;]*@")
 
 
 def scheme_of(url: str) -> str:
@@ -49,44 +48,18 @@ def scheme_of(url: str) -> str:
     return url.partition("://")[0].partition("+")[0].lower() if "://" in url else ""
 
 
-def public_url(url: str) -> str:
-    """Return the URL with its credentials replaced by ``**``, for logs and errors.
-
-    It errs on the side of hiding: a password with an unquoted ``/`` or ``@`` in it is a frequent
-    mistake, so everything between ``://`` and the last ``@`` before a query goes.
-    """
-    before, mark, query = url.partition("?")
-    if "@" in before:
-        before = _LAST_USERINFO.sub(rf"\1{MASK}@", before)
-    elif "@" in query and "://" in before:
-        # An unquoted "?" in a password: what looks like the query is part of the credentials.
-        start = before.index("://") + 3
-        return f"{before[:start]}{MASK}@{query.rpartition('@')[2]}"
-    return _SECRET.sub(rf"\1{MASK}", before + mark + query)
-
-
-def masked(text: str, urls: tuple[str, ...] = ()) -> str:
-    """Return a text on one line with the credentials of the URLs in it replaced by ``**``."""
-    for url in urls:
-        text = text.replace(url, public_url(url))
-        secret = _password(url)
-        if len(secret) > 2:  # one or two letters would garble every message
-            text = text.replace(secret, MASK)
-    text = _USERINFO.sub(rf"\1{MASK}@", text)
-    return " ".join(_SECRET.sub(rf"\1{MASK}", text).split())
-
-
-def _password(url: str) -> str:
-    before = url.partition("://")[2].rpartition("@")[0]
-    return before.partition(":")[2]
-
-
 def check_url(url: str) -> str | None:
     """Return why a broker URL cannot be used, in one line, or None. Does not touch the network."""
+    remember(url)
     shown = public_url(url)
     if "://" not in url:
         return f"{shown!r} is no URL; write it as SCHEME://HOST, for example redis://127.0.0.1/0"
     scheme = scheme_of(url)
+    if _IN_MEMORY.match(url):
+        return (
+            f"{shown} keeps tasks in watchman's own memory, where no worker finds them; write "
+            "filesystem:// for a broker without a server"
+        )
     if scheme in _WITHOUT_HOST:
         return None
     known = _PLAIN.get(scheme) or _OTHERS.get(scheme)
@@ -119,7 +92,12 @@ def _check_host(url: str, scheme: str, shown: str) -> str | None:
             split = urlsplit("http://" + part.partition("://")[2]) if "://" in part else None
             host, port = (split.hostname, split.port) if split else (part, None)
         except ValueError as error:
-            return f"{shown}: {masked(str(error), (url,))}"
+            if "@" in part:  # it would repeat what may be half a password
+                return (
+                    f"{shown} cannot be taken apart; write special characters of the user and the "
+                    "password as in %40 for @, %2F for /, %3F for ?"
+                )
+            return f"{shown}: {mask(str(error), url)}"
         if not host:
             return f"{shown}: no host; write {scheme}://HOST"
         if port == 0:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from watchman.config.problems import NOT_A_PAIR, Problems, is_number, kind, names, pairs, show
+from watchman.masking import mask
 from watchman.model import Broker, Route, Watch
 
 CheckURL = Callable[[str], "str | None"]
@@ -17,10 +18,9 @@ CheckURL = Callable[[str], "str | None"]
 BROKERS_EXAMPLE = "BROKERS = {'name': 'amqp://user:password@host:5672//'}"
 PATTERNS_EXAMPLE = "PATTERNS = [('/srv/ftp/*.csv', {'broker': 'name', 'task': 'my_task'})]"
 
-_CREDENTIALS = re.compile(r"://[^/@\s]*@")
-_SHORTEST_SECRET = 3
-"""Shorter ones are left alone: to blot them out would only show where they are."""
 _NESTED_OPTIONS = "transport_options"
+_TLS = "use_ssl"
+_TLS_EXAMPLE = "'use_ssl': {'ca_certs': '/etc/ssl/my-ca.pem'}"
 
 _Test = Callable[[Any], bool]
 _TEXT: tuple[_Test, str] = (lambda value: isinstance(value, str) and value != "", "a string")
@@ -94,6 +94,9 @@ def _broker(name: str, given: Any, label: str, check_url: CheckURL, problems: Pr
         options = {key: item for key, item in given.items() if key != "url"}
         if isinstance(options.get(_NESTED_OPTIONS), Mapping):
             options |= options.pop(_NESTED_OPTIONS)
+        if not isinstance(options.get(_TLS, False), (bool, Mapping)):
+            wrong = f"{_TLS!r} is {kind(options[_TLS])}"
+            problems.add(label, wrong, f"write {_TLS_EXAMPLE}, or True for the system's CAs")
         if not all(isinstance(key, str) for key in options):
             problems.add(label, "an option's name is no string", "write the names in quotes")
     several = list(urls) if isinstance(urls, (list, tuple)) else [urls]
@@ -107,7 +110,7 @@ def _broker(name: str, given: Any, label: str, check_url: CheckURL, problems: Pr
         reason = check_url(url)
         if reason:
             remedy = "" if "; " in reason else "write transport://user@host/…"
-            problems.add(label, _without_secret(reason, url), remedy)
+            problems.add(label, mask(reason, url), remedy)
     return Broker(name, tuple(several), options)
 
 
@@ -117,15 +120,6 @@ def _odd(values: Sequence[Any]) -> str:
         for value in values
         if not isinstance(value, str) or not value
     )
-
-
-def _without_secret(reason: str, url: str) -> str:
-    """Return the reason without the URL's user and password, should it repeat them."""
-    credentials = (url.partition("://")[2] or url).rpartition("@")[0]
-    for part in (credentials, credentials.partition(":")[2]):
-        if len(part) >= _SHORTEST_SECRET:
-            reason = reason.replace(part, "***")
-    return _CREDENTIALS.sub("://***@", reason)
 
 
 def patterns(

@@ -175,7 +175,7 @@ class Health:
             "beat_ns": time.time_ns(),
             "watching": pipeline.watching,
             "watches": watches,
-            "troubles": self._current_troubles(),
+            "troubles": self._current_troubles() + _unsent(pipeline),
             "brokers": {
                 name: {
                     "trouble": sender.trouble,
@@ -203,6 +203,15 @@ class Health:
         for subject, reason, since_ns in queued_logging.troubles():
             found.append({"subject": subject, "message": reason, "since_ns": since_ns})
         return found
+
+
+def _unsent(pipeline: Pipeline) -> list[TroubleStatus]:
+    """Return what keeps senders from sending what is ready, their brokers' own troubles aside."""
+    return [
+        {"subject": subject, "message": message, "since_ns": since_ns}
+        for sender in pipeline.senders.values()
+        for subject, message, since_ns in sender.troubles()
+    ]
 
 
 def _reason(error: OSError) -> str:

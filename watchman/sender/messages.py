@@ -6,10 +6,24 @@ import collections
 import logging
 from collections.abc import Sequence
 
+from watchman.masking import mask
 from watchman.model import Delivery, Message
 from watchman.text import printable
 
 log = logging.getLogger("watchman.notify")
+
+
+def words(error: Exception) -> str:
+    """Return what a library raised as it can be shown: in one line, without credentials."""
+    return mask(f"{type(error).__name__}: {error}")
+
+
+def cannot_look(obstacle: str) -> str:
+    """Say that files whose tasks are ready cannot be looked at."""
+    return (
+        f"Cannot look at {obstacle}; its task and those of other files like it wait until that "
+        "works: mount what is missing, or give watchman's user read and search permission"
+    )
 
 
 def message_for(delivery: Delivery) -> Message:

@@ -61,15 +61,15 @@ class Pages:
         self._helper = Helper(f"sender-{broker}-journal")
         self._noting: Future[None] | None = None
 
-    def read(self) -> Generator[Page, None, None]:
-        """Yield pages, from the oldest delivery on; to be closed.
+    def read(self, after: int = 0) -> Generator[Page, None, None]:
+        """Yield pages, from the oldest delivery behind a seq on; to be closed.
 
         What was sent is noted before this ends, so that the next call does not yield it again.
         Raises what the journal raises.
         """
         with self._directories:
             try:
-                page = self._page(0)
+                page = self._page(after)
                 while page is not None:
                     last = page.last
                     following = self._page_ahead(last) if page.full else None

@@ -1,6 +1,7 @@
 """One thread for each broker: takes ready deliveries from the journal, in order, and sends them.
 
-Nothing is held in memory but the page in hand, so a backlog costs none.
+Nothing is held in memory but the page in hand, so a backlog costs none. What a queue cannot take
+waits for that queue alone, in its order; the pages behind it are read on.
 """
 
 from __future__ import annotations
@@ -8,17 +9,18 @@ from __future__ import annotations
 import contextlib
 import logging
 import random
-import re
 import threading
 import time
-from collections.abc import Callable, Mapping
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 
 from watchman.errors import JournalError
 from watchman.log_batch import info_all
+from watchman.masking import mask
 from watchman.model import Answer, Delivery, Outcome, Publisher, State
-from watchman.sender.messages import message_for, say_refused
+from watchman.sender.messages import cannot_look, message_for, say_refused, words
 from watchman.sender.pages import PAGE, Ledger, Page, Pages
-from watchman.text import printable
+from watchman.sender.targets import Targets
 
 log = logging.getLogger("watchman.notify")
 
@@ -30,7 +32,6 @@ REEXAMINE = 1.0
 """Seconds until deliveries whose files changed are looked at again."""
 OBSTRUCTED = 10.0
 """The same where their files could not be looked at."""
-_CREDENTIALS = re.compile(r"(?<=://)[^/\s@]*@")
 
 
 def _nothing(_: list[Delivery]) -> None:
@@ -69,10 +70,25 @@ class Sender:
         self._stopping = False
         self._look_again = 0.0
         """Seconds until deliveries that were passed over are to be looked at; 0 for none."""
+        self._targets = Targets(broker)
+        self._held: frozenset[str] = frozenset()
+        """What the publisher holds back."""
+        self._seen = 0
+        """Of the deliveries up to this seq those that are ready wait for a queue in trouble."""
+        self._complete_at = 0.0
+        """When all that is ready may be read again, where queues are in trouble."""
+        self._unfinished = False
+        """True if the broker balked in the last pass: what is behind has not been seen."""
+        self._active = 0.0
+        """When the publisher was used last."""
         self._delay = 0.0
         self._said: set[int] = set()
         """The seqs of tasks that are in the log and not settled."""
-        self._obstacle = ""
+        self._tried = False
+        """Whether the last pass had anything for the publisher."""
+        self.obstacle = ""
+        """Why files whose tasks are ready cannot be looked at; empty while they can."""
+        self.obstacle_since_ns = 0
         self.trouble = ""
         """Why the broker cannot be used at the moment; empty while it can."""
         self.trouble_since_ns = 0
@@ -122,8 +138,11 @@ class Sender:
     def _run(self) -> None:
         try:
             while not self._stopping:
-                self._woken = False
-                self._pass()
+                woken, self._woken = self._woken, False
+                self._pass(woken)
+                if self.trouble and not self._tried and self._publisher is not None:
+                    # What was to be sent is gone: nothing else would tell that it is back.
+                    self._tend(self._publisher)
                 if self._warm and self._publisher is None:
                     self._prepare()
                 self._wait()
@@ -142,7 +161,7 @@ class Sender:
         try:
             self._publisher = self._open_publisher()
         except Exception as error:  # noqa: BLE001 — the first delivery will meet it, and say it
-            log.debug("Broker %s: %s: %s", self.broker, type(error).__name__, error)
+            log.debug("Broker %s: %s", self.broker, words(error))
 
     def _wait(self) -> None:
         """Sleep: out of a broker's way while it is in trouble, else until there is work."""
@@ -152,42 +171,85 @@ class Sender:
             with self._condition:
                 self._condition.wait_for(lambda: self._stopping, pause)
             return
-        timeout = self._look_again or (TEND if self._publisher is not None else None)
+        tend = TEND if self._publisher is not None else None
+        timeouts = (self._look_again, self._targets.next_due(), tend)
+        timeout = min((seconds for seconds in timeouts if seconds), default=None)
         with self._condition:
             self._condition.wait_for(lambda: self._stopping or self._woken, timeout)
-        if self._publisher is not None and not self._woken and not self._look_again:
+        idle = time.monotonic() - self._active >= TEND
+        if self._publisher is not None and not self._woken and idle:
             self._tend(self._publisher)
 
     def _tend(self, publisher: Publisher) -> None:
+        self._active = time.monotonic()
         try:
-            publisher.tend()
+            reason = publisher.tend()
         except Exception as error:  # noqa: BLE001 — whatever it is, the connection is in doubt
-            log.debug("Broker %s: %s: %s", self.broker, type(error).__name__, error)
+            log.debug("Broker %s: %s", self.broker, words(error))
             self._drop()
+            return
+        if not self._stopping:
+            self._judge(mask(reason or ""), worked=not reason)
 
     def _drop(self) -> None:
         """Let go of the publisher; the next message opens another one."""
         publisher, self._publisher = self._publisher, None
+        self._held = frozenset()
         if publisher is not None:
             with contextlib.suppress(Exception):
                 publisher.close()
 
-    def _pass(self) -> None:
-        """Send everything that is ready, from the oldest on, until the broker balks."""
-        begun = time.monotonic()
-        self._look_again = 0.0
-        obstacle = self._send_pages()
-        if obstacle is None:
-            return
-        if self._look_again:
-            # However many are passed over: looking at them takes a tenth of the time at most.
-            self._look_again = max(self._look_again, 10 * (time.monotonic() - begun))
-        self._say_obstacle(obstacle)
+    def _pass(self, woken: bool) -> None:
+        """Send what is ready, from the oldest on, until the broker balks.
 
-    def _send_pages(self) -> str | None:
+        Where queues are in trouble, what waits for them may be a million deliveries: then only
+        those whose pause is over are tried, and what has come is read (``woken``: something may
+        have). All is read again, for what was moved late and is ready now, a tenth of the time.
+        """
+        begun = time.monotonic()
+        self._tried = False
+        due = self._targets.begin(begun)
+        again = begun >= self._complete_at and (woken or self._look_again > 0)
+        if not self._targets or self._unfinished or again:
+            done = self._send_all(begun)
+        else:
+            done = self._send_some(due, woken)
+        self._unfinished = not done
+        if done and not self._stopping:
+            self._targets.end()
+
+    def _send_all(self, begun: float) -> bool:
+        """Send from the oldest delivery on; False if the broker balks."""
+        self._look_again = 0.0
+        obstacle = self._send_pages(0)
+        if obstacle is None:
+            return False
+        now = time.monotonic()
+        # However many are passed over: looking at them takes a tenth of the time at most.
+        self._complete_at = now + 10 * (now - begun)
+        if self._look_again:
+            self._look_again = max(self._look_again, 10 * (now - begun))
+        self._say_obstacle(obstacle)
+        return True
+
+    def _send_some(self, due: bool, woken: bool) -> bool:
+        """Try the queues whose pause is over, then what has come; False if the broker balks."""
+        if due:
+            # The last word is theirs: what is behind need not be read if they balk again.
+            first, balked = self._targets.first - 1, self._targets.all_balked
+            if self._send_pages(first, balked) is None:
+                return False
+        if woken and self._send_pages(self._seen) is None:
+            return False
+        if woken or self._look_again:
+            left = self._complete_at - time.monotonic()
+            self._look_again = max(self._look_again, left, 0.01)
+        return True
+
+    def _send_pages(self, after: int, enough: Callable[[], bool] = lambda: False) -> str | None:
         """Send page after page; return why files could not be seen, None if the broker balks."""
         obstacle = ""
-        with contextlib.closing(self._pages.read()) as pages:
+        with contextlib.closing(self._pages.read(after)) as pages:
             for page in pages:
                 if self._stopping:
                     break
@@ -200,37 +262,42 @@ class Sender:
                     obstacle = obstacle or found.obstacle
                 if not self._send(page):
                     return None
+                self._seen = max(self._seen, page.last)
+                if enough():
+                    break
         return obstacle
 
     def _say_obstacle(self, obstacle: str) -> None:
-        if obstacle and not self._obstacle:
-            log.warning(
-                "Cannot look at %s; its task and those of other files like it wait until that "
-                "works: mount what is missing, or give watchman's user read and search permission",
-                obstacle,
-            )
-        elif self._obstacle and not obstacle and not self._stopping:
+        if self._stopping:
+            return
+        if obstacle and not self.obstacle:
+            self.obstacle_since_ns = time.time_ns()
+            log.warning("%s", cannot_look(obstacle))
+        elif self.obstacle and not obstacle:
             log.warning("All files whose tasks are ready for broker %s can be seen", self.broker)
-        if not self._stopping:
-            self._obstacle = obstacle
+        self.obstacle = cannot_look(obstacle) if obstacle else ""
 
     def _send(self, page: Page) -> bool:
         """Publish one page and note the answers; False if the broker wants a pause."""
         good, vanished = page.found.good, page.found.vanished
         answers = self._publish(good) if good else []
+        tried = any(answer is not Answer.AGAIN or reason for answer, reason, _ in answers)
+        self._tried = self._tried or tried
+        taken = _routes_taken(good, answers)
         changes = [(delivery.seq, State.VANISHED, reason) for delivery, reason in vanished]
         sent: list[Delivery] = []
         refused: list[tuple[Delivery, str]] = []
         again = ""
-        for delivery, (answer, reason) in zip(good, answers, strict=True):
+        for delivery, (answer, reason, target) in zip(good, answers, strict=True):
             if answer is Answer.ACCEPTED:
                 changes.append((delivery.seq, State.SENT, ""))
                 sent.append(delivery)
             elif answer is Answer.REFUSED:
-                changes.append((delivery.seq, State.FAILED, reason))
-                refused.append((delivery, reason))
-            else:
-                again = again or reason or "no reason given"
+                why = mask(reason)
+                changes.append((delivery.seq, State.FAILED, why))
+                refused.append((delivery, why))
+            elif not (target and self._waits(delivery, target, reason, taken)):
+                again = again or mask(reason) or "no reason given"
         if changes:
             # Before anybody looks at a file that has vanished its version must be forgotten.
             self._pages.note(changes, at_once=bool(vanished) or not page.full)
@@ -244,23 +311,40 @@ class Sender:
         if sent:
             self.last_sent_ns = time.time_ns()
             self._on_sent(sent)
-        self._judge(again, worked=bool(good) and not again)
+        self._judge(again, worked=tried and not again, progress=bool(sent))
         return not again
+
+    def _waits(self, delivery: Delivery, target: str, reason: str, taken: set[int]) -> bool:
+        """Note that a delivery waits for its queue; False if too many queues are in trouble."""
+        if not reason:
+            self._targets.wait_for(target, delivery.seq)
+            return True
+        # The others of its route went to the same queue, unless a router of the user's chooses.
+        progress = id(delivery.route) in taken
+        return self._targets.balk(target, mask(reason), delivery.seq, progress=progress)
 
     def _publish(self, good: list[Delivery]) -> list[Outcome]:
         """Hand a page to the publisher. What it raises is an answer too: to be tried again."""
         try:
             if self._publisher is None:
                 self._publisher = self._open_publisher()
-            self._say_sending(good)
+            if self._held != self._targets.held:
+                self._held = self._targets.held
+                self._publisher.hold(self._held)
+            if not self._held:
+                self._say_sending(good)
+            self._active = time.monotonic()
             outcomes = self._publisher.publish(list(map(message_for, good)))
             if len(outcomes) != len(good):
                 raise RuntimeError(f"{len(outcomes)} answers for {len(good)} messages")
-        except Exception as error:
-            log.debug("Broker %s failed", self.broker, exc_info=True)
+            if self._held:
+                pairs = zip(good, outcomes, strict=True)
+                self._say_sending([d for d, o in pairs if o.answer is not Answer.AGAIN or o.reason])
+        except Exception as error:  # noqa: BLE001 — whatever a library raises is an answer
+            where = "".join(traceback.format_tb(error.__traceback__))
+            log.debug("Broker %s failed: %s\n%s", self.broker, words(error), where)
             self._drop()
-            reason = _CREDENTIALS.sub("***@", f"{type(error).__name__}: {error}")
-            return [Outcome(Answer.AGAIN, printable(reason))] * len(good)
+            return [Outcome(Answer.AGAIN, words(error))] * len(good)
         return outcomes
 
     def _say_sending(self, good: list[Delivery]) -> None:
@@ -271,9 +355,11 @@ class Sender:
             self._said.clear()  # settled by somebody else: an operator, a removed file
         self._said.update(delivery.seq for delivery in fresh)
 
-    def _judge(self, again: str, *, worked: bool) -> None:
+    def _judge(self, again: str, *, worked: bool, progress: bool = False) -> None:
         """Keep track of the broker's health; say each change of it once."""
         if again:
+            if progress:
+                self._delay = 0.0
             self._delay = min(self._delay * 2 or FIRST_RETRY, LONGEST_RETRY)
             if not self.trouble:
                 self.trouble_since_ns = time.time_ns()
@@ -290,3 +376,18 @@ class Sender:
             self.trouble = ""
             self.trouble_since_ns = 0
             self._delay = 0.0
+
+    def troubles(self) -> list[tuple[str, str, int]]:
+        """Return (what, why, since when in ns) for what keeps tasks, beside the broker's own."""
+        found = list(self._targets.troubles())
+        if self.obstacle:
+            found.append((f"tasks for broker {self.broker}", self.obstacle, self.obstacle_since_ns))
+        return found
+
+
+def _routes_taken(good: Sequence[Delivery], answers: Sequence[Outcome]) -> set[int]:
+    """Return the routes (by id) of what was accepted, where something was not by its queue."""
+    if not any(outcome.target for outcome in answers):
+        return set()
+    pairs = zip(good, answers, strict=True)
+    return {id(delivery.route) for delivery, outcome in pairs if outcome.answer is Answer.ACCEPTED}

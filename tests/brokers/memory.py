@@ -1,4 +1,4 @@
-"""A broker that is a list: for the tests of everything above it.
+"""A broker that is a list: it shows that the contract suite is about publishers, not servers.
 
 ``memory://NAME`` publishers of one name share one :class:`Memory`, which a test gets by
 :func:`memory` and can tell to be down, to refuse, or to be slow.
@@ -7,10 +7,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
-from watchman.brokers.urls import public_url
+from watchman.masking import public_url
 from watchman.model import ACCEPTED, Answer, Broker, Message, Outcome
 
 
@@ -62,8 +61,7 @@ def memory(url: str) -> Memory:
 class MemoryPublisher:
     """Publishes to a :class:`Memory`."""
 
-    def __init__(self, broker: Broker, celery_settings: Mapping[str, Any]) -> None:
-        del celery_settings  # one signature for all publishers
+    def __init__(self, broker: Broker) -> None:
         self._url = broker.urls[0]
         self._memory = memory(self._url)
 
@@ -75,9 +73,13 @@ class MemoryPublisher:
             return [Outcome(Answer.AGAIN, f"{where}: too slow")] * len(batch)
         return [self._memory.offer(message, where) for message in batch]
 
-    def tend(self) -> None:
+    def hold(self, targets: frozenset[str]) -> None:
+        """No target of its is ever in trouble."""
+
+    def tend(self) -> str | None:
         """Count the call."""
         self._memory.tended += 1
+        return self.check()
 
     def check(self) -> str | None:
         """Return the reason while it is down."""

@@ -1,0 +1,70 @@
+"""A sender on a real journal, with a publisher that does as a test wants."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.journals import counts
+from tests.running import Remembering
+from tests.waiting import wait_until
+from watchman.filesystem import version_of
+from watchman.journal import Journal, NewDelivery
+from watchman.model import Delivery, Publisher, Route, State
+from watchman.sender import Sender
+
+ROUTE = Route("b", "task")
+
+
+class Bench:
+    """A sender on a real journal."""
+
+    def __init__(self, directory: Path) -> None:
+        self.root = directory / "up"
+        self.root.mkdir()
+        self.journal = Journal(str(directory))
+        self.publisher = Remembering()
+        self.open: Callable[[], Publisher] = lambda: self.publisher
+        self.changed: list[str] = []
+        self.failed: list[Delivery] = []
+        self.sender = Sender(
+            "b",
+            self.journal,
+            self._open,
+            lambda _: str(self.root),
+            self.changed.extend,
+            lambda _: None,
+            self.failed.extend,
+        )
+
+    def _open(self) -> Publisher:
+        return self.open()
+
+    def record(
+        self, name: str, content: str = "x", arrived_ns: int = 1, route: Route = ROUTE
+    ) -> Path:
+        path = self.root / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(content)
+        version = version_of(path.stat())
+        self.journal.record(
+            [NewDelivery(f"id {name} {content}", str(path), None, version, arrived_ns, route)]
+        )
+        return path
+
+    def states(self) -> dict[State, int]:
+        return {state: count for (_, state), (count, _) in counts(self.journal).items()}
+
+    def until(self, **states: int) -> None:
+        wanted = {State[name]: count for name, count in states.items()}
+        self.sender.wake()
+        wait_until(lambda: self.states() == wanted, 10, f"{states}, not {self.states()}")
+
+    def until_sent(self, count: int, seconds: float) -> None:
+        wait_until(lambda: self.states() == {State.SENT: count}, seconds, f"{count} are sent")
+
+
+def warnings_of(caplog: pytest.LogCaptureFixture, words: str) -> list[str]:
+    return [r.getMessage() for r in caplog.records if words in r.getMessage()]

@@ -1,0 +1,93 @@
+"""An open connection to Redis: what kombu says of keys, and a socket to push through."""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from bisect import bisect
+from collections.abc import Mapping
+from typing import Any
+
+from watchman.brokers.application import let_go, make_connection
+from watchman.brokers.recorder import Target
+from watchman.brokers.replies import Fault, redis_fault
+
+# Each priority is a key of its own; celery's routes hold any number (redis.py, priority_steps).
+_MAX_PRIORITY = 9
+
+
+class RedisLink:
+    """An open connection: kombu's channel, and a redis-py connection beside it."""
+
+    def __init__(self, app: Any, url: str, options: Mapping[str, Any]) -> None:
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
+
+        self.kombu = make_connection(app, url, options)
+        self.transport = self.kombu.transport
+        self.channel: Any = None
+        self.wire: Any = None
+        try:
+            self.channel = self.transport.create_channel(self.transport)
+            self.wire = self.channel.pool.make_connection()
+            # redis-py would send again by itself what may have arrived.
+            self.wire.retry = Retry(NoBackoff(), 0)
+            self.wire.connect()
+        except BaseException:
+            self.drop()
+            raise
+        self.declared: set[tuple[str, ...]] = set()
+
+    def drop(self) -> None:
+        """Let go of the sockets."""
+        with contextlib.suppress(Exception):
+            if self.wire is not None:
+                self.wire.disconnect()
+        with contextlib.suppress(Exception):
+            if self.channel is not None:
+                self.channel.close()
+        let_go(self.kombu)
+
+    def alive(self) -> bool:
+        """False if the idle connection was closed, or says what nobody asked for."""
+        try:
+            return not self.wire.can_read(timeout=0)
+        except Exception:  # noqa: BLE001 — redis-py raises its own errors and OSError
+            return False
+
+    def trial(self) -> Exception | None:
+        """Try a write that changes nothing; return why the server does not take it.
+
+        None also where this user may not write to such a key, which says nothing of queues.
+        """
+        from redis.exceptions import ResponseError
+
+        key = f"{self.channel.global_keyprefix}watchman-{uuid.uuid4()}"
+        try:
+            self.wire.send_packed_command(
+                self.wire.pack_command("LPUSHX", key, ""), check_health=False
+            )
+            self.wire.read_response()
+        except ResponseError as error:
+            reply: Exception = error
+            return None if redis_fault(reply) is Fault.MESSAGE else reply
+        except Exception as error:  # noqa: BLE001 — redis-py raises its own errors and OSError
+            return error
+        return None
+
+    def declare(self, target: Target) -> None:
+        """Register the target's queues where workers look for bindings, once a connection."""
+        if target.place in self.declared:
+            return
+        for entity in target.declare:
+            entity(self.channel).declare()
+        self.declared.add(target.place)
+
+    def key(self, target: Target) -> str:
+        """Return the key of the list that the target's messages go to."""
+        priority = max(0, min(int(target.priority or 0), _MAX_PRIORITY))
+        steps = self.channel.priority_steps
+        step = steps[bisect(steps, priority) - 1]
+        queue = target.routing_key
+        name = f"{queue}{self.channel.sep}{step}" if step else queue
+        return f"{self.channel.global_keyprefix}{name}"

@@ -98,7 +98,7 @@ def test_a_copy_that_hangs_across_a_reload_is_left_alone(
     gate.wait(1)
     old = far.mover
     old.stop(0.0)
-    assert [thread.name for thread in far.ledger.shut] == ["mover-copy"]
+    assert "mover-copy" in {thread.name for thread in far.ledger.shut}
     half = [path for path in far.root.iterdir() if path.name.startswith(".watchman")]
     assert len(half) == 1
     inode = half[0].stat().st_ino

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from watchman.config.problems import Problems
+from watchman.config.problems import Problems, kind
 from watchman.config.source import Source
+from watchman.config.values import MOST_SECONDS, is_number, is_text, plain
 
 FILE = "celeryconfig.py"
 
@@ -45,6 +46,49 @@ _IGNORED = re.compile(
     r"CELERY_((TASK_(?!SERIALIZER$|PROTOCOL$|PUBLISH_RETRY|RESULT_EXPIRES$)"
     r"|WORKER_(?!DIRECT$)|BEAT_|BROKER_)[A-Z0-9_]+|ENABLE_UTC)"
 )
+
+
+def _is_one_of(*types: type) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, types)
+
+
+_SECONDS = (is_number, f"a number of seconds, {MOST_SECONDS:.0f} at the most")
+_DICT = (_is_one_of(dict), "a dict")
+_TEXT = (is_text, "a string")
+_FLAG = (_is_one_of(bool, int), "True or False")
+_WHOLE = (lambda value: type(value) is int and 0 <= value < 1 << 31, "a whole number")
+_PRIORITY = (lambda value: type(value) is int and 0 <= value <= 255, "0 to 255")
+# What Celery reads when it sends a task, under its new name, besides None, which it all may be.
+_SENDING: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "broker_connection_timeout": _SECONDS,
+    "broker_heartbeat": _SECONDS,
+    "broker_transport_options": _DICT,
+    "broker_use_ssl": (_is_one_of(bool, dict), "True, False or a dict"),
+    "broker_login_method": _TEXT,
+    "enable_utc": _FLAG,
+    "event_queue_prefix": _TEXT,
+    "event_exchange": _TEXT,
+    "event_serializer": _TEXT,
+    "task_annotations": (_is_one_of(dict, list, tuple), "a dict or a list"),
+    "task_compression": _TEXT,
+    "task_create_missing_queues": _FLAG,
+    "task_default_delivery_mode": (
+        lambda value: value in (1, 2, "transient", "persistent"),
+        "1 or 2",
+    ),
+    "task_default_exchange": (lambda value: value == "" or is_text(value), "a string"),
+    "task_default_exchange_type": _TEXT,
+    "task_default_priority": _PRIORITY,
+    "task_default_queue": _TEXT,
+    "task_default_routing_key": _TEXT,
+    "task_protocol": (lambda value: value in (1, 2), "1 or 2"),
+    "task_publish_retry_policy": _DICT,
+    "task_queue_max_priority": _PRIORITY,
+    "task_queues": (_is_one_of(dict, list, tuple, set), "a list of kombu.Queue, or a dict"),
+    "task_repr_maxlevels": _WHOLE,
+    "task_send_sent_event": _FLAG,
+    "task_serializer": _TEXT,
+}
 
 
 def new_name(old: str) -> str:
@@ -92,8 +136,22 @@ def settings(
             problems.warn(
                 FILE, f"Celery does not know {name}", f"write {ignored[1].lower()} instead"
             )
+        _check_value(name, value, problems)
     _check_mixture(kept, source.read, problems)
     return kept
+
+
+def _check_value(name: str, value: Any, problems: Problems) -> None:
+    """Note a setting that sending reads and cannot use; its value is not shown: passwords."""
+    wanted = _SENDING.get(new_name(name) if _OLD.fullmatch(name) else name)
+    if wanted is None or value is None:
+        return
+    accept, words = wanted
+    good = False
+    with problems.guard(FILE):
+        good = accept(plain(value))
+        if not good:
+            problems.add(FILE, f"{name} is {kind(value)} and cannot be used", f"write {words}")
 
 
 def _check_mixture(have: Iterable[str], read: frozenset[str], problems: Problems) -> None:

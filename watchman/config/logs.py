@@ -7,7 +7,7 @@ import stat
 from collections.abc import Mapping
 from typing import Any
 
-from watchman.config.problems import Problems, one_line, show
+from watchman.config.problems import Problems, describe, one_line, show
 from watchman.config.source import beside
 from watchman.errors import ConfigError
 from watchman.model import Config
@@ -50,6 +50,10 @@ def _check_references(value: Mapping[str, Any], problems: Problems) -> None:
     loggers = {**value.get("loggers", {}), "root": value.get("root", {})}
     for logger, settings in loggers.items():
         wanted = settings.get("handlers", ()) if isinstance(settings, Mapping) else ()
+        if not isinstance(wanted, (list, tuple)):
+            label = f"LOGGING, logger {show(logger)}"
+            problems.add(label, f"'handlers' is {show(wanted)}", "write a list of names")
+            continue
         for name in wanted:
             if name not in handlers and not value.get("incremental"):
                 problems.unknown(f"LOGGING, logger {show(logger)}", "handler", name, handlers)
@@ -95,8 +99,9 @@ def apply_logging(config: Config) -> None:
         with beside(os.path.dirname(config.path)), reconfigured():
             # Unless the user says so, loggers that exist already (ours) go on.
             logging.config.dictConfig({"disable_existing_loggers": False, **settings})
-    except Exception as error:
+    except BaseException as error:
         # dictConfig says which handler; its cause says why.
-        reasons = [str(error), str(error.__cause__ or "")]
-        reason = ": ".join(reason for reason in reasons if reason) or type(error).__name__
+        words = f"{error}" if isinstance(error, ValueError) and error.__cause__ else ""
+        reasons = [words, describe(error.__cause__ or error)]
+        reason = ": ".join(reason for reason in reasons if reason)
         raise ConfigError([one_line(f"LOGGING: {reason}; correct it in {config.path}")]) from error

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from watchman.config import places, source
 from watchman.config.problems import Problems
+from watchman.config.values import plain
 from watchman.errors import ConfigError
 from watchman.model import Config
 
@@ -23,17 +24,18 @@ def load_own(path: str | None = None, *, environ: Mapping[str, str] = os.environ
     The file is found as by ``config.load``. Raises ConfigError if it is not there or cannot be
     run, or if one of these settings is no path.
     """
-    path = os.path.abspath(path or environ.get("WATCHMAN_CONFIG") or "config.py")
+    path = source.find(path, environ)
     problems = Problems()
     source.forget()
     with source.beside(os.path.dirname(path)):
         found = source.run(path, problems)
     values = found.values if found is not None else {}
     base = os.path.dirname(path)
-    own = {
-        setting: places.own_place(values.get(setting, default), setting, base, (), problems)
-        for setting, default in DEFAULTS.items()
-    }
+    own = {}
+    for setting, default in DEFAULTS.items():
+        with problems.guard(setting):
+            value = plain(values.get(setting, default))
+            own[setting] = places.own_place(value, setting, base, (), problems)
     if problems.problems:
         raise ConfigError(problems.problems)
     return Config(

@@ -8,6 +8,7 @@ from typing import Any
 
 from watchman.config.overlap import covers
 from watchman.config.problems import NOT_A_PAIR, Problems, as_path, pairs, show
+from watchman.config.values import pattern_error
 from watchman.model import Watch
 
 DEFAULT_IGNORE: tuple[str, ...] = (
@@ -91,7 +92,7 @@ def _check_root(
 def texts(value: Any, setting: str, example: str, problems: Problems) -> tuple[str, ...]:
     """Return a list of strings."""
     if isinstance(value, (list, tuple, set, frozenset)) and all(
-        isinstance(item, str) and item for item in value
+        isinstance(item, str) and item and not pattern_error(item) for item in value
     ):
         return tuple(sorted(value) if isinstance(value, (set, frozenset)) else value)
     problems.add(setting, f"{show(value)} is no list of patterns", f"write {setting} = {example}")

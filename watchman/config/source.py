@@ -5,20 +5,25 @@ from __future__ import annotations
 import ast
 import builtins
 import os
+import stat
 import sys
 import traceback
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
-from watchman.config.problems import Problems
+from watchman.config.problems import Problems, describe
+from watchman.errors import ConfigError
 
 _imported: set[str] = set()
 """Modules that were imported from beside a configuration. The next one to be loaded forgets
 them, so that a reload sees what was changed in them, and a second configuration its own."""
+
+LARGEST = 10_000_000
+"""Bytes that a configuration may have."""
 
 _MODULES = frozenset({"os", "sys", "re", "logging", "pyinotify", "glob", "datetime", "socket"})
 
@@ -34,6 +39,22 @@ class Source:
     """The names that the file itself makes use of: helpers rather than settings."""
     assigned: frozenset[str] = frozenset()
     """The names that the file itself gives a value."""
+
+
+def find(path: str | None, environ: Mapping[str, str]) -> str:
+    """Return the absolute path of the configuration: as named, else $WATCHMAN_CONFIG's, else
+    ``config.py`` here. Raises ConfigError where there is no "here" any more.
+    """
+    path = path or environ.get("WATCHMAN_CONFIG") or "config.py"
+    try:
+        return os.path.abspath(path)
+    except OSError as error:
+        raise ConfigError(
+            [
+                f"configuration: {path}: the working directory cannot be told ({error.strerror}); "
+                "go to one that exists, or name the whole path"
+            ]
+        ) from error
 
 
 @contextmanager
@@ -70,20 +91,14 @@ def run(path: str, problems: Problems) -> Source | None:
     expect. Call it inside :func:`beside`.
     """
     label = os.path.basename(path)
-    try:
-        with open(path, "rb") as file:
-            text = file.read()
-    except OSError as error:
-        remedy = "let this user read it"
-        if isinstance(error, IsADirectoryError):
-            remedy = "name the file itself"
-        problems.add(label, f"{path} cannot be read ({error.strerror})", remedy)
+    text = _text(path, label, problems)
+    if text is None:
         return None
     try:
         tree = ast.parse(text, path)
         _pairs_as_list(tree)
         code = compile(tree, path, "exec")
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+    except Exception as error:  # noqa: BLE001 — SyntaxError, ValueError, RecursionError …
         _add_syntax_problem(label, error, problems)
         return None
     namespace: dict[str, Any] = {
@@ -95,7 +110,7 @@ def run(path: str, problems: Problems) -> Source | None:
     }
     try:
         exec(code, namespace)  # noqa: S102 — the configuration is Python by design
-    except (Exception, SystemExit) as error:  # noqa: BLE001 — any Python may stand there
+    except BaseException as error:  # noqa: BLE001 — any Python may stand there; Ctrl-C ends it
         _add_run_problem(label, path, error, problems)
         return None
     used = {
@@ -109,11 +124,51 @@ def run(path: str, problems: Problems) -> Source | None:
     values = {
         name: value
         for name, value in namespace.items()
-        if not name.startswith("_") and not isinstance(value, ModuleType)
+        # By the type, not isinstance(): an object may lie about its __class__, or raise.
+        if type(name) is str
+        and not name.startswith("_")
+        and not issubclass(type(value), ModuleType)
     }
     if values.get("OrderedDict") is OrderedDict:
         del values["OrderedDict"]
     return Source(path, values, used[ast.Load], used[ast.Store])
+
+
+def _text(path: str, label: str, problems: Problems) -> bytes | None:
+    """Return the file's bytes; None, and a problem noted, if it cannot be read.
+
+    Asked before it is opened: opening a FIFO waits for a writer, opening a device may do anything.
+    """
+    wrong, remedy = "", "let this user read it, and search the directories above it"
+    try:
+        status = os.stat(path)
+        if stat.S_ISDIR(status.st_mode):
+            wrong, remedy = "is a directory", "name the file itself"
+        elif not stat.S_ISREG(status.st_mode):
+            wrong, remedy = "is no regular file", "name a file: it is read again by each reload"
+        elif status.st_size > LARGEST:
+            wrong, remedy = f"has {status.st_size} bytes", "name a configuration file"
+        else:
+            with open(path, "rb", opener=_without_waiting) as file:
+                return file.read(LARGEST)
+    except (FileNotFoundError, NotADirectoryError):
+        if not os.path.islink(path):
+            problems.add("configuration", f"{path} does not exist", _how_to_begin())
+            return None
+        wrong, remedy = "is a link to nothing", "correct or remove it"
+    except OSError as error:
+        wrong = f"cannot be read ({error.strerror})"
+    problems.add(label, f"{path} {wrong}", remedy)
+    return None
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Open a file that may have become a FIFO just now."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _how_to_begin() -> str:
+    return "copy config-example.py there, or name another with --config or WATCHMAN_CONFIG"
 
 
 def _pairs_as_list(tree: ast.Module) -> None:
@@ -154,13 +209,13 @@ def _add_run_problem(label: str, path: str, error: BaseException, problems: Prob
         if frame.filename == path
     ]
     where = f"{label}, line {lines[-1]}" if lines else label
-    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    what = describe(error)
     remedy = "correct this line"
     if isinstance(error, NameError) and error.name in _MODULES:
         remedy = f"write 'import {error.name}' at the top"
     elif isinstance(error, ModuleNotFoundError):
         remedy = f"install '{error.name}', or put it beside the configuration"
-    elif isinstance(error, SystemExit):
+    elif not isinstance(error, Exception):  # SystemExit, KeyboardInterrupt, GeneratorExit …
         remedy = "the file must run to its end"
     problems.add(where, what, remedy)
 

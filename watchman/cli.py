@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from watchman import __version__
+from watchman import __version__, limits
 from watchman.commands import control, deliveries
 from watchman.commands.common import as_json_option, common, dry_run, load, print_json
 from watchman.errors import WatchmanError
@@ -31,6 +31,12 @@ class _Commands(click.Group):
             for line in str(error).splitlines():
                 click.echo(f"notify: {line}", err=True)
             ctx.exit(error.exit_status)
+        except (OSError, RuntimeError, MemoryError) as error:
+            words = limits.explain(error)
+            if words is None:
+                raise
+            click.echo(f"notify: {words}", err=True)
+            ctx.exit(1)
         except BrokenPipeError:
             # Whoever read our output (head, less) has gone: nothing is wrong.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

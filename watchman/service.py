@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-from watchman import brokers, locks, queued_logging
+from watchman import brokers, limits, locks, queued_logging
 from watchman import config as configuration
 from watchman.errors import AlreadyRunning, JournalDamaged, JournalError, WatchmanError
 from watchman.journal import Journal
@@ -80,6 +80,9 @@ def _raise_descriptor_limit() -> None:
     wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    wrong = limits.too_few_descriptors()
+    if wrong:
+        raise WatchmanError(wrong)
 
 
 class Service:

@@ -150,7 +150,7 @@ def _text(path: str, label: str, problems: Problems) -> bytes | None:
             wrong, remedy = f"has {status.st_size} bytes", "name a configuration file"
         else:
             with open(path, "rb", opener=_without_waiting) as file:
-                return file.read(LARGEST)
+                return file.read()
     except (FileNotFoundError, NotADirectoryError):
         if not os.path.islink(path):
             problems.add("configuration", f"{path} does not exist", _how_to_begin())

@@ -9,7 +9,7 @@ import signal
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from watchman import locks, queued_logging
+from watchman import limits, locks, queued_logging
 from watchman.config import DEFAULT_LOGGING
 from watchman.daemon import pidfile, places
 from watchman.daemon.detach import Output, Report, detach
@@ -68,8 +68,9 @@ def start(load: Callable[[], Config], say: Say, warn: Say) -> None:
         reason = heard.get("error") or (
             f"the daemon ended before it watched; {heard.get('err', 'nobody')} may tell why"
         )
-        failure = AlreadyRunning if heard.get("already") else WatchmanError
-        raise failure(reason)
+        failure = (AlreadyRunning if heard.get("already") else WatchmanError)(reason)
+        failure.exit_status = heard.get("status", failure.exit_status)
+        raise failure
     for watch in config.watches:
         say(f"DEBUG Adding watch on {printable(watch.path)}, processed by {handler(watch)}")
     say(f"Watching with process id {heard['ready']}; output in {heard['out']}")
@@ -98,14 +99,25 @@ def _serve(load: Callable[[], Config], config: Config, report: Report) -> int:
             ).run()
             report.tell(error="it was stopped before it watched")
     except WatchmanError as error:
-        report.tell(error=str(error), already=isinstance(error, AlreadyRunning))
-        if output.paths:
-            lines = [f"notify: {line}\n" for line in str(error).splitlines()]
-            queued_logging.last_words("".join(lines))  # into the error file
+        _tell(report, output, str(error), error.exit_status, isinstance(error, AlreadyRunning))
         return error.exit_status
+    except (OSError, RuntimeError, MemoryError) as error:
+        words = limits.explain(error)
+        if words is None:
+            raise
+        _tell(report, output, words, WatchmanError.exit_status)
+        return WatchmanError.exit_status
     finally:
         report.close()
     return 0
+
+
+def _tell(report: Report, output: Output, words: str, status: int, already: bool = False) -> None:
+    """Say why the daemon ends, to whoever started it and in the error file."""
+    report.tell(error=words, status=status, already=already)
+    if output.paths:
+        lines = [f"notify: {line}\n" for line in words.splitlines()]
+        queued_logging.last_words("".join(lines))  # into the error file
 
 
 def _ready(report: Report) -> None:

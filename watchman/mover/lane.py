@@ -83,8 +83,9 @@ class Lane:
                     self._in_hand.add(row.seq)
                     self._inbox.append(row)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="mover", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="mover", daemon=True)
+                thread.start()
+                self._thread = thread
             self._ready.notify()
 
     def nudge(self) -> None:

@@ -100,7 +100,8 @@ class _ProcessorWatch:
             self.source.close()
             return
         for thread in self._threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
+            if thread.ident is not None:  # the second may have found no room for another thread
+                thread.join(max(0.0, deadline - time.monotonic()))
         with self._changed:
             self._stopping = True
             self._changed.notify_all()

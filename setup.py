@@ -72,5 +72,5 @@ setup(
             "ruff>=0.9",
         ],
     },
-    entry_points={"console_scripts": ["notify = watchman.cli:main"]},
+    entry_points={"console_scripts": ["notify = watchman.__main__:main"]},
 )

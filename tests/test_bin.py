@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import resource
@@ -65,6 +66,20 @@ def test_works_through_symlinks_from_anywhere(checkout: Path, tmp_path: Path) ->
     path = f"{tmp_path}:{os.environ['PATH']}"
     assert_version(run("relative", "--version", PATH=path))
     assert_version(run("sh", "notify", "--version", cwd=checkout / "bin"))
+
+
+def test_arguments_are_utf8_without_such_a_locale(checkout: Path, tmp_path: Path) -> None:
+    (tmp_path / "größe").mkdir()
+    config = tmp_path / "ä.py"
+    config.write_text("WATCHES = [{'path': 'größe'}]\n", encoding="utf-8")
+    ascii_only = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    path = str(tmp_path / "größe/ß.csv")
+    done = run(
+        checkout / "bin/notify", "match", path, "--json", "--config", str(config), **ascii_only
+    )
+    assert done.returncode == 0, done.stderr
+    [found] = json.loads(done.stdout)
+    assert (found["path"], found["watch"]) == (path, str(tmp_path / "größe"))
 
 
 def test_changes_in_the_checkout_count(checkout: Path) -> None:

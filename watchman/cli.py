@@ -15,7 +15,7 @@ import click
 
 from watchman import __version__, limits
 from watchman.commands import control, deliveries
-from watchman.commands.common import as_json_option, common, dry_run, load, print_json
+from watchman.commands.common import absolute, as_json_option, common, dry_run, load, print_json
 from watchman.errors import WatchmanError
 from watchman.model import Broker, Config
 from watchman.text import printable
@@ -138,7 +138,7 @@ def match(paths: Sequence[str], as_json: bool) -> None:
     from watchman import checks
 
     config = load()
-    matches = [checks.match(config, os.path.abspath(path)) for path in paths]
+    matches = [checks.match(config, absolute(path)) for path in paths]
     if as_json:
         print_json([dataclasses.asdict(match) for match in matches])
         return

@@ -12,22 +12,24 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from watchman.commands.common import (
+    absolute,
     as_json_option,
     common,
-    iso,
     load,
     load_own,
-    moment,
     print_json,
     say,
     warn,
 )
 from watchman.filesystem import version_of
 from watchman.identity import is_same_content
-from watchman.text import printable
+from watchman.text import iso, moment, printable
 
 if TYPE_CHECKING:
     from watchman.journal.history import Record, Selection
+
+MOST = (1 << 63) - 1
+"""SQLite's largest integer."""
 
 _selection = click.argument("which", nargs=-1, metavar="[SEQ|PATH]...")
 _all = click.option("--all", "everything", is_flag=True, help="All that failed.")
@@ -36,7 +38,7 @@ _all = click.option("--all", "everything", is_flag=True, help="All that failed."
 @click.command()
 @common
 @as_json_option
-@click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True)
+@click.option("--limit", type=click.IntRange(min=1, max=MOST), default=100, show_default=True)
 @click.argument("paths", nargs=-1, type=click.Path())
 def history(paths: Sequence[str], limit: int, as_json: bool) -> None:
     """Say what became of files: PATH is a file (before or after its move), directory or pattern."""
@@ -44,7 +46,7 @@ def history(paths: Sequence[str], limit: int, as_json: bool) -> None:
     from watchman.journal.reading import reading
 
     with reading(load_own().state_dir) as journal:
-        records = find(journal, [os.path.abspath(path) for path in paths], limit)
+        records = find(journal, [absolute(path) for path in paths], limit)
     _show(records, as_json, nothing="nothing is recorded")
 
 
@@ -127,10 +129,15 @@ def _selected(which: Sequence[str], everything: bool) -> Selection:
     if bool(which) == everything:
         raise click.UsageError("name deliveries by number or path, or all of them with --all")
     return Selection(
-        frozenset(int(one) for one in which if one.isdecimal()),
-        tuple(os.path.abspath(one) for one in which if not one.isdecimal()),
+        frozenset(int(one) for one in which if _is_number(one)),
+        tuple(absolute(one) for one in which if not _is_number(one)),
         everything,
     )
+
+
+def _is_number(text: str) -> bool:
+    """Say whether it is the number of a delivery; longer ones than any are names of files."""
+    return text.isascii() and text.isdecimal() and len(text) < len(str(MOST))
 
 
 def _complain(ctx: click.Context, which: Sequence[str], records: Sequence[Record]) -> None:
@@ -153,16 +160,16 @@ def _is_moved(record: Record) -> bool:
 
     Nothing but the mover makes anything there, and it never overwrites.
     """
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+    with contextlib.suppress(OSError):
         if is_same_content(record.version, version_of(os.lstat(record.source))):
             return False
     try:
-        status = os.lstat(record.final)
+        version = version_of(os.lstat(record.final))
     except OSError:
         return False
     if record.kind == "directories":
         return True
-    return version_of(status)[2:4] == record.version[2:4]
+    return version[2:4] == record.version[2:4]
 
 
 def _operator() -> str:
@@ -197,7 +204,8 @@ def _as_text(record: Record) -> list[str]:
     if record.final != record.source:
         lines.append(f"    to {printable(record.final)}")
     if record.task is not None:
-        lines.append(f"    task {record.task} {record.task_id} on broker {record.broker}")
+        task, broker = printable(record.task), printable(record.broker or "none")
+        lines.append(f"    task {task} {printable(record.task_id)} on broker {broker}")
     return lines
 
 

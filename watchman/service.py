@@ -131,6 +131,7 @@ class Service:
         try:
             while not self._stopping:
                 with locked(config.state_dir):
+                    configuration.remember(config)
                     config = self._with_journal(config)
         finally:
             if self._hand is not None:

@@ -66,10 +66,16 @@ def load() -> Config:
 
 
 def load_own() -> Config:
-    """Load only the places of watchman's own files: the rest may be wrong at the moment."""
-    from watchman.config.own import load_own as own
+    """Load only the places of watchman's own files: the rest may be wrong at the moment.
 
-    return own(click.get_current_context().ensure_object(dict).get("config"))
+    A mistake is told, and is no obstacle where there was a good start before.
+    """
+    from watchman import config
+
+    found = config.load_own(click.get_current_context().ensure_object(dict).get("config"))
+    for warning in found.warnings:
+        warn(warning)
+    return found
 
 
 class Seconds(click.FloatRange):

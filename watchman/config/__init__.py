@@ -6,6 +6,7 @@ problem, one line each.
 
 from watchman.config.loading import load
 from watchman.config.logs import DEFAULT_LOGGING, apply_logging
+from watchman.config.own import load_own, remember
 from watchman.config.places import DEFAULT_IGNORE
 
-__all__ = ["DEFAULT_IGNORE", "DEFAULT_LOGGING", "apply_logging", "load"]
+__all__ = ["DEFAULT_IGNORE", "DEFAULT_LOGGING", "apply_logging", "load", "load_own", "remember"]

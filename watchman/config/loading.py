@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from watchman.config import celerysettings, logs, places, routes, source, watches
+from watchman.config import celerysettings, logs, own, places, routes, source, watches
 from watchman.config.problems import Problems, closest, show
 from watchman.config.values import MOST_DAYS, is_number, plain
 from watchman.errors import ConfigError
@@ -130,7 +130,7 @@ def _config(
         "moves": moves,
         "ignore": _texts(values, "IGNORE", places.DEFAULT_IGNORE, "['*.part', '.*']", problems),
         "dry_run": _texts(values, "DRY_RUN", (), "['/srv/ftp/test/*']", problems),
-        **_own_places(values, base, watched, problems),
+        **own.own_places(values, base, watched, problems),
         "retention": _retention(values.get("HISTORY_DAYS", 30), problems),
     }
 
@@ -145,21 +145,6 @@ def _texts(
     with problems.guard(setting):
         return places.texts(values.get(setting, default), setting, example, problems)
     return ()
-
-
-def _own_places(
-    values: Mapping[str, Any],
-    base: str,
-    watched: tuple[Watch, ...],
-    problems: Problems,
-) -> dict[str, str]:
-    defaults = {"STATE_DIR": "var", "PID_FILE": "var/watchman.pid", "LOG_DIR": "var/log"}
-    found = {}
-    for name, default in defaults.items():
-        with problems.guard(name):
-            value = values.get(name, default)
-            found[name.lower()] = places.own_place(value, name, base, watched, problems)
-    return found
 
 
 def _retention(value: Any, problems: Problems) -> float:

@@ -225,3 +225,5 @@ class Config:
     """Seconds for which finished deliveries are kept for the history."""
     warnings: tuple[str, ...] = ()
     """What is accepted but ignored, one line each: said once at the start."""
+    belongings: Any = field(default=None, compare=False, repr=False)
+    """What its code brought into the process (``config.belongings``)."""

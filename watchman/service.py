@@ -131,6 +131,7 @@ class Service:
         try:
             while not self._stopping:
                 with locked(config.state_dir):
+                    configuration.adopt(config)
                     configuration.remember(config)
                     config = self._with_journal(config)
         finally:
@@ -255,12 +256,15 @@ class Service:
             return config
         if fresh.state_dir != config.state_dir:
             log.error("Not reloaded: STATE_DIR changed; restart to use %s", fresh.state_dir)
+            configuration.reject(fresh)
             return config
         try:
             configuration.apply_logging(fresh)
         except WatchmanError as error:
             log.error("Not reloaded: %s", error)
+            configuration.reject(fresh)
             return config
+        configuration.adopt(fresh)
         log.info("Reloaded %s", fresh.path)
         return fresh
 

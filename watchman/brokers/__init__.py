@@ -9,10 +9,11 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
+from watchman.brokers.receivers import PublishingSignals
 from watchman.brokers.urls import check_url, public_url, scheme_of
 from watchman.model import Broker, Publisher
 
-__all__ = ["check_url", "open_publisher", "public_url"]
+__all__ = ["PublishingSignals", "check_url", "open_publisher", "public_url"]
 
 
 _opening = threading.Lock()

@@ -57,6 +57,7 @@ def load() -> Config:
         options.get("config"),
         check_url=brokers.check_url,
         check_processor=processors.check,
+        signals=[brokers.PublishingSignals()],
     )
     # The next load, for a reload, may happen in another working directory.
     options["config"] = loaded.path

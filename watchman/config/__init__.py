@@ -4,9 +4,18 @@
 problem, one line each.
 """
 
-from watchman.config.loading import load
+from watchman.config.loading import adopt, load, reject
 from watchman.config.logs import DEFAULT_LOGGING, apply_logging
 from watchman.config.own import load_own, remember
 from watchman.config.places import DEFAULT_IGNORE
 
-__all__ = ["DEFAULT_IGNORE", "DEFAULT_LOGGING", "apply_logging", "load", "load_own", "remember"]
+__all__ = [
+    "DEFAULT_IGNORE",
+    "DEFAULT_LOGGING",
+    "adopt",
+    "apply_logging",
+    "load",
+    "load_own",
+    "reject",
+    "remember",
+]

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from watchman.config import celerysettings, logs, own, places, routes, source, watches
+from watchman.config import belongings, celerysettings, logs, own, places, routes, source, watches
 from watchman.config.problems import Problems, closest, show
 from watchman.config.values import MOST_DAYS, is_number, plain
 from watchman.errors import ConfigError
@@ -37,20 +37,49 @@ def load(
     *,
     check_url: routes.CheckURL | None = None,
     check_processor: watches.CheckProcessor | None = None,
+    signals: Sequence[belongings.Signals] = (),
     environ: Mapping[str, str] = os.environ,
 ) -> Config:
     """Read the configuration at ``path``, else at $WATCHMAN_CONFIG, else ``config.py`` here.
 
     ``check_url`` says why a broker URL cannot be used, or None; ``check_processor`` the same of
-    a processor. Nothing is written, and no broker is spoken to. Raises ConfigError with all
+    a processor. ``signals`` are further ones whose receivers belong to the configuration that
+    connects them. Nothing is written, and no broker is spoken to. Raises ConfigError with all
     problems, each one line: which setting, what is wrong, what to write.
     """
     path = source.find(path, environ)
     problems = Problems()
+    mine = belongings.loading(os.path.dirname(path), signals)
+    try:
+        config = _load(path, environ, problems, check_url, check_processor, mine)
+    except BaseException:
+        belongings.reject(mine)
+        raise
+    belongings.loaded(mine)
+    return config
+
+
+def adopt(config: Config) -> None:
+    """The configuration is in force now: what an earlier one connected is disconnected."""
+    belongings.adopt(config.belongings)
+
+
+def reject(config: Config) -> None:
+    """The configuration is not used after all: what is in force stays connected as it was."""
+    belongings.reject(config.belongings)
+
+
+def _load(
+    path: str,
+    environ: Mapping[str, str],
+    problems: Problems,
+    check_url: routes.CheckURL | None,
+    check_processor: watches.CheckProcessor | None,
+    mine: belongings.Belongings,
+) -> Config:
     directory = os.path.dirname(path)
-    source.forget()
     with source.beside(directory):
-        main = source.run(path, problems)
+        main = source.run(path, problems, mine)
         config = None
         if main is not None:
             _check_names(main, problems)
@@ -66,13 +95,14 @@ def load(
         celery_file = os.path.join(directory, celerysettings.FILE)
         celery = None
         if main is not None and os.path.lexists(celery_file):
-            celery = source.run(celery_file, problems)
+            celery = source.run(celery_file, problems, mine)
     celery_settings: dict[str, Any] = {}
     with problems.guard(celerysettings.FILE):
         celery_settings = celerysettings.settings(celery, environ, problems)
     if problems.problems or config is None:
         raise ConfigError(problems.problems)
-    return Config(**config, celery=celery_settings, warnings=tuple(problems.warnings))
+    warnings = tuple(problems.warnings)
+    return Config(**config, celery=celery_settings, warnings=warnings, belongings=mine)
 
 
 def _plain_settings(main: source.Source, problems: Problems) -> dict[str, Any]:

@@ -58,7 +58,6 @@ def load_own(path: str | None = None, *, environ: Mapping[str, str] = os.environ
     path = source.find(path, environ)
     base = os.path.dirname(path)
     problems = Problems()
-    source.forget()
     with source.beside(base):
         found = source.run(path, problems)
     own = own_places(found.values if found is not None else {}, base, (), problems)

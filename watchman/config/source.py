@@ -15,12 +15,9 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
+from watchman.config.belongings import Belongings
 from watchman.config.problems import Problems, describe
 from watchman.errors import ConfigError
-
-_imported: set[str] = set()
-"""Modules that were imported from beside a configuration. The next one to be loaded forgets
-them, so that a reload sees what was changed in them, and a second configuration its own."""
 
 LARGEST = 10_000_000
 """Bytes that a configuration may have."""
@@ -59,8 +56,12 @@ def find(path: str | None, environ: Mapping[str, str]) -> str:
 
 @contextmanager
 def beside(directory: str) -> Iterator[None]:
-    """Let modules beside the configuration be imported; write no byte code there."""
-    before = set(sys.modules)
+    """Let modules beside the configuration be imported; write no byte code there.
+
+    They come before installed ones of the same name. Afterwards they can still be imported, such as
+    a router that Celery looks up when it sends, but come last: whatever is imported then may be
+    what Celery itself needs.
+    """
     writing = sys.dont_write_bytecode
     sys.dont_write_bytecode = True
     sys.path.insert(0, directory)
@@ -70,21 +71,11 @@ def beside(directory: str) -> Iterator[None]:
         sys.dont_write_bytecode = writing
         if directory in sys.path:
             sys.path.remove(directory)
-        _imported.update(
-            name
-            for name in set(sys.modules) - before
-            if _lies_in(sys.modules.get(name.partition(".")[0]), directory)
-        )
+        if directory not in sys.path:
+            sys.path.append(directory)
 
 
-def forget() -> None:
-    """Forget the modules that earlier configurations imported from beside them."""
-    for name in _imported:
-        sys.modules.pop(name, None)
-    _imported.clear()
-
-
-def run(path: str, problems: Problems) -> Source | None:
+def run(path: str, problems: Problems, belongings: Belongings | None = None) -> Source | None:
     """Execute the file and return its names; None, and a problem noted, if that cannot be.
 
     ``OrderedDict`` and ``os`` are there without an import, as the documentation's examples
@@ -108,6 +99,8 @@ def run(path: str, problems: Problems) -> Source | None:
         "OrderedDict": OrderedDict,
         "os": os,
     }
+    if belongings is not None:
+        belongings.namespaces.append(namespace)
     try:
         exec(code, namespace)  # noqa: S102 — the configuration is Python by design
     except BaseException as error:  # noqa: BLE001 — any Python may stand there; Ctrl-C ends it
@@ -218,14 +211,3 @@ def _add_run_problem(label: str, path: str, error: BaseException, problems: Prob
     elif not isinstance(error, Exception):  # SystemExit, KeyboardInterrupt, GeneratorExit …
         remedy = "the file must run to its end"
     problems.add(where, what, remedy)
-
-
-def _lies_in(module: ModuleType | None, directory: str) -> bool:
-    """Say whether a top-level module was found in that directory; never watchman itself."""
-    if module is None or module.__name__ == "watchman":
-        return False
-    file: str | None = getattr(module, "__file__", None)
-    if not file:
-        return False
-    place, name = os.path.split(file)
-    return directory == (os.path.dirname(place) if name.startswith("__init__.") else place)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -114,3 +115,30 @@ def test_reloads_leave_nothing_behind(
         place.configure(4, without="@before_task_publish")
         place.reload()
         assert place.uploaded("d") == ["arrived 4 word4"] * 2
+
+
+ROUTER = """
+class MyRouter:
+    def route_for_task(self, name, *_, **__):
+        return {'queue': 'fast'}
+"""
+
+
+def test_a_router_beside_the_configuration_routes(
+    daemon: Callable[..., Daemon], upload: Path, storage: Path
+) -> None:
+    notify = daemon(
+        f"BROKERS = {{'b': 'filesystem://'}}\nWATCHES = [{{'path': {str(upload)!r}}}]\n"
+        f"PATTERNS = [({str(upload)!r} + '/*', {{'broker': 'b', 'task': 't'}})]\n"
+        f"MOVES = {{{str(upload)!r}: {str(storage)!r}}}\n"
+    )
+    directory = notify.config.parent
+    (directory / "routers_site.py").write_text(ROUTER)
+    (directory / "celeryconfig.py").write_text("CELERY_ROUTES = ('routers_site.MyRouter',)\n")
+    with notify:
+        (upload / "a.csv").write_text("x")
+        messages = directory / "var/broker/messages"
+        sent = wait_until(lambda: list(messages.glob("[!.]*.msg")), 20, "a task")
+    [message] = sent
+    properties = json.loads(message.read_text())["properties"]
+    assert properties["delivery_info"]["routing_key"] == "fast"

@@ -224,11 +224,21 @@ def test_output_is_appended_to(site: Site) -> None:
 
 
 def test_warnings_are_in_both_files(site: Site) -> None:
-    site.configure("INOTIFIER_DAEMON_STDOUT = '/x'\n")
+    site.configure("CELERY_ROUTES = {}\n")
     site.start()
     for path in (site.out, site.err):
-        assert re.search(r"\[WARNING\] .*INOTIFIER_DAEMON_STDOUT: is ignored", path.read_text())
+        assert re.search(r"\[WARNING\] .*CELERY_ROUTES: is ignored here", path.read_text())
     assert "INFO" not in site.err.read_text()
+
+
+def test_output_files_of_the_second_system(site: Site) -> None:
+    site.configure("INOTIFIER_DAEMON_STDOUT = 'w.out'\nINOTIFIER_DAEMON_STDERR = 'logs/w.err'\n")
+    done = site.notify("start")
+    assert done.stdout.endswith(f"output in {site.top}/w.out\n")
+    assert " Watching 1 directory" in (site.top / "w.out").read_text()
+    assert (site.top / "logs/w.err").read_text() == ""
+    assert not site.out.exists()
+    site.stop()
 
 
 def test_logging_of_the_users_own_is_kept(site: Site) -> None:

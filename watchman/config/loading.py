@@ -96,9 +96,9 @@ def _load(
         celery = None
         if main is not None and os.path.lexists(celery_file):
             celery = source.run(celery_file, problems, mine)
-    celery_settings: dict[str, Any] = {}
-    with problems.guard(celerysettings.FILE):
-        celery_settings = celerysettings.settings(celery, environ, problems)
+        celery_settings: dict[str, Any] = {}
+        with problems.guard(celerysettings.FILE):
+            celery_settings = celerysettings.settings(celery, environ, problems)
     if problems.problems or config is None:
         raise ConfigError(problems.problems)
     warnings = tuple(problems.warnings)
@@ -161,6 +161,7 @@ def _config(
         "ignore": _texts(values, "IGNORE", places.DEFAULT_IGNORE, "['*.part', '.*']", problems),
         "dry_run": _texts(values, "DRY_RUN", (), "['/srv/ftp/test/*']", problems),
         **own.own_places(values, base, watched, problems),
+        **own.output_files(values, base, watched, problems),
         "retention": _retention(values.get("HISTORY_DAYS", 30), problems),
     }
 
@@ -205,8 +206,12 @@ def _check_names(main: source.Source, problems: Problems) -> None:
     for name in main.values:
         if name in SETTINGS or name in main.read:
             continue
-        if name.upper().startswith("INOTIFIER_") and name != _OLD_WATCHES:
-            problems.warn(name, "is ignored", "output and errors go to files in LOG_DIR")
+        if name in own.OLD_NAMES:
+            if name == "INOTIFIER_DAEMON_PID_FILE":
+                problems.warn(name, "is the old name of PID_FILE", "write PID_FILE")
+        elif name.upper().startswith("INOTIFIER_") and name != _OLD_WATCHES:
+            known = ", ".join((_OLD_WATCHES, *own.OLD_NAMES))
+            problems.warn(name, "is ignored", f"of that kind there are {known}")
         elif name.upper().startswith(("BROKER_URL", "BROKER_READ_URL", "BROKER_WRITE_URL")):
             problems.warn(name, "is ignored", "write the brokers' URLs in BROKERS")
         elif name.startswith(("CELERY_", "CELERYD_", "CELERYBEAT_")):

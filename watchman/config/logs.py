@@ -8,8 +8,9 @@ import stat
 from collections.abc import Mapping
 from typing import Any
 
-from watchman.config.problems import Problems, describe, one_line, show
+from watchman.config.problems import Problems, one_line, show
 from watchman.config.source import beside
+from watchman.config.values import describe
 from watchman.errors import ConfigError
 from watchman.model import Config
 from watchman.queued_logging import reconfigured

@@ -25,6 +25,12 @@ log = logging.getLogger("watchman.config")
 
 _LARGEST = 1 << 16
 _SETTINGS = ("STATE_DIR", "PID_FILE", "LOG_DIR")
+OLD_NAMES = {
+    "INOTIFIER_DAEMON_PID_FILE": "PID_FILE",
+    "INOTIFIER_DAEMON_STDOUT": "out_file",
+    "INOTIFIER_DAEMON_STDERR": "err_file",
+}
+"""Names of the second of the systems before this one, with what stands for them in a Config."""
 
 
 def own_places(
@@ -36,6 +42,9 @@ def own_places(
     """
     found: dict[str, str] = {}
     defaults = {"STATE_DIR": "var"}
+    old_pid_file = values.get("INOTIFIER_DAEMON_PID_FILE")
+    if old_pid_file is not None:
+        values = {"PID_FILE": old_pid_file, **values}
     for setting in _SETTINGS:
         with problems.guard(setting):
             value = plain(values.get(setting, defaults.get(setting)))
@@ -46,6 +55,19 @@ def own_places(
                 state = found["state_dir"] or "var"
                 defaults["PID_FILE"] = os.path.join(state, "watchman.pid")
                 defaults["LOG_DIR"] = os.path.join(state, "log")
+    return found
+
+
+def output_files(
+    values: Mapping[str, Any], base: str, watched: tuple[Watch, ...], problems: Problems
+) -> dict[str, str]:
+    """Return the files for the daemon's output that are named one by one."""
+    found = {}
+    for setting, field in OLD_NAMES.items():
+        if field.islower() and values.get(setting) is not None:
+            with problems.guard(setting):
+                value = plain(values[setting])
+                found[field] = places.own_place(value, setting, base, watched, problems)
     return found
 
 

@@ -107,7 +107,7 @@ def own_place(
     if path is None:
         problems.add(setting, f"{show(value)} is no path", f"write {setting} = '/the/path'")
         return ""
-    directory = os.path.dirname(path) if setting == "PID_FILE" else path
+    directory = path if setting.endswith("_DIR") else os.path.dirname(path)
     for watch in watched:
         if covers(watch, directory):
             problems.add(

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any
 
+from watchman.config.values import describe
 from watchman.text import printable
 
 _LONGEST = 200
@@ -74,16 +75,6 @@ class _Guard:
             wrong = f"cannot be used ({told})"
             self._problems.add(self._setting, wrong, self._remedy)
         return True
-
-
-def describe(error: BaseException) -> str:
-    """Return an error's type and words; its ``__str__`` may raise as well."""
-    name = type(error).__name__
-    try:
-        words = str(error)
-    except BaseException:  # noqa: BLE001 — an exception class of the user's own
-        words = ""
-    return f"{name}: {words}" if words else name
 
 
 def one_line(text: str) -> str:

@@ -214,6 +214,13 @@ def _route(given: Any, label: str, known: Mapping[str, Broker], problems: Proble
             label, f"'kwargs' is {show(kwargs)}", "write a dict of names and values for JSON"
         )
         kwargs = {}
+    elif kwargs and all(key in _APPLY_ASYNC for key in kwargs):
+        # In watchman's original they were options of send_task.
+        problems.warn(
+            label,
+            f"'kwargs' are arguments of the task, also {names(kwargs)}",
+            "write 'options' instead of 'kwargs' if options of the message are meant",
+        )
     options = _options(given.get("options", {}), label, problems)
     return Route(str(given.get("broker")), str(task), tuple(args), dict(kwargs), options)
 

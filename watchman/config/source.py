@@ -16,7 +16,8 @@ from types import ModuleType
 from typing import Any
 
 from watchman.config.belongings import Belongings
-from watchman.config.problems import Problems, describe
+from watchman.config.problems import Problems
+from watchman.config.values import describe
 from watchman.errors import ConfigError
 
 LARGEST = 10_000_000

@@ -8,6 +8,7 @@ setting are copied once into Python's own types, and everything after that works
 from __future__ import annotations
 
 import fnmatch
+import importlib
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -61,6 +62,33 @@ def is_number(value: object, least: float = 0.0, most: float = MOST_SECONDS) -> 
 def is_text(value: object) -> bool:
     """Say whether it is a string that can be written as UTF-8, and not empty."""
     return isinstance(value, str) and value != "" and encodes(value)
+
+
+def describe(error: BaseException) -> str:
+    """Return an error's type and words; its ``__str__`` may raise as well."""
+    name = type(error).__name__
+    try:
+        words = str(error)
+    except BaseException:  # noqa: BLE001 — an exception class of the user's own
+        words = ""
+    return f"{name}: {words}" if words else name
+
+
+def imported(name: str) -> tuple[object | None, str]:
+    """Return what a dotted path names, or None and why it cannot be had."""
+    module, _, attribute = name.replace(":", ".").rpartition(".")
+    if not module:
+        return None, "no module is named"
+    try:
+        found: object | None = getattr(importlib.import_module(module), attribute, None)
+    except BaseException as error:  # noqa: BLE001 — importing runs the user's own code
+        return None, describe(error)
+    return found, "" if found is not None else f"module {module} has no '{attribute}'"
+
+
+def import_error(name: str) -> str:
+    """Say why what a dotted path names cannot be imported; empty if it can."""
+    return imported(name)[1]
 
 
 def regex_error(text: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import importlib
 import logging
 import os
 import re
@@ -11,8 +10,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from watchman.config.overlap import check_overlap
-from watchman.config.problems import Problems, as_path, describe, show
-from watchman.config.values import MOST_SECONDS, is_number, pattern_error, regex_error
+from watchman.config.problems import Problems, as_path, show
+from watchman.config.values import (
+    MOST_SECONDS,
+    describe,
+    imported,
+    is_number,
+    pattern_error,
+    regex_error,
+)
 from watchman.model import Watch
 from watchman.text import printable
 
@@ -185,17 +191,7 @@ class _Reader:
         return {"processor": processor, "processor_name": name}
 
     def _import(self, name: str, label: str) -> object | None:
-        module, _, attribute = name.rpartition(".")
-        wrong = ""
-        if not module:
-            wrong = "no module is named"
-        try:
-            found: object | None = getattr(importlib.import_module(module), attribute, None)
-            if found is None:
-                wrong = f"module {module} has no '{attribute}'"
-        except BaseException as error:  # noqa: BLE001 — importing runs the user's own code
-            found = None
-            wrong = wrong or describe(error)
+        found, wrong = imported(name)
         if wrong:
             self.problems.add(
                 label,

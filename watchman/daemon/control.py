@@ -142,7 +142,7 @@ def _loader(
 
     def loaded() -> Config:
         config = load()
-        for name in ("pid_file", "log_dir"):
+        for name in ("pid_file", "log_dir", "out_file", "err_file"):
             if getattr(config, name) != getattr(first, name):
                 raise WatchmanError(
                     f"{name.upper()} changed; restart to use {getattr(config, name)}"

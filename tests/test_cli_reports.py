@@ -221,3 +221,39 @@ def test_while_the_rest_of_the_configuration_is_wrong(site: Site) -> None:
     assert site.status()["pid"] == pid
     assert told(site, "history") == []
     site.stop()
+
+
+def test_check_has_json_for_mistakes_and_warnings(site: Site) -> None:
+    site.configure("HISTORY_DAYS = 0\n")
+    done = site.notify("check", "--json")
+    assert done.returncode == 78
+    assert done.stderr.startswith("notify: HISTORY_DAYS: is 0; ")
+    line = done.stderr.removeprefix("notify: ").rstrip()
+    assert json.loads(done.stdout) == [
+        {"subject": "configuration", "ok": False, "detail": line, "remedy": ""}
+    ]
+    site.configure("CELERY_ROUTES = {}\n")
+    done = site.notify("check", "--json")
+    first, *rest = json.loads(done.stdout)
+    assert (first["subject"], first["ok"]) == ("configuration", True)
+    assert first["detail"].startswith("CELERY_ROUTES: is ignored here; ")
+    assert {"subject": f"pattern {site.data}/*.csv", "ok": True, "detail": "goes to celery",
+            "remedy": ""} in rest  # fmt: skip
+
+
+def test_scan_enters_what_is_no_unit(site: Site) -> None:
+    pattern = f"[('{site.data}/*/unit*', {{'broker': 'local', 'task': 't'}})]"
+    site.configure(
+        f"PATTERNS = {pattern}\nWATCHES = [{{'path': {str(site.data)!r}, 'kind': 'directories',"
+        " 'rec': True, 'existing': 'all', 'exclude_filter': ['.*/out$']}]\n"
+    )
+    for name in ("a/unit1/deep/unit", "a/b/unit2", "out/unit3", "c.tmp/unit4", "a/out", "d"):
+        (site.data / name).mkdir(parents=True)
+    expected = {str(site.data / name) for name in ("a/unit1", "a/b/unit2")}
+    assert {item["path"] for item in told(site, "scan")} == expected
+    site.start()
+    wait_until(lambda: len(sent(site)) == 2, 20, "both are sent", interval=0.3)
+    assert {item["source"] for item in told(site, "history")} == expected
+    assert told(site, "scan") == []
+    (site.data / "d/unit5").mkdir()
+    wait_until(lambda: len(sent(site)) == 3, 20, "what is in an entered one", interval=0.3)

@@ -96,7 +96,7 @@ def test_arguments_are_the_bytes_that_were_given(tmp_path: Path, locale: dict[st
     (directory / "ftp").mkdir(parents=True)
     config = directory / "ä.py"
     config.write_text(
-        "BROKERS = {'b': 'memory://'}\nWATCHES = [{'path': 'ftp'}]\n"
+        "BROKERS = {'b': 'filesystem://'}\nWATCHES = [{'path': 'ftp'}]\n"
         "PATTERNS = [('*/ß*', {'broker': 'b', 'task': 't'})]\n",
         encoding="utf-8",
     )

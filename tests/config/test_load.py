@@ -357,6 +357,8 @@ class TestPatterns:
             "it is compared with the whole path: begin it with / or *",
             "PATTERNS['/*']: is never reached: the same pattern stands above it; "
             "remove one of the two",
+            f"PATTERNS['{site.root}/ft?/x']: is never reached: '*/x' matches all of it and stands "
+            "above it; write it above that one",
         )
 
 

@@ -6,6 +6,8 @@ import re
 from importlib.util import find_spec
 from urllib.parse import urlsplit
 
+from watchman.brokers.options import check_options
+
 MASK = "**"
 
 # Scheme -> (module that must be importable, what to install).
@@ -95,7 +97,11 @@ def check_url(url: str) -> str | None:
     module, package = known
     if not _importable(module):
         return f"{shown}: the Python package for {scheme}:// is missing; run pip install {package}"
-    return _check_host(url, scheme, shown)
+    wrong = _check_host(url, scheme, shown)
+    if wrong is None:
+        option = check_options(url, scheme)
+        wrong = None if option is None else f"{shown}: {option}"
+    return wrong
 
 
 def _check_alias(scheme: str, shown: str) -> str | None:

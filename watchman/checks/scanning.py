@@ -103,8 +103,7 @@ class _Walk:
             return
         if entry.is_dir(follow_symlinks=False):
             if self.watch.kind == "directories":
-                if self._is_finished(entry.name) and entry.name not in known:
-                    yield self._found(full, 0, "complete")
+                yield from self._unit(entry.name, full, relative, known, todo)
             elif self.watch.rec and not (self.watch.exclude and self.watch.exclude(full)):
                 todo.append(f"{relative}/{entry.name}" if relative else entry.name)
         elif self.watch.kind == "files" and entry.is_file(follow_symlinks=False):
@@ -112,6 +111,27 @@ class _Walk:
             before = known.get(entry.name)
             if before is None or not is_same_content(before, version):
                 yield from self._look(entry.name, descriptor, full)
+
+    def _unit(
+        self, name: str, full: str, relative: str, known: Mapping[str, Version], todo: list[str]
+    ) -> Iterator[Unknown]:
+        """A directory in a watch for whole directories.
+
+        With ``rec``, one that was never announced and becomes no task itself is entered, as the
+        service does (``notify.directories``).
+        """
+        excluded = self.watch.exclude is not None and self.watch.exclude(full)
+        if excluded or not self._is_finished(name):
+            return
+        wanted = self.router.route(full) is not None or self.router.destination(full) is not None
+        if name not in known and (wanted or not self.watch.rec):
+            yield self._found(full, 0, "complete")
+        elif (
+            self.watch.rec
+            and not self.router.is_dry_run(full)
+            and (name not in known or not self.journal.is_announced(full))
+        ):
+            todo.append(f"{relative}/{name}" if relative else name)
 
     def _unreadable(self, path: str, error: OSError) -> Unknown:
         reason = error.strerror or str(error)

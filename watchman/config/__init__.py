@@ -8,12 +8,14 @@ from watchman.config.loading import adopt, load, reject
 from watchman.config.logs import DEFAULT_LOGGING, apply_logging
 from watchman.config.own import load_own, remember
 from watchman.config.places import DEFAULT_IGNORE
+from watchman.config.source import beside
 
 __all__ = [
     "DEFAULT_IGNORE",
     "DEFAULT_LOGGING",
     "adopt",
     "apply_logging",
+    "beside",
     "load",
     "load_own",
     "reject",

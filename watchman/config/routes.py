@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from watchman.config.problems import NOT_A_PAIR, Problems, kind, names, pairs, show
+from watchman.config.shadows import Shadows
 from watchman.config.values import MOST_DAYS, is_number, is_text, pattern_error
 from watchman.model import Broker, Route, Watch
 
@@ -145,7 +146,7 @@ def patterns(
         )
         return ()
     found: list[tuple[str, Route]] = []
-    seen: set[str] = set()
+    shadows = Shadows()
     for number, (pattern, options) in enumerate(entries):
         if options is NOT_A_PAIR or not isinstance(pattern, str) or not pattern:
             problems.add(
@@ -160,11 +161,14 @@ def patterns(
             problems.add(label, f"is no fnmatch pattern ({wrong})", "correct what is in [ ]")
             continue
         route = _route(options, label, known, problems)
-        if pattern in seen:
-            problems.warn(
-                label, "is never reached: the same pattern stands above it", "remove one of the two"
+        above = shadows.above(pattern)
+        if above is not None:
+            same = above == pattern
+            which = (
+                "the same pattern stands" if same else f"{show(above)} matches all of it and stands"
             )
-        seen.add(pattern)
+            remedy = "remove one of the two" if same else "write it above that one"
+            problems.warn(label, f"is never reached: {which} above it", remedy)
         _check_reach(pattern, label, watched, problems)
         found.append((pattern, route))
     return tuple(found)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -257,3 +259,71 @@ def test_scan_enters_what_is_no_unit(site: Site) -> None:
     assert told(site, "scan") == []
     (site.data / "d/unit5").mkdir()
     wait_until(lambda: len(sent(site)) == 3, 20, "what is in an entered one", interval=0.3)
+
+
+def test_history_finds_a_name_that_is_not_here(site: Site) -> None:
+    first, second = make(site, "1.csv", "2.csv")
+    record(site, (first, None), (second, None))
+    [found] = told(site, "history", "1.csv")  # here is the directory above
+    assert found["source"] == str(first)
+    done = site.notify("history", "3.csv")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "notify: nothing is recorded of 3.csv\n"
+    done = site.notify("history", "1.csv", "/nowhere/2.csv", "--json")
+    assert done.returncode == 1
+    assert [one["source"] for one in json.loads(done.stdout)] == [str(first)]
+    assert done.stderr == "notify: nothing is recorded of /nowhere/2.csv\n"
+
+
+MORE = "notify: there are more than these 100; --limit shows as many as you like\n"
+
+
+def test_long_lists_are_cut_and_say_so(site: Site) -> None:
+    paths = make(site, *(f"{number}.csv" for number in range(105)))
+    record(site, *((path, None) for path in paths))
+    for command in ("history", "failed"):
+        done = site.notify(command)
+        assert done.stderr == MORE
+        assert done.stdout.count(" on broker ") == 100
+        done = site.notify(command, "--limit", "104")
+        assert (done.stderr, done.stdout.count(" on broker ")) == ("", 104)
+        done = site.notify(command, "--limit", "105")
+        assert (done.stderr, done.stdout.count(" on broker ")) == ("", 105)
+    assert len(told(site, "failed")) == 105
+    done = site.notify("history", "--json")
+    assert (len(json.loads(done.stdout)), done.stderr) == (100, MORE)
+
+
+def test_retry_leaves_what_no_broker_can_take(site: Site) -> None:
+    first, second = make(site, "1.csv", "2.csv")
+    record(site, (first, None), (second, None))
+    site.configure("BROKERS = {'other': 'filesystem://'}\nPATTERNS = []\n")
+    done = site.notify("retry", "--all")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines() == [
+        f"notify: {seq} stays failed: there is no broker 'local' in BROKERS; define it again, or "
+        f"give it up with 'notify discard {seq}'"
+        for seq in (1, 2)
+    ]
+    assert len(told(site, "failed")) == 2
+    site.configure()
+    assert site.notify("retry", "1").stdout == f"1 is ready again: {first}\n"
+
+
+def test_no_color(site: Site) -> None:
+    site.configure()
+    command = f"{sys.executable} -m watchman check"
+    shown = {}
+    for value in ("", "1"):
+        done = subprocess.run(
+            ["script", "-qec", command, "/dev/null"],
+            cwd=site.top,
+            env={**site.environment, "NO_COLOR": value},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+        )
+        shown[value] = done.stdout
+    assert b"\x1b[32mok" in shown[""]
+    assert b"\x1b" not in shown["1"]
+    assert b"ok  " in shown["1"]

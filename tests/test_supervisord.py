@@ -253,6 +253,16 @@ def _unfilter(kind: int, line: bytearray, above: bytearray, size: int) -> None:
         line[x] = (line[x] + (0, a, b, (a + b) // 2, nearest if kind == 4 else 0)[kind]) & 255
 
 
+def test_notify_stop_names_supervisorctl(running: Supervisor, checkout: Path) -> None:
+    config = str(running.directory / "config.py")
+    done = run(checkout / "bin/notify", "stop", "--config", config)
+    assert done.returncode == 1
+    assert done.stderr.endswith(
+        f" watches under supervisord: stop it with '{checkout}/bin/supervisorctl stop notify'.\n"
+    )
+    assert running.state() == "RUNNING"
+
+
 def test_stop_ends_it_cleanly(running: Supervisor) -> None:
     pid = running.running_as()
     assert [process.pid for process in processes_of(running.directory)] != []

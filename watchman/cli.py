@@ -60,6 +60,8 @@ def main(ctx: click.Context) -> None:
 
     Without a command: run in the foreground.
     """
+    if os.environ.get("NO_COLOR"):  # https://no-color.org
+        ctx.color = False
     if ctx.invoked_subcommand is None:
         ctx.invoke(run)
 

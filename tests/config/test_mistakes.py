@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.checkout import ROOT
 from tests.config.conftest import Site, unprivileged
 from watchman import config
 from watchman.errors import EX_CONFIG, ConfigError
@@ -381,7 +382,7 @@ def test_a_missing_file(site: Site) -> None:
     with pytest.raises(ConfigError) as caught:
         config.load(str(site.root / "none.py"), environ={})
     assert caught.value.problems == (
-        f"configuration: {site.root}/none.py does not exist; copy config-example.py there, "
+        f"configuration: {site.root}/none.py does not exist; copy {ROOT}/config-example.py there, "
         "or name another with --config or WATCHMAN_CONFIG",
     )
 

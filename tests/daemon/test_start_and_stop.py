@@ -241,6 +241,27 @@ def test_output_files_of_the_second_system(site: Site) -> None:
     site.stop()
 
 
+def test_start_names_the_file_in_which_logging_of_the_user_s_own_is(site: Site) -> None:
+    site.configure(
+        "LOGGING = {'version': 1, 'handlers': {'h': {'class': 'logging.StreamHandler'}}, "
+        "'root': {'level': 'INFO', 'handlers': ['h']}}\n"
+    )
+    done = site.notify("start")
+    assert done.stdout.endswith(f"; output in {site.out} and {site.err}\n")
+    assert "Watching 1 directory" in site.err.read_text()
+    site.stop()
+
+
+def test_logging_that_cannot_be_set_up_is_a_mistake_of_the_configuration(site: Site) -> None:
+    site.configure(
+        "LOGGING = {'version': 1, 'handlers': {'h': {'class': 'logging.FileHandler', "
+        "'filename': '/no/such/log'}}}\n"
+    )
+    done = site.notify("start")
+    assert done.returncode == 78
+    assert done.stderr.startswith("notify: LOGGING: ")
+
+
 def test_logging_of_the_users_own_is_kept(site: Site) -> None:
     site.configure(
         "LOGGING = {'version': 1, 'disable_existing_loggers': False, "

@@ -20,6 +20,7 @@ from watchman.config.problems import Problems
 from watchman.config.values import describe
 from watchman.errors import ConfigError
 
+EXAMPLE = "config-example.py"
 LARGEST = 10_000_000
 """Bytes that a configuration may have."""
 
@@ -162,7 +163,13 @@ def _without_waiting(path: str, flags: int) -> int:
 
 
 def _how_to_begin() -> str:
-    return "copy config-example.py there, or name another with --config or WATCHMAN_CONFIG"
+    """Say what to do without a configuration, with the example where it is: checkout or wheel."""
+    package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    places = (package, os.path.join(sys.prefix, "share", "watchman"))
+    examples = (os.path.join(place, EXAMPLE) for place in places)
+    example = next((path for path in examples if os.path.exists(path)), None)
+    begin = f"copy {example} there" if example else f"write one ({EXAMPLE} in watchman's sources)"
+    return f"{begin}, or name another with --config or WATCHMAN_CONFIG"
 
 
 def _pairs_as_list(tree: ast.Module) -> None:

@@ -13,7 +13,7 @@ from watchman import limits, locks, queued_logging
 from watchman.config import DEFAULT_LOGGING
 from watchman.daemon import pidfile, places
 from watchman.daemon.detach import Output, Report, detach
-from watchman.daemon.finding import detached, ended, process, running, send
+from watchman.daemon.finding import detached, ended, process, running, send, supervised
 from watchman.errors import AlreadyRunning, NotRunning, WatchmanError
 from watchman.model import Config
 from watchman.status import handler
@@ -73,7 +73,10 @@ def start(load: Callable[[], Config], say: Say, warn: Say) -> None:
         raise failure
     for watch in config.watches:
         say(f"DEBUG Adding watch on {printable(watch.path)}, processed by {handler(watch)}")
-    say(f"Watching with process id {heard['ready']}; output in {heard['out']}")
+    # A LOGGING of the user's own mostly writes to standard error, and nothing to the other.
+    own = config.logging != DEFAULT_LOGGING
+    output = f"{heard['out']} and {heard['err']}" if own else heard["out"]
+    say(f"Watching with process id {heard['ready']}; output in {output}")
 
 
 def _serve(load: Callable[[], Config], config: Config, report: Report) -> int:
@@ -188,11 +191,19 @@ def _why_nothing_stops(config: Config) -> str:
         line = f"No daemon runs; the pid file {left[0]}, left over from a crash, has been removed."
     other = running(config)
     if other is not None:
-        line += (
-            f" But {locks.who(other.pid)} watches in the foreground: stop it where it was started"
-            f", or with 'kill {other.pid}'."
+        program = supervised(other.pid)
+        line += f" But {locks.who(other.pid)} watches " + (
+            f"in the foreground: stop it where it was started, or with 'kill {other.pid}'."
+            if program is None
+            else f"under supervisord: stop it with '{_supervisorctl()} stop {program}'."
         )
     return line
+
+
+def _supervisorctl() -> str:
+    """Return the command that talks to supervisord: this checkout's, or any."""
+    script = os.path.join(os.path.dirname(sys.prefix), "bin", "supervisorctl")
+    return script if os.path.exists(script) else "supervisorctl"
 
 
 def _clear(config: Config) -> list[str]:

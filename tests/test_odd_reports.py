@@ -23,6 +23,9 @@ NAMES = [
     b"-rf", b" ",
     b"a" * 255, "\U0001f4a9".encode(), b"\xf4\x90\x80\x80", b"'\"`$(x)",
 ]  # fmt: skip
+INSERT = """INSERT INTO deliveries (seq, task_id, source, final, device, inode, size, mtime_ns,
+    arrived_ns, broker, route, kind, state, noted_ns, reason)
+    VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"""
 TEXTS = ["plain", "new\nline", "\x1b[2J", "\u202e", "ä", ""]
 
 
@@ -50,11 +53,11 @@ def odd_journal(site: Site) -> int:
         row_state = seq % 6 + 1
         failed += row_state == 4
         row = (
-            seq, text(), source, final, number(), number(), number(), number(), number(),
+            seq, f"{text()}{seq}", source, final, number(), number(), number(), number(), number(),
             chance.choice(["local", text(), None]), chance.choice([1, None]), "files",
             row_state, number(), text(),
         )  # fmt: skip
-        connection.execute("INSERT INTO deliveries VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)", row)
+        connection.execute(INSERT, row)
     connection.commit()
     connection.close()
     return failed

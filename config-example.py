@@ -88,7 +88,7 @@ LOGGING = {
 }
 
 # Where watchman keeps its journal, its process id and its output as a daemon; relative to this
-# file. Not below a watched directory.
+# file. Not below a watched directory. The last two go with STATE_DIR unless they are set.
 STATE_DIR = "var"
 PID_FILE = "var/watchman.pid"
 LOG_DIR = "var/log"

@@ -47,6 +47,8 @@ setup(
     ],
     packages=find_packages(include=["watchman", "watchman.*"]),
     package_data={"watchman": ["py.typed"]},
+    # Beside the interpreter of a wheel, where the error for a missing configuration finds it.
+    data_files=[("share/watchman", ["config-example.py", "celeryconfig.py", "supervisord.conf"])],
     zip_safe=False,
     python_requires=">=3.10",
     install_requires=[
@@ -72,5 +74,5 @@ setup(
             "ruff>=0.9",
         ],
     },
-    entry_points={"console_scripts": ["notify = watchman.cli:main"]},
+    entry_points={"console_scripts": ["notify = watchman.__main__:main"]},
 )

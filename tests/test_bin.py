@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import watchman
 from tests.checkout import clone, environment, run
+from tests.servers import require
 from tests.supervised import processes_of
 from tests.waiting import wait_until
 
@@ -65,6 +70,20 @@ def test_works_through_symlinks_from_anywhere(checkout: Path, tmp_path: Path) ->
     path = f"{tmp_path}:{os.environ['PATH']}"
     assert_version(run("relative", "--version", PATH=path))
     assert_version(run("sh", "notify", "--version", cwd=checkout / "bin"))
+
+
+def test_arguments_are_utf8_without_such_a_locale(checkout: Path, tmp_path: Path) -> None:
+    (tmp_path / "größe").mkdir()
+    config = tmp_path / "ä.py"
+    config.write_text("WATCHES = [{'path': 'größe'}]\n", encoding="utf-8")
+    ascii_only = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    path = str(tmp_path / "größe/ß.csv")
+    done = run(
+        checkout / "bin/notify", "match", path, "--json", "--config", str(config), **ascii_only
+    )
+    assert done.returncode == 0, done.stderr
+    [found] = json.loads(done.stdout)
+    assert (found["path"], found["watch"]) == (path, str(tmp_path / "größe"))
 
 
 def test_changes_in_the_checkout_count(checkout: Path) -> None:
@@ -166,3 +185,89 @@ def test_without_ensurepip_it_names_the_package(fresh: Path, tmp_path: Path) -> 
         f"watchman: {python} cannot make a virtual environment (no ensurepip):"
         " apt install python3-venv\n"
     )
+
+
+SHELLS = {
+    "dash": ["dash"],
+    "bash": ["bash"],
+    "bash as sh": ["bash", "--posix"],
+    "busybox": ["busybox", "sh"],
+}
+
+
+@pytest.fixture(params=SHELLS)
+def shell(request: pytest.FixtureRequest) -> list[str]:
+    """A shell that /bin/sh may be."""
+    name, *options = SHELLS[request.param]
+    return [require(name), *options]
+
+
+SCRIPTS = ("notify", "supervisord", "supervisorctl", "test")
+
+
+@pytest.mark.parametrize("script", ["notify", "supervisorctl"])
+def test_it_works_under_every_shell(checkout: Path, shell: list[str], script: str) -> None:
+    version = "--version" if script == "notify" else "--help"
+    done = run(shell[0], *shell[1:], str(checkout / "bin" / script), version)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout
+
+
+def refused(shell: list[str], script: Path) -> str:
+    """Run a script that cannot work; return the one line that says why."""
+    done = run(shell[0], *shell[1:], str(script), PYTHON="/no/python")
+    assert done.returncode == 1, done
+    assert done.stdout == ""
+    assert done.stderr.startswith("watchman: ")
+    assert done.stderr.count("\n") == 1, done.stderr
+    return done.stderr
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("name", ["setup.py", "pyproject.toml"])
+def test_files_that_are_missing_are_named(
+    fresh: Path, shell: list[str], script: str, name: str
+) -> None:
+    (fresh / name).unlink()
+    assert f"cannot read {fresh / name}: " in refused(shell, fresh / "bin" / script)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_files_that_cannot_be_written_are_named(fresh: Path, shell: list[str], script: str) -> None:
+    (fresh / ".venv.lock").mkdir()  # root can write any file, but no directory
+    assert f"cannot write {fresh}/.venv.lock: run this once as the owner of {fresh}" in refused(
+        shell, fresh / "bin" / script
+    )
+
+
+def test_a_log_that_cannot_be_written_is_named(fresh: Path, shell: list[str]) -> None:
+    (fresh / ".venv.log").mkdir()
+    done = run(shell[0], *shell[1:], str(fresh / "bin/notify"), "--version")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"watchman: cannot write {fresh}/.venv.log: run this once as")
+    assert not (fresh / ".venv").exists()
+
+
+NOBODY = 65534
+
+
+@pytest.fixture
+def foreign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A checkout of another user's, which this one can read."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can leave files to somebody else")
+    top = Path(tempfile.mkdtemp(prefix="watchman-test-"))
+    top.chmod(0o755)
+    yield clone(top / "checkout")
+    shutil.rmtree(top)
+
+
+@pytest.mark.parametrize("state", ["nothing yet", "an old .venv"])
+def test_a_checkout_of_somebody_else(foreign: Path, shell: list[str], state: str) -> None:
+    if state != "nothing yet":
+        (foreign / ".venv").mkdir()
+        (foreign / ".venv/stamp").write_text("other\n" * 5)
+        (foreign / ".venv.lock").touch()
+    ids = [f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+    message = refused([require("setpriv"), *ids, *shell], foreign / "bin/notify")
+    assert f"cannot write {foreign}/.venv.lock: run this once as the owner of {foreign}" in message

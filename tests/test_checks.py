@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.config.conftest import Site, open_to_all, unprivileged
-from watchman import checks, config
+from watchman import brokers, checks, config
 from watchman.checks import trees
-from watchman.checks.matching import queue
 from watchman.checks.trees import walk, watch_limit
 from watchman.model import Broker, Config, Route, Watch
 from watchman.mounts import filesystem_type
@@ -44,6 +43,7 @@ def check(loaded: Config, limit: int | None = 1000) -> dict[str, checks.Check]:
         loaded,
         check_broker=lambda broker: "connection refused" if broker.name == "bad" else None,
         limit=lambda: limit,
+        preview=lambda route: brokers.preview(loaded.brokers[route.broker], loaded.celery, route),
     )
     bad = {one.subject: one for one in found if not one.ok}
     return {one.subject: one for one in found} | bad
@@ -74,6 +74,7 @@ def test_everything_is_told_and_nothing_changed(site: Site) -> None:
                 "lease test: nothing that is open for writing is taken",
             ),
             checks.Check("inotify", True, "3 needed, 1000 allowed (fs.inotify.max_user_watches)"),
+            checks.Check("inotify instances", True, "can be had"),
             checks.Check(
                 f"move {site.ftp} to {site.store}", True, "same file system: files are renamed"
             ),
@@ -84,6 +85,7 @@ def test_everything_is_told_and_nothing_changed(site: Site) -> None:
             checks.Check(
                 "broker bad", False, "connection refused", "start it, or correct its URL in BROKERS"
             ),
+            checks.Check(f"pattern {site.ftp}/*.csv", True, "goes to celery"),
         )
     }  # fmt: skip
 
@@ -122,7 +124,12 @@ def test_the_kernel_s_own_limit(tmp_path: Path) -> None:
     limit = watch_limit()
     assert limit is not None
     assert limit > 0
-    assert watch_limit(str(tmp_path / "none")) is None
+    none = str(tmp_path / "none")
+    assert watch_limit(none, none) is None
+    for name, number in (("few", "7"), ("many", "9")):
+        (tmp_path / name).write_text(f"{number}\n")
+    few, many = str(tmp_path / "few"), str(tmp_path / "many")
+    assert [watch_limit(few, many), watch_limit(many, few), watch_limit(none, many)] == [7, 7, 9]
 
 
 def test_a_polled_watch_needs_no_inotify(site: Site) -> None:
@@ -234,7 +241,12 @@ def test_network_file_systems(site: Site) -> None:
 
 
 def match(site: Site, text: str, path: str) -> checks.Match:
-    return checks.match(site.load(text), path.replace("$D", str(site.root)))
+    loaded = site.load(text)
+
+    def preview(route: Route) -> checks.Target:
+        return brokers.preview(loaded.brokers[route.broker], loaded.celery, route)
+
+    return checks.match(loaded, path.replace("$D", str(site.root)), preview)
 
 
 def test_match_tells_everything(site: Site) -> None:
@@ -308,27 +320,121 @@ def test_match_shows_odd_names_safely(site: Site) -> None:
     assert "\n  x" not in match(site, BASE, "$D/ftp/a\n  x\udcff.csv").text()
 
 
-ROUTES = {"exact": {"queue": "q1"}, "im*": "q2", "other": {"priority": 1}}
+ENTERED = (
+    "BROKERS = {'b': 'filesystem://'}\n"
+    "PATTERNS = [('$D/ftp/*/unit*', {'broker': 'b', 'task': 't'})]\n"
+    "WATCHES = [{'path': '$D/ftp', 'kind': 'directories', 'rec': True,"
+    " 'exclude_filter': ['.*/out$']}]\n"
+)
 
 
 @pytest.mark.parametrize(
-    ("task", "options", "celery", "expected"),
+    ("path", "reason"),
     [
-        ("t", {}, {}, "celery"),
-        ("t", {}, {"task_default_queue": "d"}, "d"),
-        ("t", {}, {"CELERY_DEFAULT_QUEUE": "d"}, "d"),
-        ("exact", {}, {"task_routes": ROUTES}, "q1"),
-        ("import", {}, {"CELERY_ROUTES": ROUTES}, "q2"),
-        ("import", {}, {"task_routes": [{"x": "y"}, list(ROUTES.items())]}, "q2"),
-        ("other", {}, {"task_routes": ROUTES}, "celery"),
-        ("exact", {"queue": "own"}, {"task_routes": ROUTES}, "own"),
-        ("t", {}, {"task_routes": len}, "(decided by task_routes)"),
+        ("$D/ftp/a/unit", ""),
+        ("$D/ftp/a/b/unit", ""),
+        (
+            "$D/ftp/a/unit/below",
+            "$D/ftp/a/unit is itself a directory that is moved or sent as a whole (unless it was "
+            "there before the first run)",
+        ),
+        (
+            "$D/ftp/a.tmp/unit",
+            "$D/ftp/a.tmp is unfinished by its name, and nothing below it is looked at",
+        ),
+        ("$D/ftp/out/unit", "'exclude_filter' leaves out $D/ftp/out"),
+        ("$D/ftp/a/out", "'exclude_filter' leaves out $D/ftp/a/out"),
     ],
 )
-def test_the_queue(
-    task: str, options: dict[str, object], celery: dict[str, object], expected: str
+def test_match_enters_directories_that_are_no_units(site: Site, path: str, reason: str) -> None:
+    found = match(site, ENTERED, path)
+    assert found.reason == reason.replace("$D", str(site.root))
+    assert found.task == (None if reason else "t")
+
+
+def test_match_names_the_exchange(site: Site) -> None:
+    options = "'options': {'exchange': 'x', 'routing_key': 'k'}"
+    text = BASE.replace("'task': 'import_csv'", f"'task': 'import_csv', {options}")
+    assert match(site, text, "$D/ftp/a.csv").queue == "exchange 'x', routing key 'k'"
+
+
+def test_match_says_what_celery_cannot_make(site: Site) -> None:
+    text = BASE.replace("'import_csv'", "'import_csv', 'options': {'serializer': 'nope'}")
+    found = match(site, text, "$D/ftp/a.csv")
+    assert found.queue is None
+    assert found.reason == (
+        "Celery can make no message of it: SerializerNotInstalled: No encoder installed for nope"
+    )
+
+
+@pytest.mark.parametrize(
+    ("option", "problem"),
+    [
+        ("'serializer': 'nope'", "SerializerNotInstalled: No encoder installed for nope"),
+        ("'compression': 'nope'", "nope"),
+        ("'queue': 'q'", ""),
+    ],
+)
+def test_check_has_celery_make_a_message_of_each_route(
+    site: Site, option: str, problem: str
 ) -> None:
-    assert queue(Route("b", task, options=options), celery) == expected
+    site.write("task_create_missing_queues = True\n", "celeryconfig.py")
+    text = BASE.replace("'import_csv'", f"'import_csv', 'options': {{{option}}}")
+    found = check(site.load(text))[f"pattern {site.ftp}/*.csv"]
+    assert found.ok == (not problem)
+    assert problem in found.detail
+    if not problem:
+        assert found.detail == "goes to q"
+
+
+LOGS = "WATCHES = [{'path': '$D/ftp'}]\nPATTERNS = []\nLOGGING = {'version': 1, %s}\n"
+
+
+@pytest.mark.parametrize(
+    ("section", "detail"),
+    [
+        (
+            "'handlers': {'h': {'class': 'logging.FileHandler', 'filename': '$D/no/log'}}",
+            "the directory $D/no does not exist",
+        ),
+        (
+            "'handlers': {'h': {'class': 'logging.NoSuchHandler'}}",
+            "logging.NoSuchHandler cannot be imported",
+        ),
+        ("'formatters': {'h': {'()': 'nowhere_site.F'}}", "nowhere_site.F cannot be imported"),
+        ("'filters': {'h': {'()': 'beside_site.Missing'}}", "beside_site.Missing cannot be"),
+        (
+            "'handlers': {'h': {'class': 'logging.FileHandler', 'filename': '$D/ftp'}}",
+            "$D/ftp cannot be written by user",
+        ),
+        ("'handlers': {'h': {'class': 'beside_site.Handler'}}", ""),
+        ("'handlers': {'h': {'class': 'logging.FileHandler', 'filename': '$D/log'}}", ""),
+        ("'handlers': {'h': {'class': 'logging.StreamHandler', 'stream': 'ext://sys.stdout'}}", ""),
+    ],
+)
+def test_check_tries_what_logging_names(site: Site, section: str, detail: str) -> None:
+    site.write("import logging\nclass Handler(logging.Handler):\n    pass\n", "beside_site.py")
+    before = sorted(site.root.iterdir())
+    found = [one for one in check(site.load(LOGS % section)).values() if "LOGGING" in one.subject]
+    assert [one.ok for one in found] == ([False] if detail else [])
+    assert all(one.detail.startswith(detail.replace("$D", str(site.root))) for one in found)
+    assert {path.name for path in site.root.iterdir()} - {path.name for path in before} <= {
+        "config.py"
+    }
+
+
+def test_a_broker_that_no_pattern_names_and_one_that_raises(site: Site) -> None:
+    loaded = site.load(BASE)
+
+    def check_broker(broker: Broker) -> str | None:
+        if broker.name == "good":
+            raise TypeError("unexpected keyword")
+        return None
+
+    found = {one.subject: one for one in checks.check(loaded, check_broker)}
+    assert found["broker good"].detail == "TypeError: unexpected keyword"
+    assert not found["broker good"].ok
+    assert found["broker bad"].detail == "reachable, but no pattern names it"
 
 
 def test_the_broker_check_gets_each_broker(site: Site) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -251,3 +253,107 @@ def test_while_the_rest_of_the_configuration_is_wrong(site: Site) -> None:
     assert site.status()["pid"] == pid
     assert told(site, "history") == []
     site.stop()
+
+
+def test_check_has_json_for_mistakes_and_warnings(site: Site) -> None:
+    site.configure("HISTORY_DAYS = 0\n")
+    done = site.notify("check", "--json")
+    assert done.returncode == 78
+    assert done.stderr.startswith("notify: HISTORY_DAYS: is 0; ")
+    line = done.stderr.removeprefix("notify: ").rstrip()
+    assert json.loads(done.stdout) == [
+        {"subject": "configuration", "ok": False, "detail": line, "remedy": ""}
+    ]
+    site.configure("CELERY_ROUTES = {}\n")
+    done = site.notify("check", "--json")
+    first, *rest = json.loads(done.stdout)
+    assert (first["subject"], first["ok"]) == ("configuration", True)
+    assert first["detail"].startswith("CELERY_ROUTES: is ignored here; ")
+    assert {"subject": f"pattern {site.data}/*.csv", "ok": True, "detail": "goes to celery",
+            "remedy": ""} in rest  # fmt: skip
+
+
+def test_scan_enters_what_is_no_unit(site: Site) -> None:
+    pattern = f"[('{site.data}/*/unit*', {{'broker': 'local', 'task': 't'}})]"
+    site.configure(
+        f"PATTERNS = {pattern}\nWATCHES = [{{'path': {str(site.data)!r}, 'kind': 'directories',"
+        " 'rec': True, 'existing': 'all', 'exclude_filter': ['.*/out$']}]\n"
+    )
+    for name in ("a/unit1/deep/unit", "a/b/unit2", "out/unit3", "c.tmp/unit4", "a/out", "d"):
+        (site.data / name).mkdir(parents=True)
+    expected = {str(site.data / name) for name in ("a/unit1", "a/b/unit2")}
+    assert {item["path"] for item in told(site, "scan")} == expected
+    site.start()
+    wait_until(lambda: len(sent(site)) == 2, 20, "both are sent", interval=0.3)
+    assert {item["source"] for item in told(site, "history")} == expected
+    assert told(site, "scan") == []
+    (site.data / "d/unit5").mkdir()
+    wait_until(lambda: len(sent(site)) == 3, 20, "what is in an entered one", interval=0.3)
+
+
+def test_history_finds_a_name_that_is_not_here(site: Site) -> None:
+    first, second = make(site, "1.csv", "2.csv")
+    record(site, (first, None), (second, None))
+    [found] = told(site, "history", "1.csv")  # here is the directory above
+    assert found["source"] == str(first)
+    done = site.notify("history", "3.csv")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "notify: nothing is recorded of 3.csv\n"
+    done = site.notify("history", "1.csv", "/nowhere/2.csv", "--json")
+    assert done.returncode == 1
+    assert [one["source"] for one in json.loads(done.stdout)] == [str(first)]
+    assert done.stderr == "notify: nothing is recorded of /nowhere/2.csv\n"
+
+
+MORE = "notify: there are more than these 100; --limit shows as many as you like\n"
+
+
+def test_long_lists_are_cut_and_say_so(site: Site) -> None:
+    paths = make(site, *(f"{number}.csv" for number in range(105)))
+    record(site, *((path, None) for path in paths))
+    for command in ("history", "failed"):
+        done = site.notify(command)
+        assert done.stderr == MORE
+        assert done.stdout.count(" on broker ") == 100
+        done = site.notify(command, "--limit", "104")
+        assert (done.stderr, done.stdout.count(" on broker ")) == ("", 104)
+        done = site.notify(command, "--limit", "105")
+        assert (done.stderr, done.stdout.count(" on broker ")) == ("", 105)
+    assert len(told(site, "failed")) == 105
+    done = site.notify("history", "--json")
+    assert (len(json.loads(done.stdout)), done.stderr) == (100, MORE)
+
+
+def test_retry_leaves_what_no_broker_can_take(site: Site) -> None:
+    first, second = make(site, "1.csv", "2.csv")
+    record(site, (first, None), (second, None))
+    site.configure("BROKERS = {'other': 'filesystem://'}\nPATTERNS = []\n")
+    done = site.notify("retry", "--all")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines() == [
+        f"notify: {seq} stays failed: there is no broker 'local' in BROKERS; define it again, or "
+        f"give it up with 'notify discard {seq}'"
+        for seq in (1, 2)
+    ]
+    assert len(told(site, "failed")) == 2
+    site.configure()
+    assert site.notify("retry", "1").stdout == f"1 is ready again: {first}\n"
+
+
+def test_no_color(site: Site) -> None:
+    site.configure()
+    command = f"{sys.executable} -m watchman check"
+    shown = {}
+    for value in ("", "1"):
+        done = subprocess.run(
+            ["script", "-qec", command, "/dev/null"],
+            cwd=site.top,
+            env={**site.environment, "NO_COLOR": value},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+        )
+        shown[value] = done.stdout
+    assert b"\x1b[32mok" in shown[""]
+    assert b"\x1b" not in shown["1"]
+    assert b"ok  " in shown["1"]

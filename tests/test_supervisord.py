@@ -38,10 +38,11 @@ def configuration(uploads: Path) -> str:
     )
 
 
-def start(checkout: Path, directory: Path) -> Supervisor:
+def start(checkout: Path, directory: Path, **changes: str) -> Supervisor:
     """Start the checkout's supervisord for a directory of the same form."""
     supervisor = Supervisor(directory)
-    done = run(checkout / "bin/supervisord", "-c", str(directory / "supervisord.conf"))
+    settings = str(directory / "supervisord.conf")
+    done = run(checkout / "bin/supervisord", "-c", settings, **changes)
     assert done.returncode == 0, done.stdout + done.stderr
     return supervisor
 
@@ -252,6 +253,16 @@ def _unfilter(kind: int, line: bytearray, above: bytearray, size: int) -> None:
         line[x] = (line[x] + (0, a, b, (a + b) // 2, nearest if kind == 4 else 0)[kind]) & 255
 
 
+def test_notify_stop_names_supervisorctl(running: Supervisor, checkout: Path) -> None:
+    config = str(running.directory / "config.py")
+    done = run(checkout / "bin/notify", "stop", "--config", config)
+    assert done.returncode == 1
+    assert done.stderr.endswith(
+        f" watches under supervisord: stop it with '{checkout}/bin/supervisorctl stop notify'.\n"
+    )
+    assert running.state() == "RUNNING"
+
+
 def test_stop_ends_it_cleanly(running: Supervisor) -> None:
     pid = running.running_as()
     assert [process.pid for process in processes_of(running.directory)] != []
@@ -267,6 +278,28 @@ def test_stop_ends_it_cleanly(running: Supervisor) -> None:
     assert running.log.read_text().splitlines()[-1].endswith(": Watching has been stopped")
     ends = re.findall(r"stopped: notify \((.*)\)", running.own_log.read_text())
     assert ends[-1] == "exit status 0"
+
+
+def test_paths_are_utf8_without_such_a_locale(checkout: Path, tmp_path: Path) -> None:
+    """The directory's name goes through supervisord, the file's through notify."""
+    uploads = tmp_path / "uploads"
+    uploads.mkdir()
+    directory = directory_for(checkout, tmp_path / "größe", configuration(uploads))
+    supervisor = start(
+        checkout, directory, LC_ALL="C", PYTHONCOERCECLOCALE="0", PYTHONUTF8="0", LANG="C"
+    )
+    try:
+        supervisor.running_as()
+        path = uploads / "straße.csv"
+        wait_until(lambda: b"Watching 1 dir" in supervisor.log.read_bytes(), 30, "it watches")
+        path.write_text("1")
+        sent = wait_until(
+            lambda: list((directory / "var/broker/messages").glob("[!.]*.msg")), 20, "a task"
+        )
+        assert json.loads(sent[0].read_text())["headers"]["watchman_source"] == str(path)
+        assert f"Notified of {path}\n".encode() in supervisor.log.read_bytes()
+    finally:
+        supervisor.end()
 
 
 def test_a_bad_configuration_is_not_tried_for_ever(misconfigured: dict[str, Supervisor]) -> None:

@@ -1,5 +1,67 @@
-"""``python -m watchman`` is ``notify``."""
+"""The command ``notify``, as a console script and as ``python -m watchman``.
 
-from watchman.cli import main
+File names are bytes, and ours are UTF-8, whatever the locale says: under LANG=en_US (ISO-8859-1) or
+LC_ALL=C, Python would decode them by another code, patterns would not match and tasks would get
+paths that name nothing. So before anything is decoded that matters, the process takes the place of
+itself in Python's UTF-8 mode (PEP 540). It keeps its number, its parent and its descriptors.
+"""
 
-main(prog_name="notify")
+from __future__ import annotations
+
+import io
+import os
+import sys
+
+
+def main() -> None:
+    """Run ``notify``."""
+    if sys.getfilesystemencoding() != "utf-8":
+        _again_in_utf8()
+    _standard_streams()
+    try:
+        from watchman.cli import main as command
+
+        command(prog_name="notify")
+    except MemoryError as error:
+        from watchman import limits
+
+        sys.exit(f"notify: {limits.explain(error)}")
+
+
+def _again_in_utf8() -> None:
+    """Execute this process's command line again, with ``-X utf8``, which always takes effect."""
+    interpreter, *arguments = _command_line()
+    os.execv(sys.executable, [interpreter, b"-X", b"utf8", *arguments])  # noqa: S606 — itself
+
+
+def _standard_streams() -> None:
+    """Have all three: the journal must not be opened as number 2, and get what is said there.
+
+    What an encoding of the user's choice (PYTHONIOENCODING) cannot hold is escaped.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free: this one
+            mode = "w" if number else "r"
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115 — for good
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _command_line() -> list[bytes]:
+    """Return the bytes that the process was started with: decoding may have lost some of them."""
+    try:
+        with open("/proc/self/cmdline", "rb") as file:
+            words = file.read().split(b"\0")[:-1]
+    except OSError:
+        words = []
+    if len(words) == len(sys.orig_argv):
+        return words
+    return [os.fsencode(word) for word in sys.orig_argv]
+
+
+if __name__ == "__main__":
+    main()

@@ -8,17 +8,20 @@ import dataclasses
 import os
 import sys
 import traceback
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from watchman import __version__
+from watchman import __version__, limits
 from watchman.commands import control, deliveries
-from watchman.commands.common import as_json_option, common, dry_run, load, print_json
-from watchman.errors import WatchmanError
-from watchman.model import Broker, Config
+from watchman.commands.common import absolute, as_json_option, common, dry_run, load, print_json
+from watchman.errors import ConfigError, WatchmanError
+from watchman.model import Broker, Config, Route
 from watchman.text import printable
+
+if TYPE_CHECKING:
+    from watchman.brokers.previews import Preview
 
 
 class _Commands(click.Group):
@@ -31,6 +34,12 @@ class _Commands(click.Group):
             for line in str(error).splitlines():
                 click.echo(f"notify: {line}", err=True)
             ctx.exit(error.exit_status)
+        except (OSError, RuntimeError, MemoryError) as error:
+            words = limits.explain(error)
+            if words is None:
+                raise
+            click.echo(f"notify: {words}", err=True)
+            ctx.exit(1)
         except BrokenPipeError:
             # Whoever read our output (head, less) has gone: nothing is wrong.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -51,6 +60,8 @@ def main(ctx: click.Context) -> None:
 
     Without a command: run in the foreground.
     """
+    if os.environ.get("NO_COLOR"):  # https://no-color.org
+        ctx.color = False
     if ctx.invoked_subcommand is None:
         ctx.invoke(run)
 
@@ -98,11 +109,23 @@ def check(ctx: click.Context, as_json: bool) -> None:
     """Read the configuration and test all that it names; change nothing."""
     from watchman import checks
 
-    config = load()
-    for warning in config.warnings:
-        click.echo(f"notify: {warning}", err=True)
-    results = checks.check(config, check_broker=lambda broker: _check_broker(config, broker))
+    try:
+        config = load()
+    except ConfigError as error:
+        if as_json:
+            results = [checks.Check("configuration", False, line) for line in error.problems]
+            print_json([dataclasses.asdict(result) for result in results])
+        raise
+    results = checks.check(
+        config,
+        check_broker=lambda broker: _check_broker(config, broker),
+        preview=_preview(config),
+    )
+    warnings = [checks.Check("configuration", True, warning) for warning in config.warnings]
+    for warning in warnings:
+        click.echo(f"notify: {warning.detail}", err=True)
     if as_json:
+        results = warnings + results
         print_json([dataclasses.asdict(result) for result in results])
     else:
         for result in results:
@@ -111,6 +134,12 @@ def check(ctx: click.Context, as_json: bool) -> None:
             click.echo(f"{mark} {printable(result.subject)}: {printable(result.detail)}{remedy}")
     if not all(result.ok for result in results):
         ctx.exit(1)
+
+
+def _preview(config: Config) -> Callable[[Route], Preview]:
+    from watchman import brokers
+
+    return lambda route: brokers.preview(config.brokers[route.broker], config.celery, route)
 
 
 def _check_broker(config: Config, broker: Broker) -> str | None:
@@ -132,7 +161,7 @@ def match(paths: Sequence[str], as_json: bool) -> None:
     from watchman import checks
 
     config = load()
-    matches = [checks.match(config, os.path.abspath(path)) for path in paths]
+    matches = [checks.match(config, absolute(path), _preview(config)) for path in paths]
     if as_json:
         print_json([dataclasses.asdict(match) for match in matches])
         return

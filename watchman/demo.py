@@ -90,8 +90,10 @@ class Demo:
         environment = {**os.environ, "WATCHMAN_DEMO_STATE": str(state)}
         for variable in ("CELERY_BROKER_URL", "CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL"):
             environment.pop(variable, None)
-        daemon = [sys.executable, "-m", "watchman", "run", "--config", str(config)]
-        worker = [sys.executable, "-W", "ignore", "-m", "celery", "--quiet"]
+        # Names are UTF-8 here whatever the locale (see __main__), so they are for the worker.
+        python = [sys.executable, "-X", "utf8"]
+        daemon = [*python, "-m", "watchman", "run", "--config", str(config)]
+        worker = [*python, "-W", "ignore", "-m", "celery", "--quiet"]
         worker += ["-A", "watchman.brokers.showcase"]
         worker += ["worker", "--pool", "solo", "--loglevel", "ERROR", "--without-gossip"]
         with contextlib.ExitStack() as stack:

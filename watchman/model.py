@@ -227,6 +227,7 @@ class Config:
     state_dir: str
     pid_file: str
     log_dir: str
+    """Where the output of the daemon goes, as watchman.out and watchman.err, unless:"""
     logging: Mapping[str, Any]
     """A ``logging.config.dictConfig`` dict."""
     celery: Mapping[str, Any]
@@ -236,3 +237,8 @@ class Config:
     """Seconds for which finished deliveries are kept for the history."""
     warnings: tuple[str, ...] = ()
     """What is accepted but ignored, one line each: said once at the start."""
+    out_file: str = ""
+    err_file: str = ""
+    """Files for the daemon's output, where they are named one by one; empty: in ``log_dir``."""
+    belongings: Any = field(default=None, compare=False, repr=False)
+    """What its code brought into the process (``config.belongings``)."""

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-from watchman import brokers, guard, hanging, locks, queued_logging
+from watchman import brokers, guard, hanging, limits, locks, queued_logging
 from watchman import config as configuration
 from watchman.errors import AlreadyRunning, JournalDamaged, JournalError, WatchmanError
 from watchman.journal import Journal
@@ -86,6 +86,9 @@ def _raise_descriptor_limit() -> None:
     wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    wrong = limits.too_few_descriptors()
+    if wrong:
+        raise WatchmanError(wrong)
 
 
 class Service:
@@ -143,6 +146,8 @@ class Service:
         try:
             while not self._stopping:
                 with locked(config.state_dir):
+                    configuration.adopt(config)
+                    configuration.remember(config)
                     config = self._with_lock(config)
         finally:
             if self._hand is not None:
@@ -304,12 +309,15 @@ class Service:
             return config
         if fresh.state_dir != config.state_dir:
             log.error("Not reloaded: STATE_DIR changed; restart to use %s", fresh.state_dir)
+            configuration.reject(fresh)
             return config
         try:
             configuration.apply_logging(fresh)
         except WatchmanError as error:
             log.error("Not reloaded: %s", error)
+            configuration.reject(fresh)
             return config
+        configuration.adopt(fresh)
         log.info("Reloaded %s", fresh.path)
         return fresh
 

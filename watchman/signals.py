@@ -18,12 +18,14 @@ path at the time as ``path``, and the record it is about as ``delivery``: it has
         ...
 
 Receivers run in the thread that sends; a slow one holds up that thread, and a failing one is
-logged and harms nothing. blinker holds receivers weakly: keep a reference to them.
+logged and harms nothing. blinker holds receivers weakly: keep a reference to them. What config.py
+and the modules beside it connect goes on as long as that configuration is in force.
 """
 
 from __future__ import annotations
 
 import logging
+import weakref
 from collections.abc import Iterable
 from typing import Any, Protocol
 
@@ -53,6 +55,15 @@ arrived = Signal("an arrival is recorded in the journal")
 moved = Signal("a file or directory is at its final path")
 sent = Signal("a broker has acknowledged the task")
 failed = Signal("no retry can help; an operator has to act")
+
+
+WEAK = (weakref.ref,)
+"""What a receiver is wrapped in that blinker holds weakly."""
+
+
+def every() -> tuple[Signal, ...]:
+    """Return all signals of this module."""
+    return tuple(value for value in globals().values() if isinstance(value, Signal))
 
 
 class Announced(Protocol):

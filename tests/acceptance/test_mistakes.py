@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.daemon import notify
+from tests.checkout import ROOT
 
 GOOD = {
     "BROKERS": "BROKERS = {'import': 'amqp://user:sesame@127.0.0.1:9//'}",
@@ -173,7 +174,9 @@ def test_a_mistake_in_celeryconfig(place: Place, text: str, begins: str) -> None
 
 def test_no_configuration(place: Place) -> None:
     [problem] = place.problems()
-    assert problem.startswith("configuration: $D/config.py does not exist; copy config-example.py")
+    assert problem.startswith(
+        f"configuration: $D/config.py does not exist; copy {ROOT}/config-example.py there, or name"
+    )
 
 
 def test_bytes_that_are_no_text(place: Place) -> None:

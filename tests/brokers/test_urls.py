@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kombu import Connection
 
 from watchman.brokers import check_url, public_url
+from watchman.brokers.options import KNOWN
 from watchman.masking import mask
 
 GOOD = [
@@ -136,3 +139,34 @@ def test_a_password_is_masked_wherever_a_library_puts_it() -> None:
     urls = ("amqp://user:hunter22@host/v",)
     assert "hunter22" not in mask("login of user with hunter22 failed\nsee the log", *urls)
     assert mask("two\nlines", *urls) == "two lines"
+
+
+def test_the_options_of_a_url_are_kombu_s() -> None:
+    parameters = set(inspect.signature(Connection._init_params).parameters)
+    of_the_address = {"self", "hostname", "userid", "password", "virtual_host", "port", "transport"}
+    assert parameters - of_the_address <= KNOWN
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("redis://h/1?socket_timeout=3", "an option 'socket_timeout', which kombu does not know"),
+        ("amqp://h//?heartbeat=abc", "the option 'heartbeat' in the URL is 'abc'; write a number"),
+        ("amqp://h//?heartbeat=1e999", "the option 'heartbeat' in the URL is '1e999'; write a"),
+        ("amqp://h//?connect_timeout=nan", "the option 'connect_timeout' in the URL is 'nan'"),
+        ("rediss://h/0?ssl_cert_reqs=maybe", "'maybe'; write required, optional or none"),
+        ("amqp://h//?heartbeat=30&login_method=PLAIN", None),
+        ("rediss://h/0?ssl_cert_reqs=none&ssl_ca_certs=/ca.pem", None),
+        ("rediss://h/0?ssl_check_hostname=false", None),
+        ("amqp://h//", None),
+    ],
+)
+def test_options_of_a_url(url: str, reason: str | None) -> None:
+    found = check_url(url)
+    if reason is None:
+        assert found is None
+        Connection(url)  # kombu agrees
+    else:
+        assert found is not None
+        assert reason in found
+        assert "; " in found

@@ -70,11 +70,68 @@ def test_a_mixture_of_old_and_new_names(site: Site) -> None:
     ]
 
 
-def test_a_name_that_celery_does_not_know(site: Site) -> None:
-    site.write("CELERY_TASK_ROUTES = {}\nCELERY_TASK_SERIALIZER = 'json'", "celeryconfig.py")
-    assert site.load(GOOD).warnings == (
-        "celeryconfig.py: Celery does not know CELERY_TASK_ROUTES; write task_routes instead",
-    )
+@pytest.mark.parametrize(
+    ("text", "settings"),
+    [
+        (
+            "CELERY_TASK_ROUTES = {'t': 'q'}\nCELERY_TASK_SERIALIZER = 'json'\n",
+            {"task_routes": {"t": "q"}, "task_serializer": "json"},
+        ),
+        (
+            "CELERY_TASK_DEFAULT_QUEUE = 'q'\nCELERYD_POOL = 'solo'\nhelper = 1\n",
+            {"task_default_queue": "q", "worker_pool": "solo", "helper": 1},
+        ),
+        (
+            "CELERY_TASK_ROUTES = {'t': 'old'}\ntask_routes = {'t': 'new'}\n",
+            {"task_routes": {"t": "new"}},
+        ),
+        (
+            "CELERY_ENABLE_UTC = False\nCELERY_BROKER_TRANSPORT_OPTIONS = {}\n",
+            {"enable_utc": False, "broker_transport_options": {}},
+        ),
+    ],
+)
+def test_new_names_with_a_name_space(site: Site, text: str, settings: dict[str, object]) -> None:
+    site.write(text, "celeryconfig.py")
+    loaded = site.load(GOOD)
+    assert loaded.celery == settings
+    assert loaded.warnings == ()
+
+
+def test_a_broker_in_a_name_space_is_dropped(site: Site) -> None:
+    site.write("CELERY_BROKER_URL = 'amqp://u:sesame@h'", "celeryconfig.py")
+    loaded = site.load(GOOD)
+    assert loaded.celery == {}
+    assert "sesame" not in "".join(loaded.warnings)
+
+
+ROUTER = """
+class MyRouter:
+    def route_for_task(self, *_, **__):
+        return {'queue': 'fast'}
+"""
+
+
+@pytest.mark.parametrize("name", ["CELERY_ROUTES", "task_routes", "CELERY_TASK_ROUTES"])
+@pytest.mark.parametrize("value", ["('routers_site.MyRouter',)", "'routers_site.MyRouter'"])
+def test_a_router_beside_the_configuration(site: Site, name: str, value: str) -> None:
+    site.write(ROUTER, "routers_site.py")
+    site.write(f"{name} = {value}", "celeryconfig.py")
+    loaded = site.load(GOOD)
+    import routers_site  # type: ignore[import-not-found]  # — as Celery does when it sends
+
+    assert routers_site.MyRouter().route_for_task("t") == {"queue": "fast"}
+    assert not (site.root / "__pycache__").exists()
+    assert list(loaded.celery.values()) in [["routers_site.MyRouter"], [("routers_site.MyRouter",)]]
+
+
+def test_a_router_that_cannot_be_imported(site: Site) -> None:
+    site.write("task_routes = ['nowhere_site.Router', {'t': 'q'}]", "celeryconfig.py")
+    assert site.problems(GOOD) == [
+        "celeryconfig.py: task_routes: the router 'nowhere_site.Router' cannot be imported "
+        "(ModuleNotFoundError: No module named 'nowhere_site'); "
+        "write 'module.Router', importable from beside the configuration"
+    ]
 
 
 def test_its_mistakes_are_told_like_those_of_the_configuration(site: Site) -> None:

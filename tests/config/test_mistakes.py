@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.checkout import ROOT
 from tests.config.conftest import Site, unprivileged
 from watchman import config
 from watchman.errors import EX_CONFIG, ConfigError
@@ -128,11 +129,11 @@ MISTAKES = [
     ),
     (
         watch("{'path': '$D/ftp', 'settle': -1}"),
-        ["WATCHES[0]: 'settle' is -1; write a number of seconds"],
+        ["WATCHES[0]: 'settle' is -1; write a number of seconds, 2000000 at the most"],
     ),
     (
         watch("{'path': '$D/ftp', 'interval': 0}"),
-        ["WATCHES[0]: 'interval' is 0; write a number of seconds above 0"],
+        ["WATCHES[0]: 'interval' is 0; write a number of seconds above 0, 2000000 at the most"],
     ),
     (
         watch("{'path': '$D/ftp', 'existing': 'old'}"),
@@ -297,7 +298,7 @@ MISTAKES = [
         ["LOG_DIR: $D/ftp lies in the watched directory $D/ftp; choose a place outside of it"],
     ),
     ("PID_FILE = 5", ["PID_FILE: 5 is no path; write PID_FILE = '/the/path'"]),
-    ("HISTORY_DAYS = 0", ["HISTORY_DAYS: is 0; write a number of days above 0"]),
+    ("HISTORY_DAYS = 0", ["HISTORY_DAYS: is 0; write a number of days above 0, 36500 at the most"]),
     ("LOGGING = []", ["LOGGING: [] is no dict; write LOGGING = {'version': 1, …}"]),
     ("LOGGING = {}", ["LOGGING: has no 'version'; write 'version': 1"]),
     (
@@ -388,13 +389,13 @@ def test_a_missing_file(site: Site) -> None:
     with pytest.raises(ConfigError) as caught:
         config.load(str(site.root / "none.py"), environ={})
     assert caught.value.problems == (
-        f"configuration: {site.root}/none.py does not exist; copy config-example.py there, "
+        f"configuration: {site.root}/none.py does not exist; copy {ROOT}/config-example.py there, "
         "or name another with --config or WATCHMAN_CONFIG",
     )
 
 
 def test_a_directory_instead_of_a_file(site: Site) -> None:
-    with pytest.raises(ConfigError, match=r"cannot be read \(Is a directory\); name the file"):
+    with pytest.raises(ConfigError, match=r"is a directory; name the file"):
         config.load(str(site.root), environ={})
 
 

@@ -138,8 +138,19 @@ def test_the_second_system(site: Site) -> None:
     assert watch.processor_name == "dicomdb.apps.watcher.event_processors.DicomCelery"
     assert issubclass(watch.processor, pyinotify.ProcessEvent)
     assert loaded.log_dir == str(site.root.parent / "logs")
-    assert loaded.warnings == (
-        "INOTIFIER_DAEMON_STDOUT: is ignored; output and errors go to files in LOG_DIR",
-        "INOTIFIER_DAEMON_STDERR: is ignored; output and errors go to files in LOG_DIR",
-        "INOTIFIER_WATCH_PATHS: is the old name of WATCHES; write WATCHES",
+    assert loaded.warnings == ("INOTIFIER_WATCH_PATHS: is the old name of WATCHES; write WATCHES",)
+    assert (loaded.out_file, loaded.err_file) == (
+        f"{site.root.parent}/logs/watcher.out",
+        f"{site.root.parent}/logs/watcher.err",
     )
+
+
+def test_the_second_system_s_pid_file(site: Site) -> None:
+    text = "WATCHES = [{'path': '$D/ftp'}]\nPATTERNS = []\nINOTIFIER_DAEMON_PID_FILE = 'w.pid'\n"
+    loaded = site.load(text)
+    assert loaded.pid_file == f"{site.root}/w.pid"
+    assert loaded.warnings == (
+        "INOTIFIER_DAEMON_PID_FILE: is the old name of PID_FILE; write PID_FILE",
+    )
+    assert site.load(text + "PID_FILE = 'x.pid'").pid_file == f"{site.root}/x.pid"
+    assert site.problems(text.replace("'w.pid'", "'$D/ftp/w.pid'"))

@@ -224,11 +224,42 @@ def test_output_is_appended_to(site: Site) -> None:
 
 
 def test_warnings_are_in_both_files(site: Site) -> None:
-    site.configure("INOTIFIER_DAEMON_STDOUT = '/x'\n")
+    site.configure("CELERY_ROUTES = {}\n")
     site.start()
     for path in (site.out, site.err):
-        assert re.search(r"\[WARNING\] .*INOTIFIER_DAEMON_STDOUT: is ignored", path.read_text())
+        assert re.search(r"\[WARNING\] .*CELERY_ROUTES: is ignored here", path.read_text())
     assert "INFO" not in site.err.read_text()
+
+
+def test_output_files_of_the_second_system(site: Site) -> None:
+    site.configure("INOTIFIER_DAEMON_STDOUT = 'w.out'\nINOTIFIER_DAEMON_STDERR = 'logs/w.err'\n")
+    done = site.notify("start")
+    assert done.stdout.endswith(f"output in {site.top}/w.out\n")
+    assert " Watching 1 directory" in (site.top / "w.out").read_text()
+    assert (site.top / "logs/w.err").read_text() == ""
+    assert not site.out.exists()
+    site.stop()
+
+
+def test_start_names_the_file_in_which_logging_of_the_user_s_own_is(site: Site) -> None:
+    site.configure(
+        "LOGGING = {'version': 1, 'handlers': {'h': {'class': 'logging.StreamHandler'}}, "
+        "'root': {'level': 'INFO', 'handlers': ['h']}}\n"
+    )
+    done = site.notify("start")
+    assert done.stdout.endswith(f"; output in {site.out} and {site.err}\n")
+    assert "Watching 1 directory" in site.err.read_text()
+    site.stop()
+
+
+def test_logging_that_cannot_be_set_up_is_a_mistake_of_the_configuration(site: Site) -> None:
+    site.configure(
+        "LOGGING = {'version': 1, 'handlers': {'h': {'class': 'logging.FileHandler', "
+        "'filename': '/no/such/log'}}}\n"
+    )
+    done = site.notify("start")
+    assert done.returncode == 78
+    assert done.stderr.startswith("notify: LOGGING: ")
 
 
 def test_logging_of_the_users_own_is_kept(site: Site) -> None:

@@ -7,18 +7,30 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from watchman.brokers.receivers import PublishingSignals
 from watchman.brokers.urls import check_url, scheme_of
 from watchman.masking import guard_logging, public_url, remember
-from watchman.model import Broker, Publisher
+from watchman.model import Broker, Publisher, Route
 
-__all__ = ["check_url", "open_publisher", "public_url"]
+if TYPE_CHECKING:
+    from watchman.brokers.previews import Preview
+
+__all__ = ["PublishingSignals", "check_url", "open_publisher", "preview", "public_url"]
 
 
 _opening = threading.Lock()
 """Held while a publisher is opened: celery replaces its own module while it is imported, so two
 threads that import it at once can see it half-made."""
+
+
+def preview(broker: Broker, celery_settings: Mapping[str, Any], route: Route) -> Preview:
+    """Return where a message of that route would go, or why there would be none; sends nothing."""
+    from watchman.brokers.previews import preview as of
+
+    with _opening:
+        return of(broker, celery_settings, route)
 
 
 def open_publisher(broker: Broker, celery_settings: Mapping[str, Any], state_dir: str) -> Publisher:

@@ -6,6 +6,7 @@ import re
 from importlib.util import find_spec
 from urllib.parse import urlsplit
 
+from watchman.brokers.options import check_options
 from watchman.masking import mask, public_url, remember
 
 # Scheme -> (module that must be importable, what to install).
@@ -68,7 +69,11 @@ def check_url(url: str) -> str | None:
     module, package = known
     if not _importable(module):
         return f"{shown}: the Python package for {scheme}:// is missing; run pip install {package}"
-    return _check_host(url, scheme, shown)
+    wrong = _check_host(url, scheme, shown)
+    if wrong is None:
+        option = check_options(url, scheme)
+        wrong = None if option is None else f"{shown}: {option}"
+    return wrong
 
 
 def _check_alias(scheme: str, shown: str) -> str | None:

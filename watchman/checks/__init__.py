@@ -1,6 +1,7 @@
 """What ``notify check`` and ``notify match`` tell: plain records, which cli prints."""
 
-from watchman.checks.matching import Match, match
-from watchman.checks.report import Check, check
+from watchman.checks.matching import Match, Target, match
+from watchman.checks.record import Check
+from watchman.checks.report import check
 
-__all__ = ["Check", "Match", "check", "match"]
+__all__ = ["Check", "Match", "Target", "check", "match"]

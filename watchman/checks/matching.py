@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import fnmatch
 import os
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 from watchman.model import Config, Route, Watch
 from watchman.router import Router
 from watchman.text import printable
 
-_ROUTES = ("task_routes", "CELERY_ROUTES")
-_DEFAULT_QUEUE = ("task_default_queue", "CELERY_DEFAULT_QUEUE")
+
+class Target(Protocol):
+    """Where a message would go (``brokers.Preview``)."""
+
+    @property
+    def problem(self) -> str:
+        """Why there would be none; empty if there would."""
+        ...
+
+    def text(self) -> str:
+        """Return the queue or the exchange in words."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -27,6 +36,7 @@ class Match:
     task: str | None = None
     broker: str | None = None
     queue: str | None = None
+    """The queue, or the exchange and the routing key where the route names no queue."""
     destination: str | None = None
     ignored: bool = False
     dry_run: bool = False
@@ -51,12 +61,15 @@ class Match:
         return "\n".join(lines)
 
 
-def match(config: Config, path: str) -> Match:
-    """Say what would become of ``path``, an absolute path, as the pipeline would decide it."""
+def match(config: Config, path: str, preview: Callable[[Route], Target] | None = None) -> Match:
+    """Say what would become of ``path``, an absolute path, as the pipeline would decide it.
+
+    ``preview`` says where a route's messages go.
+    """
     path = os.path.normpath(path)
     router = Router(config.patterns, config.moves, config.ignore, config.dry_run)
     around = [watch for watch in config.watches if path.startswith(watch.prefix)]
-    watch, reason = _watch(around, path)
+    watch, reason = _watch(around, path, router)
     if watch is None:
         return Match(path, reason=reason)
     ignored = _ignored(router, watch, path)
@@ -65,33 +78,38 @@ def match(config: Config, path: str) -> Match:
     if watch.kind == "directories" and _unfinished(watch, path):
         return Match(path, watch.path, reason="its name says that it is unfinished ('unfinished')")
     route = router.route(path)
+    target = preview(route) if preview and route else None
     dry_run = router.is_dry_run(path)
     if route is None:
         reason = "no pattern matches"
     elif dry_run:
         reason = "DRY_RUN matches: it is logged, but neither moved nor sent"
+    elif target is not None and target.problem:
+        reason = f"Celery can make no message of it: {target.problem}"
     return Match(
         path,
         watch.path,
         router.pattern(path),
         route.task if route else None,
         route.broker if route else None,
-        queue(route, config.celery) if route else None,
+        target.text() if target is not None and not target.problem else None,
         router.destination(path),
         dry_run=dry_run,
         reason=reason,
     )
 
 
-def _watch(around: Iterable[Watch], path: str) -> tuple[Watch | None, str]:
+def _watch(around: Iterable[Watch], path: str, router: Router) -> tuple[Watch | None, str]:
     """Return the innermost watch that sees the path; else None and why there is none."""
     reason = "it lies in no watched directory"
     for watch in sorted(around, key=lambda watch: -len(watch.path)):
         below = path[len(watch.prefix) :]
         if watch.processor is not None:
             reason = f"{watch.path} is left to the processor {watch.processor_name}"
-        elif "/" in below and watch.kind == "directories":
-            reason = f"{watch.path} watches for whole directories"
+        elif watch.kind == "directories":
+            reason = _not_a_unit(watch, below, router)
+            if not reason:
+                return watch, ""
         elif "/" in below and not (watch.rec or watch.auto_add):
             reason = f"{watch.path} is watched without what is below it ('rec')"
         elif _is_excluded(watch, below):
@@ -99,6 +117,31 @@ def _watch(around: Iterable[Watch], path: str) -> tuple[Watch | None, str]:
         else:
             return watch, ""
     return None, reason
+
+
+def _not_a_unit(watch: Watch, below: str, router: Router) -> str:
+    """Say why a path in a watch for whole directories is none; empty if it is.
+
+    With ``rec``, a directory that becomes no task itself is entered, and those in it count.
+    """
+    path, (*above, _) = watch.path, below.split("/")
+    if above and not watch.rec:
+        return f"{watch.path} watches for whole directories"
+    for name in above:
+        path = os.path.join(path, name)
+        if _unfinished(watch, path):
+            return f"{path} is unfinished by its name, and nothing below it is looked at"
+        if watch.exclude is not None and watch.exclude(path):
+            return f"'exclude_filter' leaves out {path}"
+        if router.route(path) is not None or router.destination(path) is not None:
+            return (
+                f"{path} is itself a directory that is moved or sent as a whole (unless it was "
+                "there before the first run)"
+            )
+    full = os.path.join(watch.path, below)
+    if watch.exclude is not None and watch.exclude(full):
+        return f"'exclude_filter' leaves out {full}"
+    return ""
 
 
 def _is_excluded(watch: Watch, below: str) -> bool:
@@ -125,39 +168,3 @@ def _ignored(router: Router, watch: Watch, path: str) -> str:
 def _unfinished(watch: Watch, path: str) -> bool:
     name = os.path.basename(path)
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in watch.unfinished)
-
-
-def queue(route: Route, celery: Mapping[str, Any]) -> str:
-    """Return the task's queue: the pattern's own, else that of Celery's routes, else the default.
-
-    See https://docs.celeryq.dev/en/stable/userguide/routing.html. Routes that are functions are
-    not asked: they may do anything.
-    """
-    if "queue" in route.options:
-        return str(route.options["queue"])
-    routes = next((celery[name] for name in _ROUTES if celery.get(name)), ())
-    if isinstance(routes, Mapping) or not isinstance(routes, (list, tuple)):
-        routes = [routes]
-    for one in routes:
-        if callable(one) or isinstance(one, str):
-            return "(decided by task_routes)"
-        found = _routed(route.task, one)
-        if found:
-            return found
-    return next((str(celery[name]) for name in _DEFAULT_QUEUE if name in celery), "celery")
-
-
-def _routed(task: str, routes: Any) -> str | None:
-    """Look the task up as Celery does: an exact name first, then the patterns in their order."""
-    items = list(routes.items() if isinstance(routes, Mapping) else routes)
-    exact = [target for name, target in items if name == task]
-    similar = [
-        target
-        for name, target in items
-        if (isinstance(name, re.Pattern) and name.match(task))
-        or (isinstance(name, str) and "*" in name and fnmatch.fnmatch(task, name))
-    ]
-    for target in (exact + similar)[:1]:
-        named = target.get("queue") if isinstance(target, Mapping) else target
-        return str(getattr(named, "name", named)) if named else None
-    return None

@@ -5,31 +5,23 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from watchman import timelimit
-from watchman.checks.trees import lease_test, walk, watch_limit
-from watchman.model import Broker, Config, Watch
+from watchman.checks.logs import check_logging
+from watchman.checks.matching import Target
+from watchman.checks.record import Check
+from watchman.checks.trees import lease_test, missing_instance, walk, watch_limit
+from watchman.model import Broker, Config, Route, Watch
 from watchman.mounts import filesystem_type, is_remote, mount_id
 
 LIMIT_SETTING = "fs.inotify.max_user_watches"
-
-
-@dataclass(frozen=True)
-class Check:
-    """What one thing was found to be."""
-
-    subject: str
-    ok: bool
-    detail: str
-    remedy: str = ""
-    """What to do about it; empty where nothing needs to be done."""
 
 
 def check(
     config: Config,
     check_broker: Callable[[Broker], str | None],
     limit: Callable[[], int | None] = watch_limit,
+    preview: Callable[[Route], Target] | None = None,
 ) -> list[Check]:
     """Test directories, limits, destinations, our own places and the brokers, in this order.
 
@@ -46,16 +38,38 @@ def check(
             whole = whole and complete
     if needed:
         found.append(_check_limit(needed, whole, limit()))
+        found.append(_check_instances())
     for source, root in config.moves:
         found += _check_move(source, root)
     found.append(_check_state(config.state_dir))
     found.append(_check_place("LOG_DIR", config.log_dir))
     found.append(_check_place("PID_FILE", os.path.dirname(config.pid_file)))
+    found += check_logging(config)
+    used = {route.broker for _, route in config.patterns}
     for broker in config.brokers.values():
-        reason = check_broker(broker)
+        reason = _reason(check_broker, broker)
         remedy = "start it, or correct its URL in BROKERS" if reason else ""
-        found.append(Check(f"broker {broker.name}", not reason, reason or "reachable", remedy))
+        good = "reachable" if broker.name in used else "reachable, but no pattern names it"
+        found.append(Check(f"broker {broker.name}", not reason, reason or good, remedy))
+    if preview is not None:
+        for pattern, route in config.patterns:
+            found.append(_check_route(pattern, preview(route)))
     return found
+
+
+def _reason(check_broker: Callable[[Broker], str | None], broker: Broker) -> str | None:
+    try:
+        return check_broker(broker)
+    except Exception as error:  # noqa: BLE001 — kombu raises all kinds for what it cannot use
+        return f"{type(error).__name__}: {error}"
+
+
+def _check_route(pattern: str, target: Target) -> Check:
+    subject = f"pattern {pattern}"
+    if target.problem:
+        detail = f"Celery can make no message of it: {target.problem}"
+        return Check(subject, False, detail, "correct its options, or celeryconfig.py")
+    return Check(subject, True, f"goes to {target.text()}")
 
 
 def _is_polled(watch: Watch) -> bool:
@@ -141,6 +155,14 @@ def _check_limit(needed: int, whole: bool, limit: int | None) -> Check:
     if needed >= limit or not whole:
         return Check("inotify", False, detail, f"sysctl {LIMIT_SETTING}={max(needed, limit) * 2}")
     return Check("inotify", True, detail)
+
+
+def _check_instances() -> Check:
+    """Try to have as many inotify instances as the daemon needs."""
+    missing = missing_instance()
+    if missing is None:
+        return Check("inotify instances", True, "can be had")
+    return Check("inotify instances", False, missing)
 
 
 def _check_move(source: str, root: str) -> list[Check]:

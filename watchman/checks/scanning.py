@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from watchman.filesystem import DIRECTORY_FLAGS, Seen, look, version_of
 from watchman.identity import is_same_content
 from watchman.journal.reading import Reading
-from watchman.model import Config, Watch
+from watchman.model import Config, Version, Watch
 from watchman.router import Router
 
 _PENDING = {
@@ -70,8 +70,7 @@ class _Walk:
             try:
                 descriptor = _open(self.watch.path, relative, flags)
             except OSError as error:
-                reason = error.strerror or str(error)
-                yield Unknown(path, self.watch.path, 0, "unreadable", None, None, reason)
+                yield self._unreadable(path, error)
                 continue
             try:
                 yield from self._list(descriptor, relative, path, todo)
@@ -82,23 +81,61 @@ class _Walk:
         self, descriptor: int, relative: str, path: str, todo: list[str]
     ) -> Iterator[Unknown]:
         known = self.journal.known(path)
-        with os.scandir(descriptor) as entries:
-            for entry in entries:
-                full = f"{path.rstrip('/')}/{entry.name}"
-                if self.router.ignored(entry.name, full):
-                    continue
-                if entry.is_dir(follow_symlinks=False):
-                    if self.watch.kind == "directories":
-                        if self._is_finished(entry.name) and entry.name not in known:
-                            yield self._found(full, 0, "complete")
-                    elif self.watch.rec and not (self.watch.exclude and self.watch.exclude(full)):
-                        todo.append(f"{relative}/{entry.name}" if relative else entry.name)
-                elif self.watch.kind == "files" and entry.is_file(follow_symlinks=False):
+        try:
+            with os.scandir(descriptor) as entries:
+                for entry in entries:
+                    full = f"{path.rstrip('/')}/{entry.name}"
                     with contextlib.suppress(OSError):  # gone meanwhile
-                        version = version_of(entry.stat(follow_symlinks=False))
-                        before = known.get(entry.name)
-                        if before is None or not is_same_content(before, version):
-                            yield from self._look(entry.name, descriptor, full)
+                        yield from self._entry(entry, full, relative, descriptor, known, todo)
+        except OSError as error:  # the listing itself
+            yield self._unreadable(path, error)
+
+    def _entry(
+        self,
+        entry: os.DirEntry[str],
+        full: str,
+        relative: str,
+        descriptor: int,
+        known: Mapping[str, Version],
+        todo: list[str],
+    ) -> Iterator[Unknown]:
+        if self.router.ignored(entry.name, full):
+            return
+        if entry.is_dir(follow_symlinks=False):
+            if self.watch.kind == "directories":
+                yield from self._unit(entry.name, full, relative, known, todo)
+            elif self.watch.rec and not (self.watch.exclude and self.watch.exclude(full)):
+                todo.append(f"{relative}/{entry.name}" if relative else entry.name)
+        elif self.watch.kind == "files" and entry.is_file(follow_symlinks=False):
+            version = version_of(entry.stat(follow_symlinks=False))
+            before = known.get(entry.name)
+            if before is None or not is_same_content(before, version):
+                yield from self._look(entry.name, descriptor, full)
+
+    def _unit(
+        self, name: str, full: str, relative: str, known: Mapping[str, Version], todo: list[str]
+    ) -> Iterator[Unknown]:
+        """A directory in a watch for whole directories.
+
+        With ``rec``, one that was never announced and becomes no task itself is entered, as the
+        service does (``notify.directories``).
+        """
+        excluded = self.watch.exclude is not None and self.watch.exclude(full)
+        if excluded or not self._is_finished(name):
+            return
+        wanted = self.router.route(full) is not None or self.router.destination(full) is not None
+        if name not in known and (wanted or not self.watch.rec):
+            yield self._found(full, 0, "complete")
+        elif (
+            self.watch.rec
+            and not self.router.is_dry_run(full)
+            and (name not in known or not self.journal.is_announced(full))
+        ):
+            todo.append(f"{relative}/{name}" if relative else name)
+
+    def _unreadable(self, path: str, error: OSError) -> Unknown:
+        reason = error.strerror or str(error)
+        return Unknown(path, self.watch.path, 0, "unreadable", None, None, reason)
 
     def _look(self, name: str, descriptor: int, path: str) -> Iterator[Unknown]:
         seen = look(name, descriptor)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from watchman.errors import WatchmanError
 from watchman.filesystem import Seen, look
 from watchman.model import Watch
 
@@ -80,8 +81,34 @@ def look_at(path: str) -> Seen:
         os.close(descriptor)
 
 
-def watch_limit(file: str = "/proc/sys/fs/inotify/max_user_watches") -> int | None:
-    """Return how many directories this user may watch; None if the kernel does not tell."""
+def watch_limit(
+    file: str = "/proc/sys/fs/inotify/max_user_watches",
+    of_namespace: str = "/proc/sys/user/max_inotify_watches",
+) -> int | None:
+    """Return how many directories this user may watch; None if the kernel does not tell.
+
+    The lower one of two limits: each user's, and that of the user namespace, as in a container.
+    """
+    limits = [_number(file), _number(of_namespace)]
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def missing_instance(wanted: int = 3) -> str | None:
+    """Make so many inotify instances, and give them back; say why they cannot be had, or None."""
+    from watchman.sources.kernel import Kernel
+
+    made: list[Kernel] = []
+    try:
+        made += [Kernel() for _ in range(wanted)]
+    except WatchmanError as error:
+        return f"{error}, or user.max_inotify_instances"
+    finally:
+        for kernel in made:
+            kernel.close()
+    return None
+
+
+def _number(file: str) -> int | None:
     try:
         with open(file, encoding="ascii") as opened:
             return int(opened.read())

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any, TypeVar
 
 import click
 
+from watchman.errors import WatchmanError
 from watchman.model import Config
+from watchman.text import printable
+
+MOST_SECONDS = 2_000_000.0
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -53,6 +57,7 @@ def load() -> Config:
         options.get("config"),
         check_url=brokers.check_url,
         check_processor=processors.check,
+        signals=[brokers.PublishingSignals()],
     )
     # The next load, for a reload, may happen in another working directory.
     options["config"] = loaded.path
@@ -62,10 +67,43 @@ def load() -> Config:
 
 
 def load_own() -> Config:
-    """Load only the places of watchman's own files: the rest may be wrong at the moment."""
-    from watchman.config.own import load_own as own
+    """Load only the places of watchman's own files: the rest may be wrong at the moment.
 
-    return own(click.get_current_context().ensure_object(dict).get("config"))
+    A mistake is told, and is no obstacle where there was a good start before.
+    """
+    from watchman import config
+
+    found = config.load_own(click.get_current_context().ensure_object(dict).get("config"))
+    for warning in found.warnings:
+        warn(warning)
+    return found
+
+
+class Seconds(click.FloatRange):
+    """A number of seconds that poll(2) takes: no nan, and none beyond its range."""
+
+    def __init__(self) -> None:
+        super().__init__(min=0, max=MOST_SECONDS)
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the number. Raises BadParameter."""
+        number = float(super().convert(value, param, ctx))
+        if number != number:  # noqa: PLR0124 — nan is the one that differs from itself
+            self.fail(f"{value!r} is no number of seconds", param, ctx)
+        return number
+
+
+def absolute(path: str) -> str:
+    """Return a path that the user named, absolute. Raises WatchmanError without a "here"."""
+    try:
+        return os.path.abspath(path)
+    except OSError as error:
+        raise WatchmanError(
+            f"{printable(path)}: the working directory cannot be told ({error.strerror}); go to "
+            "one that exists, or name the whole path"
+        ) from error
 
 
 def say(line: str) -> None:
@@ -81,13 +119,3 @@ def warn(line: str) -> None:
 def print_json(value: Any) -> None:
     """Print a value as JSON."""
     click.echo(json.dumps(value, indent=2, default=str))
-
-
-def moment(ns: int) -> str:
-    """Return a time in the user's time zone."""
-    return f"{datetime.fromtimestamp(ns / 1e9).astimezone():%Y-%m-%d %H:%M:%S}"
-
-
-def iso(ns: int) -> str:
-    """Return a time as ISO 8601 in the user's time zone."""
-    return datetime.fromtimestamp(ns / 1e9).astimezone().isoformat()

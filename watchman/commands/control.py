@@ -7,6 +7,7 @@ import time
 import click
 
 from watchman.commands.common import (
+    Seconds,
     as_json_option,
     common,
     dry_run,
@@ -20,7 +21,7 @@ from watchman.errors import JournalError
 
 _timeout = click.option(
     "--timeout",
-    type=click.FloatRange(min=0),
+    type=Seconds(),
     default=30.0,
     show_default=True,
     metavar="SECONDS",

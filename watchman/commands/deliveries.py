@@ -13,54 +13,99 @@ import click
 
 from watchman import timelimit
 from watchman.commands.common import (
+    absolute,
     as_json_option,
     common,
-    iso,
     load,
     load_own,
-    moment,
     print_json,
     say,
     warn,
 )
-from watchman.errors import WatchmanError
+from watchman.errors import ConfigError, WatchmanError
 from watchman.filesystem import version_of
 from watchman.identity import is_same_content
 from watchman.model import Delivery
-from watchman.text import printable
+from watchman.text import iso, moment, printable
 
 if TYPE_CHECKING:
     from watchman.journal.history import Record, Selection
+    from watchman.journal.reading import Reading
+
+MOST = (1 << 63) - 1
+"""SQLite's largest integer."""
+SHOWN = 100
+"""How many deliveries are shown unless another number is asked for."""
 
 _selection = click.argument("which", nargs=-1, metavar="[SEQ|PATH]...")
 _all = click.option("--all", "everything", is_flag=True, help="All that failed.")
 
 
+_limit = click.option(
+    "--limit",
+    type=click.IntRange(min=1, max=MOST),
+    metavar="NUMBER",
+    help=f"How many at the most; default: {SHOWN}.",
+)
+
+
 @click.command()
 @common
 @as_json_option
-@click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True)
+@_limit
 @click.argument("paths", nargs=-1, type=click.Path())
-def history(paths: Sequence[str], limit: int, as_json: bool) -> None:
-    """Say what became of files: PATH is a file (before or after its move), directory or pattern."""
-    from watchman.journal.history import history as find
+@click.pass_context
+def history(ctx: click.Context, paths: Sequence[str], limit: int | None, as_json: bool) -> None:
+    """Say what became of files: PATH is a file (before or after its move), directory or pattern.
+
+    A name that nothing here has is looked for in all directories.
+    """
     from watchman.journal.reading import reading
 
+    most = limit or SHOWN
     with reading(load_own().state_dir) as journal:
-        records = find(journal, [os.path.abspath(path) for path in paths], limit)
-    _show(records, as_json, nothing="nothing is recorded")
+        records, missing = _history(journal, paths, min(most + 1, MOST))
+    records = _cut(records, most, told=limit is not None)
+    _show(records, as_json, nothing="" if paths else "nothing is recorded")
+    for path in missing:
+        warn(f"nothing is recorded of {printable(path)}")
+    if missing:
+        ctx.exit(1)
+
+
+def _history(journal: Reading, paths: Sequence[str], limit: int) -> tuple[list[Record], list[str]]:
+    """Return the newest records of the paths, and the paths of which there are none."""
+    from watchman.journal.history import history as find
+
+    if not paths:
+        return find(journal, [], limit), []
+    found: dict[int, Record] = {}
+    missing = []
+    for path in paths:
+        records = find(journal, [absolute(path)], limit)
+        if not records and not os.path.isabs(path):
+            # Of a file that was moved, its user knows the name.
+            records = find(journal, [f"*/{path}"], limit)
+        found |= {record.seq: record for record in records}
+        if not records:
+            missing.append(path)
+    newest = sorted(found.values(), key=lambda record: -record.seq)
+    return newest[:limit], missing
 
 
 @click.command()
 @common
 @as_json_option
-def failed(as_json: bool) -> None:
-    """List the deliveries that failed and wait for 'retry' or 'discard'."""
+@_limit
+def failed(limit: int | None, as_json: bool) -> None:
+    """List the deliveries that failed and wait for 'retry' or 'discard'; all of them as JSON."""
     from watchman.journal.history import failed as find
     from watchman.journal.reading import reading
 
+    most = limit or (MOST if as_json else SHOWN)
     with reading(load_own().state_dir) as journal:
-        records = find(journal)
+        records = find(journal, min(most + 1, MOST))
+    records = _cut(records, most, told=limit is not None)
     _show(records, as_json, nothing="nothing failed")
 
 
@@ -73,11 +118,39 @@ def retry(ctx: click.Context, which: Sequence[str], everything: bool) -> None:
     """Try failed deliveries again; a running daemon begins within seconds."""
     from watchman.journal.history import retry as put_back
 
-    selection = _selected(which, everything)
-    records = put_back(load_own().state_dir, selection, _is_moved)
+    own = load_own()
+    selection, gone = _sendable(own.state_dir, _selected(which, everything))
+    records = put_back(own.state_dir, selection, _is_moved)
+    for record in gone:
+        warn(
+            f"{record.seq} stays failed: there is no broker {record.broker!r} in BROKERS; define "
+            f"it again, or give it up with 'notify discard {record.seq}'"
+        )
     for record in records:
         say(f"{record.seq} is {record.state.name.lower()} again: {printable(record.source)}")
-    _complain(ctx, which, records)
+    _complain(ctx, which, [*records, *gone])
+    if gone:
+        ctx.exit(1)
+
+
+def _sendable(state_dir: str, selection: Selection) -> tuple[Selection, list[Record]]:
+    """Return of the failed deliveries that are meant those with a broker, and the others.
+
+    Where the configuration cannot be read now, the daemon knows which brokers there are.
+    """
+    from watchman.journal.history import Selection as Chosen
+    from watchman.journal.history import failed as find
+    from watchman.journal.reading import reading
+
+    try:
+        brokers = load().brokers
+    except ConfigError:
+        return selection, []
+    with reading(state_dir) as journal:
+        meant = [record for record in find(journal) if selection.picks(record)]
+    gone = [one for one in meant if one.broker is not None and one.broker not in brokers]
+    rest = frozenset(one.seq for one in meant) - {one.seq for one in gone}
+    return Chosen(rest) if gone else selection, gone
 
 
 @click.command()
@@ -132,10 +205,15 @@ def _selected(which: Sequence[str], everything: bool) -> Selection:
     if bool(which) == everything:
         raise click.UsageError("name deliveries by number or path, or all of them with --all")
     return Selection(
-        frozenset(int(one) for one in which if one.isdecimal()),
-        tuple(os.path.abspath(one) for one in which if not one.isdecimal()),
+        frozenset(int(one) for one in which if _is_number(one)),
+        tuple(absolute(one) for one in which if not _is_number(one)),
         everything,
     )
+
+
+def _is_number(text: str) -> bool:
+    """Say whether it is the number of a delivery; longer ones than any are names of files."""
+    return text.isascii() and text.isdecimal() and len(text) < len(str(MOST))
 
 
 def _complain(ctx: click.Context, which: Sequence[str], records: Sequence[Record]) -> None:
@@ -202,16 +280,16 @@ def _is_moved(record: Record) -> bool:
 
 
 def _is_at_its_end(record: Record) -> bool:
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+    with contextlib.suppress(OSError):
         if is_same_content(record.version, version_of(os.lstat(record.source))):
             return False
     try:
-        status = os.lstat(record.final)
+        version = version_of(os.lstat(record.final))
     except OSError:
         return False
     if record.kind == "directories":
         return True
-    return version_of(status)[2:4] == record.version[2:4]
+    return version[2:4] == record.version[2:4]
 
 
 def _operator() -> str:
@@ -225,11 +303,18 @@ def _operator() -> str:
     return f"{name} (sudo by {printable(by)})" if by else name
 
 
+def _cut(records: list[Record], most: int, *, told: bool) -> list[Record]:
+    """Return ``most`` records; say that there are more, unless the user has ``told`` how many."""
+    if len(records) > most and not told:
+        warn(f"there are more than these {most}; --limit shows as many as you like")
+    return records[:most]
+
+
 def _show(records: Sequence[Record], as_json: bool, *, nothing: str) -> None:
     if as_json:
         print_json([_as_json(record) for record in records])
         return
-    if not records:
+    if not records and nothing:
         say(nothing)
     for record in records:
         for line in _as_text(record):
@@ -246,7 +331,8 @@ def _as_text(record: Record) -> list[str]:
     if record.final != record.source:
         lines.append(f"    to {printable(record.final)}")
     if record.task is not None:
-        lines.append(f"    task {record.task} {record.task_id} on broker {record.broker}")
+        task, broker = printable(record.task), printable(record.broker or "none")
+        lines.append(f"    task {task} {printable(record.task_id)} on broker {broker}")
     return lines
 
 

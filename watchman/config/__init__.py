@@ -4,8 +4,20 @@
 problem, one line each.
 """
 
-from watchman.config.loading import load
+from watchman.config.loading import adopt, load, reject
 from watchman.config.logs import DEFAULT_LOGGING, apply_logging
+from watchman.config.own import load_own, remember
 from watchman.config.places import DEFAULT_IGNORE
+from watchman.config.source import beside
 
-__all__ = ["DEFAULT_IGNORE", "DEFAULT_LOGGING", "apply_logging", "load"]
+__all__ = [
+    "DEFAULT_IGNORE",
+    "DEFAULT_LOGGING",
+    "adopt",
+    "apply_logging",
+    "beside",
+    "load",
+    "load_own",
+    "reject",
+    "remember",
+]

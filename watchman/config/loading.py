@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from watchman.config import celerysettings, logs, places, routes, source, watches
-from watchman.config.problems import Problems, closest, is_number, show
+from watchman.config import belongings, celerysettings, logs, own, places, routes, source, watches
+from watchman.config.problems import Problems, closest, show
+from watchman.config.values import MOST_DAYS, is_number, plain
 from watchman.errors import ConfigError
-from watchman.model import Config, Watch
+from watchman.model import Broker, Config, Route, Watch
 
 SETTINGS = (
     "LOGGING",
@@ -36,42 +37,82 @@ def load(
     *,
     check_url: routes.CheckURL | None = None,
     check_processor: watches.CheckProcessor | None = None,
+    signals: Sequence[belongings.Signals] = (),
     environ: Mapping[str, str] = os.environ,
 ) -> Config:
     """Read the configuration at ``path``, else at $WATCHMAN_CONFIG, else ``config.py`` here.
 
     ``check_url`` says why a broker URL cannot be used, or None; ``check_processor`` the same of
-    a processor. Nothing is written, and no broker is spoken to. Raises ConfigError with all
+    a processor. ``signals`` are further ones whose receivers belong to the configuration that
+    connects them. Nothing is written, and no broker is spoken to. Raises ConfigError with all
     problems, each one line: which setting, what is wrong, what to write.
     """
-    path = os.path.abspath(path or environ.get("WATCHMAN_CONFIG") or "config.py")
+    path = source.find(path, environ)
     problems = Problems()
-    if not os.path.exists(path):
-        problems.add(
-            "configuration",
-            f"{path} does not exist",
-            "copy config-example.py there, or name another with --config or WATCHMAN_CONFIG",
-        )
-        raise ConfigError(problems.problems)
+    mine = belongings.loading(os.path.dirname(path), signals)
+    try:
+        config = _load(path, environ, problems, check_url, check_processor, mine)
+    except BaseException:
+        belongings.reject(mine)
+        raise
+    belongings.loaded(mine)
+    return config
+
+
+def adopt(config: Config) -> None:
+    """The configuration is in force now: what an earlier one connected is disconnected."""
+    belongings.adopt(config.belongings)
+
+
+def reject(config: Config) -> None:
+    """The configuration is not used after all: what is in force stays connected as it was."""
+    belongings.reject(config.belongings)
+
+
+def _load(
+    path: str,
+    environ: Mapping[str, str],
+    problems: Problems,
+    check_url: routes.CheckURL | None,
+    check_processor: watches.CheckProcessor | None,
+    mine: belongings.Belongings,
+) -> Config:
     directory = os.path.dirname(path)
-    source.forget()
     with source.beside(directory):
-        main = source.run(path, problems)
+        main = source.run(path, problems, mine)
         config = None
         if main is not None:
             _check_names(main, problems)
-            config = _config(
-                main,
-                problems,
-                check_url or routes.some_url,
-                check_processor or watches.a_callable,
-            )
+            before = len(problems.problems)
+            main.values = _plain_settings(main, problems)
+            if len(problems.problems) == before:
+                config = _config(
+                    main,
+                    problems,
+                    check_url or routes.some_url,
+                    check_processor or watches.a_callable,
+                )
         celery_file = os.path.join(directory, celerysettings.FILE)
-        celery = source.run(celery_file, problems) if os.path.exists(celery_file) else None
-    celery_settings = celerysettings.settings(celery, environ, problems)
+        celery = None
+        if main is not None and os.path.lexists(celery_file):
+            celery = source.run(celery_file, problems, mine)
+        celery_settings: dict[str, Any] = {}
+        with problems.guard(celerysettings.FILE):
+            celery_settings = celerysettings.settings(celery, environ, problems)
     if problems.problems or config is None:
         raise ConfigError(problems.problems)
-    return Config(**config, celery=celery_settings, warnings=tuple(problems.warnings))
+    warnings = tuple(problems.warnings)
+    return Config(**config, celery=celery_settings, warnings=warnings, belongings=mine)
+
+
+def _plain_settings(main: source.Source, problems: Problems) -> dict[str, Any]:
+    """Return all names, with plain copies of the settings' values."""
+    values = dict(main.values)
+    for name in (*SETTINGS, _OLD_WATCHES):
+        if name in values:
+            with problems.guard(name):
+                values[name] = plain(values[name])
+    return values
 
 
 def _config(
@@ -80,21 +121,34 @@ def _config(
     check_url: routes.CheckURL,
     check_processor: watches.CheckProcessor,
 ) -> dict[str, Any]:
-    """Return the fields of Config, in the order in which their problems are to be told."""
+    """Return the fields of Config, in the order in which their problems are to be told.
+
+    Each setting is read under guard: what is no plain value may still raise anything.
+    """
     values, base = main.values, os.path.dirname(main.path)
-    logging = logs.logging_dict(values.get("LOGGING", logs.DEFAULT_LOGGING), problems)
+    logging: Mapping[str, Any] = {}
+    with problems.guard("LOGGING"):
+        logging = logs.logging_dict(values.get("LOGGING", logs.DEFAULT_LOGGING), problems)
     proftpd = values.get("ProFTPD", False)
-    if proftpd not in (True, False):
+    if type(proftpd) not in (bool, int) or proftpd not in (0, 1):
         problems.add("ProFTPD", f"is {show(proftpd)}", "write True or False")
-    brokers = routes.brokers(values.get("BROKERS", {}), check_url, problems)
+        proftpd = False
+    brokers: dict[str, Broker] = {}
+    with problems.guard("BROKERS", "write plain strings, numbers and dicts"):
+        brokers = routes.brokers(values.get("BROKERS", {}), check_url, problems)
     setting = _watches_setting(values, problems)
     watched: tuple[Watch, ...] = ()
     if setting:
-        watched = watches.watches(values[setting], setting, base, check_processor, problems)
-    plain = [watch for watch in watched if watch.processor is None]
-    patterns = routes.patterns(values.get("PATTERNS", ()), brokers, plain, problems)
-    moves = places.moves(values.get("MOVES", ()), base, plain, problems)
-    if plain and not patterns and not moves and "PATTERNS" not in values:
+        with problems.guard(setting):
+            watched = watches.watches(values[setting], setting, base, check_processor, problems)
+    files = [watch for watch in watched if watch.processor is None]
+    patterns: tuple[tuple[str, Route], ...] = ()
+    with problems.guard("PATTERNS"):
+        patterns = routes.patterns(values.get("PATTERNS", ()), brokers, files, problems)
+    moves: tuple[tuple[str, str], ...] = ()
+    with problems.guard("MOVES"):
+        moves = places.moves(values.get("MOVES", ()), base, files, problems)
+    if files and not patterns and not moves and "PATTERNS" not in values:
         problems.warn("PATTERNS", "is not set, so no task is sent", routes.PATTERNS_EXAMPLE)
     return {
         "path": main.path,
@@ -104,34 +158,31 @@ def _config(
         "watches": watched,
         "patterns": patterns,
         "moves": moves,
-        "ignore": places.texts(
-            values.get("IGNORE", places.DEFAULT_IGNORE), "IGNORE", "['*.part', '.*']", problems
-        ),
-        "dry_run": places.texts(
-            values.get("DRY_RUN", ()), "DRY_RUN", "['/srv/ftp/test/*']", problems
-        ),
-        **_own_places(values, base, watched, problems),
+        "ignore": _texts(values, "IGNORE", places.DEFAULT_IGNORE, "['*.part', '.*']", problems),
+        "dry_run": _texts(values, "DRY_RUN", (), "['/srv/ftp/test/*']", problems),
+        **own.own_places(values, base, watched, problems),
+        **own.output_files(values, base, watched, problems),
         "retention": _retention(values.get("HISTORY_DAYS", 30), problems),
     }
 
 
-def _own_places(
+def _texts(
     values: Mapping[str, Any],
-    base: str,
-    watched: tuple[Watch, ...],
+    setting: str,
+    default: Sequence[str],
+    example: str,
     problems: Problems,
-) -> dict[str, str]:
-    defaults = {"STATE_DIR": "var", "PID_FILE": "var/watchman.pid", "LOG_DIR": "var/log"}
-    return {
-        name.lower(): places.own_place(values.get(name, default), name, base, watched, problems)
-        for name, default in defaults.items()
-    }
+) -> tuple[str, ...]:
+    with problems.guard(setting):
+        return places.texts(values.get(setting, default), setting, example, problems)
+    return ()
 
 
 def _retention(value: Any, problems: Problems) -> float:
-    if is_number(value) and value > 0:
+    if is_number(value, most=MOST_DAYS) and value > 0:
         return float(value) * _DAY
-    problems.add("HISTORY_DAYS", f"is {show(value)}", "write a number of days above 0")
+    remedy = f"write a number of days above 0, {MOST_DAYS:.0f} at the most"
+    problems.add("HISTORY_DAYS", f"is {show(value)}", remedy)
     return 0.0
 
 
@@ -155,8 +206,12 @@ def _check_names(main: source.Source, problems: Problems) -> None:
     for name in main.values:
         if name in SETTINGS or name in main.read:
             continue
-        if name.upper().startswith("INOTIFIER_") and name != _OLD_WATCHES:
-            problems.warn(name, "is ignored", "output and errors go to files in LOG_DIR")
+        if name in own.OLD_NAMES:
+            if name == "INOTIFIER_DAEMON_PID_FILE":
+                problems.warn(name, "is the old name of PID_FILE", "write PID_FILE")
+        elif name.upper().startswith("INOTIFIER_") and name != _OLD_WATCHES:
+            known = ", ".join((_OLD_WATCHES, *own.OLD_NAMES))
+            problems.warn(name, "is ignored", f"of that kind there are {known}")
         elif name.upper().startswith(("BROKER_URL", "BROKER_READ_URL", "BROKER_WRITE_URL")):
             problems.warn(name, "is ignored", "write the brokers' URLs in BROKERS")
         elif name.startswith(("CELERY_", "CELERYD_", "CELERYBEAT_")):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from typing import Any
 
 from watchman.config.problems import Problems, one_line, show
 from watchman.config.source import beside
+from watchman.config.values import describe
 from watchman.errors import ConfigError
 from watchman.model import Config
 from watchman.queued_logging import reconfigured
@@ -50,6 +52,10 @@ def _check_references(value: Mapping[str, Any], problems: Problems) -> None:
     loggers = {**value.get("loggers", {}), "root": value.get("root", {})}
     for logger, settings in loggers.items():
         wanted = settings.get("handlers", ()) if isinstance(settings, Mapping) else ()
+        if not isinstance(wanted, (list, tuple)):
+            label = f"LOGGING, logger {show(logger)}"
+            problems.add(label, f"'handlers' is {show(wanted)}", "write a list of names")
+            continue
         for name in wanted:
             if name not in handlers and not value.get("incremental"):
                 problems.unknown(f"LOGGING, logger {show(logger)}", "handler", name, handlers)
@@ -76,13 +82,36 @@ def _waits_to_open(handler: Any) -> bool:
         return False  # it can be made, or dictConfig will say why not
 
 
+class _Process:
+    """What logging was set up by last."""
+
+    config: Config | None = None
+
+
 def apply_logging(config: Config) -> None:
-    """Set logging up as the configuration says.
+    """Set logging up as the configuration says, and only so: nothing of an earlier one goes on.
 
     Handlers may be classes of the user's own, in modules beside the configuration. Raises
     ConfigError with one line if dictConfig cannot use it (a log file that cannot be opened, for
-    example).
+    example); logging is as before then.
     """
+    try:
+        _forget_loggers(config)
+        _configure(config)
+    except BaseException as error:
+        if _Process.config is not None:
+            # dictConfig takes everything away before it begins.
+            with contextlib.suppress(Exception):
+                _configure(_Process.config)
+        # dictConfig says which handler; its cause says why.
+        words = f"{error}" if isinstance(error, ValueError) and error.__cause__ else ""
+        reasons = [words, describe(error.__cause__ or error)]
+        reason = ": ".join(reason for reason in reasons if reason)
+        raise ConfigError([one_line(f"LOGGING: {reason}; correct it in {config.path}")]) from error
+    _Process.config = config
+
+
+def _configure(config: Config) -> None:
     import logging.config
 
     settings = dict(config.logging)
@@ -91,12 +120,21 @@ def apply_logging(config: Config) -> None:
             name: {**handler, "delay": True} if _waits_to_open(handler) else handler
             for name, handler in settings["handlers"].items()
         }
-    try:
-        with beside(os.path.dirname(config.path)), reconfigured():
-            # Unless the user says so, loggers that exist already (ours) go on.
-            logging.config.dictConfig({"disable_existing_loggers": False, **settings})
-    except Exception as error:
-        # dictConfig says which handler; its cause says why.
-        reasons = [str(error), str(error.__cause__ or "")]
-        reason = ": ".join(reason for reason in reasons if reason) or type(error).__name__
-        raise ConfigError([one_line(f"LOGGING: {reason}; correct it in {config.path}")]) from error
+    with beside(os.path.dirname(config.path)), reconfigured():
+        # Unless the user says so, loggers that exist already (ours) go on.
+        logging.config.dictConfig({"disable_existing_loggers": False, **settings})
+
+
+def _forget_loggers(config: Config) -> None:
+    """Have loggers that only the earlier configuration named be like any other again."""
+    import logging
+
+    before = _Process.config.logging.get("loggers", {}) if _Process.config is not None else {}
+    for name in before.keys() - config.logging.get("loggers", {}).keys():
+        logger = logging.getLogger(name)
+        for handler in tuple(logger.handlers):
+            logger.removeHandler(handler)
+        for one in tuple(logger.filters):
+            logger.removeFilter(one)
+        logger.setLevel(logging.NOTSET)
+        logger.propagate, logger.disabled = True, False

@@ -9,6 +9,7 @@ from typing import Any
 from watchman import mounts, timelimit
 from watchman.config.overlap import covers
 from watchman.config.problems import NOT_A_PAIR, Problems, as_path, pairs, show
+from watchman.config.values import pattern_error
 from watchman.model import Watch
 
 DEFAULT_IGNORE: tuple[str, ...] = (
@@ -102,7 +103,7 @@ def _look_at(root: str) -> tuple[bool, bool, bool]:
 def texts(value: Any, setting: str, example: str, problems: Problems) -> tuple[str, ...]:
     """Return a list of strings."""
     if isinstance(value, (list, tuple, set, frozenset)) and all(
-        isinstance(item, str) and item for item in value
+        isinstance(item, str) and item and not pattern_error(item) for item in value
     ):
         return tuple(sorted(value) if isinstance(value, (set, frozenset)) else value)
     problems.add(setting, f"{show(value)} is no list of patterns", f"write {setting} = {example}")
@@ -117,7 +118,7 @@ def own_place(
     if path is None:
         problems.add(setting, f"{show(value)} is no path", f"write {setting} = '/the/path'")
         return ""
-    directory = os.path.dirname(path) if setting == "PID_FILE" else path
+    directory = path if setting.endswith("_DIR") else os.path.dirname(path)
     for watch in watched:
         if covers(watch, directory):
             problems.add(

@@ -5,11 +5,15 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Iterable, Mapping
+from types import TracebackType
 from typing import Any
 
+from watchman.config.values import describe
 from watchman.text import printable
 
 _LONGEST = 200
+_SECRET = ("BROKERS", "celeryconfig.py")
+PLAIN_REMEDY = "write plain dicts, lists, strings and numbers"
 
 
 class Problems:
@@ -18,6 +22,10 @@ class Problems:
     def __init__(self) -> None:
         self.problems: list[str] = []
         self.warnings: list[str] = []
+
+    def guard(self, setting: str, remedy: str = PLAIN_REMEDY) -> _Guard:
+        """Turn whatever a value's own code raises within the block into a problem."""
+        return _Guard(self, setting, remedy)
 
     def add(self, setting: str, wrong: str, remedy: str) -> None:
         """Note a problem: which setting, what is wrong with it, what to write instead.
@@ -38,6 +46,35 @@ class Problems:
         if not known:
             remedy = "there is none of that kind: define it, or remove its name"
         self.add(setting, f"unknown {what} {show(name)}", remedy)
+
+
+class _Guard:
+    """A ``with`` block out of which nothing is raised.
+
+    Not by contextlib: a generator cannot be trusted with StopIteration and GeneratorExit.
+    """
+
+    def __init__(self, problems: Problems, setting: str, remedy: str) -> None:
+        self._problems = problems
+        self._setting = setting
+        self._remedy = remedy
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool:
+        if error is not None:
+            # Of settings that hold passwords no value is ever shown, nor what is said about it.
+            secret = self._setting in _SECRET
+            told = type(error).__name__ if secret else describe(error)
+            wrong = f"cannot be used ({told})"
+            self._problems.add(self._setting, wrong, self._remedy)
+        return True
 
 
 def one_line(text: str) -> str:
@@ -61,7 +98,7 @@ def show(value: object) -> str:
     """Return a short ``repr`` for a message."""
     try:
         text = repr(value)
-    except Exception:  # noqa: BLE001 — a __repr__ of the user's own may raise anything
+    except BaseException:  # noqa: BLE001 — a __repr__ of the user's own may raise anything
         text = f"<{type(value).__name__}>"
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 
@@ -71,18 +108,15 @@ def kind(value: object) -> str:
     return "None" if value is None else f"of type {type(value).__name__}"
 
 
-def is_number(value: object) -> bool:
-    """Say whether it is an int or a finite float; True and False are no numbers."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return False
-    return abs(value) < float("inf")
-
-
 def as_path(value: object, base: str) -> str | None:
     """Return a str or path object as an absolute, normalised path; None for anything else."""
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
     if not isinstance(value, str) or not value or "\0" in value:
+        return None
+    try:
+        os.fsencode(value)  # a lone surrogate that stands for no byte names no file
+    except UnicodeEncodeError:
         return None
     path = os.path.normpath(os.path.join(base, value))
     return "/" + path.lstrip("/")

@@ -8,7 +8,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from watchman.config.problems import NOT_A_PAIR, Problems, is_number, kind, names, pairs, show
+from watchman.config.problems import NOT_A_PAIR, Problems, kind, names, pairs, show
+from watchman.config.shadows import Shadows
+from watchman.config.values import MOST_DAYS, is_number, is_text, pattern_error
 from watchman.masking import mask
 from watchman.model import Broker, Route, Watch
 
@@ -23,10 +25,13 @@ _TLS = "use_ssl"
 _TLS_EXAMPLE = "'use_ssl': {'ca_certs': '/etc/ssl/my-ca.pem'}"
 
 _Test = Callable[[Any], bool]
-_TEXT: tuple[_Test, str] = (lambda value: isinstance(value, str) and value != "", "a string")
+_TEXT: tuple[_Test, str] = (is_text, "a string")
 _FLAG: tuple[_Test, str] = (lambda value: isinstance(value, bool), "True or False")
 _SECONDS: tuple[_Test, str] = (
-    lambda value: (is_number(value) and value >= 0) or isinstance(value, datetime.timedelta),
+    lambda value: is_number(
+        value.total_seconds() if isinstance(value, datetime.timedelta) else value,
+        most=MOST_DAYS * 86400,
+    ),
     "a number of seconds",
 )
 _MAPPING: tuple[_Test, str] = (
@@ -76,7 +81,7 @@ def brokers(value: Any, check_url: CheckURL, problems: Problems) -> dict[str, Br
     found = {}
     for name, given in value.items():
         label = f"BROKERS[{show(name)}]"
-        if not isinstance(name, str) or not name:
+        if not is_text(name):
             problems.add(label, "the name is no string", "write the name in quotes")
             continue
         found[name] = _broker(name, given, label, check_url, problems)
@@ -100,7 +105,7 @@ def _broker(name: str, given: Any, label: str, check_url: CheckURL, problems: Pr
         if not all(isinstance(key, str) for key in options):
             problems.add(label, "an option's name is no string", "write the names in quotes")
     several = list(urls) if isinstance(urls, (list, tuple)) else [urls]
-    if not several or not all(isinstance(url, str) and url for url in several):
+    if not several or not all(map(is_text, several)):
         wrong = "the list of URLs is empty" if not several else f"a URL is {_odd(several)}"
         problems.add(label, wrong, "write a URL, a list of URLs, or {'url': …, …}")
         return Broker(name, ())
@@ -115,11 +120,10 @@ def _broker(name: str, given: Any, label: str, check_url: CheckURL, problems: Pr
 
 
 def _odd(values: Sequence[Any]) -> str:
-    return next(
-        "empty" if value == "" else kind(value)
-        for value in values
-        if not isinstance(value, str) or not value
-    )
+    odd = next(value for value in values if not is_text(value))
+    if isinstance(odd, str):
+        return "no UTF-8" if odd else "empty"
+    return kind(odd)
 
 
 def patterns(
@@ -136,7 +140,7 @@ def patterns(
         )
         return ()
     found: list[tuple[str, Route]] = []
-    seen: set[str] = set()
+    shadows = Shadows()
     for number, (pattern, options) in enumerate(entries):
         if options is NOT_A_PAIR or not isinstance(pattern, str) or not pattern:
             problems.add(
@@ -146,12 +150,19 @@ def patterns(
             )
             continue
         label = f"PATTERNS[{show(pattern)}]"
+        wrong = pattern_error(pattern)
+        if wrong:
+            problems.add(label, f"is no fnmatch pattern ({wrong})", "correct what is in [ ]")
+            continue
         route = _route(options, label, known, problems)
-        if pattern in seen:
-            problems.warn(
-                label, "is never reached: the same pattern stands above it", "remove one of the two"
+        above = shadows.above(pattern)
+        if above is not None:
+            same = above == pattern
+            which = (
+                "the same pattern stands" if same else f"{show(above)} matches all of it and stands"
             )
-        seen.add(pattern)
+            remedy = "remove one of the two" if same else "write it above that one"
+            problems.warn(label, f"is never reached: {which} above it", remedy)
         _check_reach(pattern, label, watched, problems)
         found.append((pattern, route))
     return tuple(found)
@@ -188,7 +199,7 @@ def _route(given: Any, label: str, known: Mapping[str, Broker], problems: Proble
                 problems.unknown(label, "key", key, allowed)
     _check_broker_name(given.get("broker"), label, known, problems)
     task = given.get("task")
-    if not isinstance(task, str) or not task:
+    if not is_text(task):
         wrong = "has no 'task'" if task is None else f"'task' is {show(task)}"
         problems.add(label, wrong, "write the name of a Celery task, 'task': 'package.tasks.name'")
     args = given.get("args", ())
@@ -201,6 +212,13 @@ def _route(given: Any, label: str, known: Mapping[str, Broker], problems: Proble
             label, f"'kwargs' is {show(kwargs)}", "write a dict of names and values for JSON"
         )
         kwargs = {}
+    elif kwargs and all(key in _APPLY_ASYNC for key in kwargs):
+        # In watchman's original they were options of send_task.
+        problems.warn(
+            label,
+            f"'kwargs' are arguments of the task, also {names(kwargs)}",
+            "write 'options' instead of 'kwargs' if options of the message are meant",
+        )
     options = _options(given.get("options", {}), label, problems)
     return Route(str(given.get("broker")), str(task), tuple(args), dict(kwargs), options)
 

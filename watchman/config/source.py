@@ -5,20 +5,24 @@ from __future__ import annotations
 import ast
 import builtins
 import os
+import stat
 import sys
 import traceback
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
+from watchman.config.belongings import Belongings
 from watchman.config.problems import Problems
+from watchman.config.values import describe
+from watchman.errors import ConfigError
 
-_imported: set[str] = set()
-"""Modules that were imported from beside a configuration. The next one to be loaded forgets
-them, so that a reload sees what was changed in them, and a second configuration its own."""
+EXAMPLE = "config-example.py"
+LARGEST = 10_000_000
+"""Bytes that a configuration may have."""
 
 _MODULES = frozenset({"os", "sys", "re", "logging", "pyinotify", "glob", "datetime", "socket"})
 
@@ -36,10 +40,30 @@ class Source:
     """The names that the file itself gives a value."""
 
 
+def find(path: str | None, environ: Mapping[str, str]) -> str:
+    """Return the absolute path of the configuration: as named, else $WATCHMAN_CONFIG's, else
+    ``config.py`` here. Raises ConfigError where there is no "here" any more.
+    """
+    path = path or environ.get("WATCHMAN_CONFIG") or "config.py"
+    try:
+        return os.path.abspath(path)
+    except OSError as error:
+        raise ConfigError(
+            [
+                f"configuration: {path}: the working directory cannot be told ({error.strerror}); "
+                "go to one that exists, or name the whole path"
+            ]
+        ) from error
+
+
 @contextmanager
 def beside(directory: str) -> Iterator[None]:
-    """Let modules beside the configuration be imported; write no byte code there."""
-    before = set(sys.modules)
+    """Let modules beside the configuration be imported; write no byte code there.
+
+    They come before installed ones of the same name. Afterwards they can still be imported, such as
+    a router that Celery looks up when it sends, but come last: whatever is imported then may be
+    what Celery itself needs.
+    """
     writing = sys.dont_write_bytecode
     sys.dont_write_bytecode = True
     sys.path.insert(0, directory)
@@ -49,41 +73,25 @@ def beside(directory: str) -> Iterator[None]:
         sys.dont_write_bytecode = writing
         if directory in sys.path:
             sys.path.remove(directory)
-        _imported.update(
-            name
-            for name in set(sys.modules) - before
-            if _lies_in(sys.modules.get(name.partition(".")[0]), directory)
-        )
+        if directory not in sys.path:
+            sys.path.append(directory)
 
 
-def forget() -> None:
-    """Forget the modules that earlier configurations imported from beside them."""
-    for name in _imported:
-        sys.modules.pop(name, None)
-    _imported.clear()
-
-
-def run(path: str, problems: Problems) -> Source | None:
+def run(path: str, problems: Problems, belongings: Belongings | None = None) -> Source | None:
     """Execute the file and return its names; None, and a problem noted, if that cannot be.
 
     ``OrderedDict`` and ``os`` are there without an import, as the documentation's examples
     expect. Call it inside :func:`beside`.
     """
     label = os.path.basename(path)
-    try:
-        with open(path, "rb") as file:
-            text = file.read()
-    except OSError as error:
-        remedy = "let this user read it"
-        if isinstance(error, IsADirectoryError):
-            remedy = "name the file itself"
-        problems.add(label, f"{path} cannot be read ({error.strerror})", remedy)
+    text = _text(path, label, problems)
+    if text is None:
         return None
     try:
         tree = ast.parse(text, path)
         _pairs_as_list(tree)
         code = compile(tree, path, "exec")
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+    except Exception as error:  # noqa: BLE001 — SyntaxError, ValueError, RecursionError …
         _add_syntax_problem(label, error, problems)
         return None
     namespace: dict[str, Any] = {
@@ -93,9 +101,11 @@ def run(path: str, problems: Problems) -> Source | None:
         "OrderedDict": OrderedDict,
         "os": os,
     }
+    if belongings is not None:
+        belongings.namespaces.append(namespace)
     try:
         exec(code, namespace)  # noqa: S102 — the configuration is Python by design
-    except (Exception, SystemExit) as error:  # noqa: BLE001 — any Python may stand there
+    except BaseException as error:  # noqa: BLE001 — any Python may stand there; Ctrl-C ends it
         _add_run_problem(label, path, error, problems)
         return None
     used = {
@@ -109,11 +119,57 @@ def run(path: str, problems: Problems) -> Source | None:
     values = {
         name: value
         for name, value in namespace.items()
-        if not name.startswith("_") and not isinstance(value, ModuleType)
+        # By the type, not isinstance(): an object may lie about its __class__, or raise.
+        if type(name) is str
+        and not name.startswith("_")
+        and not issubclass(type(value), ModuleType)
     }
     if values.get("OrderedDict") is OrderedDict:
         del values["OrderedDict"]
     return Source(path, values, used[ast.Load], used[ast.Store])
+
+
+def _text(path: str, label: str, problems: Problems) -> bytes | None:
+    """Return the file's bytes; None, and a problem noted, if it cannot be read.
+
+    Asked before it is opened: opening a FIFO waits for a writer, opening a device may do anything.
+    """
+    wrong, remedy = "", "let this user read it, and search the directories above it"
+    try:
+        status = os.stat(path)
+        if stat.S_ISDIR(status.st_mode):
+            wrong, remedy = "is a directory", "name the file itself"
+        elif not stat.S_ISREG(status.st_mode):
+            wrong, remedy = "is no regular file", "name a file: it is read again by each reload"
+        elif status.st_size > LARGEST:
+            wrong, remedy = f"has {status.st_size} bytes", "name a configuration file"
+        else:
+            with open(path, "rb", opener=_without_waiting) as file:
+                return file.read()
+    except (FileNotFoundError, NotADirectoryError):
+        if not os.path.islink(path):
+            problems.add("configuration", f"{path} does not exist", _how_to_begin())
+            return None
+        wrong, remedy = "is a link to nothing", "correct or remove it"
+    except OSError as error:
+        wrong = f"cannot be read ({error.strerror})"
+    problems.add(label, f"{path} {wrong}", remedy)
+    return None
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Open a file that may have become a FIFO just now."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _how_to_begin() -> str:
+    """Say what to do without a configuration, with the example where it is: checkout or wheel."""
+    package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    places = (package, os.path.join(sys.prefix, "share", "watchman"))
+    examples = (os.path.join(place, EXAMPLE) for place in places)
+    example = next((path for path in examples if os.path.exists(path)), None)
+    begin = f"copy {example} there" if example else f"write one ({EXAMPLE} in watchman's sources)"
+    return f"{begin}, or name another with --config or WATCHMAN_CONFIG"
 
 
 def _pairs_as_list(tree: ast.Module) -> None:
@@ -154,23 +210,12 @@ def _add_run_problem(label: str, path: str, error: BaseException, problems: Prob
         if frame.filename == path
     ]
     where = f"{label}, line {lines[-1]}" if lines else label
-    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    what = describe(error)
     remedy = "correct this line"
     if isinstance(error, NameError) and error.name in _MODULES:
         remedy = f"write 'import {error.name}' at the top"
     elif isinstance(error, ModuleNotFoundError):
         remedy = f"install '{error.name}', or put it beside the configuration"
-    elif isinstance(error, SystemExit):
+    elif not isinstance(error, Exception):  # SystemExit, KeyboardInterrupt, GeneratorExit …
         remedy = "the file must run to its end"
     problems.add(where, what, remedy)
-
-
-def _lies_in(module: ModuleType | None, directory: str) -> bool:
-    """Say whether a top-level module was found in that directory; never watchman itself."""
-    if module is None or module.__name__ == "watchman":
-        return False
-    file: str | None = getattr(module, "__file__", None)
-    if not file:
-        return False
-    place, name = os.path.split(file)
-    return directory == (os.path.dirname(place) if name.startswith("__init__.") else place)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-import importlib
+import logging
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -11,8 +11,19 @@ from typing import Any
 
 from watchman import hanging, timelimit
 from watchman.config.overlap import check_overlap
-from watchman.config.problems import Problems, as_path, is_number, show
+from watchman.config.problems import Problems, as_path, show
+from watchman.config.values import (
+    MOST_SECONDS,
+    describe,
+    imported,
+    is_number,
+    pattern_error,
+    regex_error,
+)
 from watchman.model import Watch
+from watchman.text import printable
+
+log = logging.getLogger("watchman.config")
 
 CheckProcessor = Callable[[object], "str | None"]
 """Says why something cannot process events; None if it can."""
@@ -153,7 +164,7 @@ class _Reader:
         if value is None:
             return None
         if callable(value):
-            return lambda path: bool(value(path))
+            return _Exclude(value, label)
         if not isinstance(value, (list, tuple)) or not all(isinstance(x, str) for x in value):
             self.problems.add(
                 label,
@@ -161,22 +172,23 @@ class _Reader:
                 "write a list of regular expressions, or a function of the path",
             )
             return None
-        try:
-            compiled = [re.compile(expression) for expression in value]
-        except re.error as error:
-            self.problems.add(
-                label,
-                f"'exclude_filter': {show(error.pattern)} is no regular expression ({error})",
-                "correct it",
-            )
-            return None
+        for expression in value:
+            wrong = regex_error(expression)
+            if wrong:
+                self.problems.add(
+                    label,
+                    f"'exclude_filter': {show(expression)} is no regular expression ({wrong})",
+                    "correct it",
+                )
+                return None
+        compiled = [re.compile(expression) for expression in value]
         return lambda path: any(regex.match(path) for regex in compiled)
 
     def _processor(self, value: Any, label: str) -> dict[str, Any]:
         """Return the fields that a processor sets."""
         if value is None:
             return {}
-        if value == FINISHED_DIRECTORIES or _dotted(value) == FINISHED_DIRECTORIES:
+        if FINISHED_DIRECTORIES in (value if isinstance(value, str) else "", _dotted(value)):
             return {"kind": "directories", "processor_name": FINISHED_DIRECTORIES}
         processor = value
         if isinstance(value, str):
@@ -192,17 +204,7 @@ class _Reader:
         return {"processor": processor, "processor_name": name}
 
     def _import(self, name: str, label: str) -> object | None:
-        module, _, attribute = name.rpartition(".")
-        wrong = ""
-        if not module:
-            wrong = "no module is named"
-        try:
-            found: object | None = getattr(importlib.import_module(module), attribute, None)
-            if found is None:
-                wrong = f"module {module} has no '{attribute}'"
-        except Exception as error:  # noqa: BLE001 — importing runs the user's own code
-            found = None
-            wrong = wrong or f"{type(error).__name__}: {error}"
+        found, wrong = imported(name)
         if wrong:
             self.problems.add(
                 label,
@@ -210,6 +212,33 @@ class _Reader:
                 "write 'package.module.Class', importable from beside the configuration",
             )
         return found
+
+
+class _Exclude:
+    """A function of the user's own as an ``exclude_filter``: it may raise, and ends nothing by it.
+
+    What it cannot judge is watched: rather too much than something missed.
+    """
+
+    def __init__(self, function: Callable[[str], object], label: str) -> None:
+        self._function = function
+        self._label = label
+        self._said = False
+
+    def __call__(self, path: str) -> bool:
+        try:
+            return bool(self._function(path))
+        except Exception as error:  # noqa: BLE001 — any Python may stand there
+            if not self._said:
+                self._said = True
+                log.warning(
+                    "%s: 'exclude_filter' raised %s for %s, which is watched therefore; "
+                    "correct the function",
+                    self._label,
+                    printable(describe(error)),
+                    printable(path),
+                )
+            return False
 
 
 def _dotted(processor: object) -> str:
@@ -224,16 +253,14 @@ def _same(value: Any) -> Any:
 
 
 def _is_switch(value: object) -> bool:
-    return isinstance(value, (bool, int)) and value in (0, 1)
+    return isinstance(value, int) and value in (0, 1)
 
 
-def _is_names(value: object) -> bool:
+def _is_patterns(value: object) -> bool:
     several = [value] if isinstance(value, str) else value
-    return isinstance(several, (list, tuple)) and all(isinstance(x, str) and x for x in several)
-
-
-def _at_least_0(value: Any) -> bool:
-    return is_number(value) and value >= 0
+    return isinstance(several, (list, tuple)) and all(
+        isinstance(one, str) and one and not pattern_error(one) for one in several
+    )
 
 
 def _look_at(path: str) -> tuple[bool, bool]:
@@ -243,19 +270,23 @@ def _look_at(path: str) -> tuple[bool, bool]:
 
 
 _SWITCHES = ("rec", "auto_add", "do_glob", "quiet")
+_MOST = f"{MOST_SECONDS:.0f} at the most"
 _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(_SWITCHES, (_is_switch, "True or False")),
     "mask": (
-        lambda value: value is None or (type(value) is int and value > 0),
+        lambda value: value is None or (type(value) is int and 0 < value < 1 << 32),
         "event codes such as pyinotify.IN_CLOSE_WRITE | pyinotify.IN_MOVED_TO",
     ),
-    "settle": (lambda value: value is None or _at_least_0(value), "a number of seconds"),
-    "interval": (lambda value: is_number(value) and value > 0, "a number of seconds above 0"),
-    "rescan": (_at_least_0, "a number of seconds, or 0 for never"),
+    "settle": (lambda value: value is None or is_number(value), f"a number of seconds, {_MOST}"),
+    "interval": (
+        lambda value: is_number(value) and value > 0,
+        f"a number of seconds above 0, {_MOST}",
+    ),
+    "rescan": (is_number, f"a number of seconds, {_MOST}, or 0 for never"),
     "existing": (lambda value: value in ("new", "all", "none"), "'new', 'all' or 'none'"),
     "method": (lambda value: value in ("auto", "inotify", "poll"), "'auto', 'inotify' or 'poll'"),
     "kind": (lambda value: value in ("files", "directories"), "'files' or 'directories'"),
-    "unfinished": (_is_names, "a list of patterns such as ['*.tmp*']"),
+    "unfinished": (_is_patterns, "a list of patterns such as ['*.tmp*']"),
     "marker": (
         lambda value: (
             value is None or (isinstance(value, str) and value != "" and "/" not in value)

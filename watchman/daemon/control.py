@@ -6,14 +6,15 @@ import contextlib
 import dataclasses
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from watchman import locks, queued_logging
+from watchman import limits, locks, queued_logging
 from watchman.config import DEFAULT_LOGGING
 from watchman.daemon import pidfile, places
 from watchman.daemon.detach import Output, Report, detach
-from watchman.daemon.finding import detached, ended, process, running, send
+from watchman.daemon.finding import detached, ended, process, running, send, supervised
 from watchman.errors import AlreadyRunning, NotRunning, WatchmanError
 from watchman.model import Config
 from watchman.status import handler
@@ -68,11 +69,15 @@ def start(load: Callable[[], Config], say: Say, warn: Say) -> None:
         reason = heard.get("error") or (
             f"the daemon ended before it watched; {heard.get('err', 'nobody')} may tell why"
         )
-        failure = AlreadyRunning if heard.get("already") else WatchmanError
-        raise failure(reason)
+        failure = (AlreadyRunning if heard.get("already") else WatchmanError)(reason)
+        failure.exit_status = heard.get("status", failure.exit_status)
+        raise failure
     for watch in config.watches:
         say(f"DEBUG Adding watch on {printable(watch.path)}, processed by {handler(watch)}")
-    say(f"Watching with process id {heard['ready']}; output in {heard['out']}")
+    # A LOGGING of the user's own mostly writes to standard error, and nothing to the other.
+    own = config.logging != DEFAULT_LOGGING
+    output = f"{heard['out']} and {heard['err']}" if own else heard["out"]
+    say(f"Watching with process id {heard['ready']}; output in {output}")
 
 
 def _serve(load: Callable[[], Config], config: Config, report: Report) -> int:
@@ -99,14 +104,25 @@ def _serve(load: Callable[[], Config], config: Config, report: Report) -> int:
             ).run()
             report.tell(error="it was stopped before it watched")
     except WatchmanError as error:
-        report.tell(error=str(error), already=isinstance(error, AlreadyRunning))
-        if output.paths:
-            lines = [f"notify: {line}\n" for line in str(error).splitlines()]
-            queued_logging.last_words("".join(lines))  # into the error file
+        _tell(report, output, str(error), error.exit_status, isinstance(error, AlreadyRunning))
         return error.exit_status
+    except (OSError, RuntimeError, MemoryError) as error:
+        words = limits.explain(error)
+        if words is None:
+            raise
+        _tell(report, output, words, WatchmanError.exit_status)
+        return WatchmanError.exit_status
     finally:
         report.close()
     return 0
+
+
+def _tell(report: Report, output: Output, words: str, status: int, already: bool = False) -> None:
+    """Say why the daemon ends, to whoever started it and in the error file."""
+    report.tell(error=words, status=status, already=already)
+    if output.paths:
+        lines = [f"notify: {line}\n" for line in words.splitlines()]
+        queued_logging.last_words("".join(lines))  # into the error file
 
 
 def _ready(report: Report) -> None:
@@ -131,7 +147,7 @@ def _loader(
 
     def loaded() -> Config:
         config = load()
-        for name in ("pid_file", "log_dir"):
+        for name in ("pid_file", "log_dir", "out_file", "err_file"):
             if getattr(config, name) != getattr(first, name):
                 raise WatchmanError(
                     f"{name.upper()} changed; restart to use {getattr(config, name)}"
@@ -177,11 +193,19 @@ def _why_nothing_stops(config: Config) -> str:
         line = f"No daemon runs; the pid file {left[0]}, left over from a crash, has been removed."
     other = running(config)
     if other is not None:
-        line += (
-            f" But {locks.who(other.pid)} watches in the foreground: stop it where it was started"
-            f", or with 'kill {other.pid}'."
+        program = supervised(other.pid)
+        line += f" But {locks.who(other.pid)} watches " + (
+            f"in the foreground: stop it where it was started, or with 'kill {other.pid}'."
+            if program is None
+            else f"under supervisord: stop it with '{_supervisorctl()} stop {program}'."
         )
     return line
+
+
+def _supervisorctl() -> str:
+    """Return the command that talks to supervisord: this checkout's, or any."""
+    script = os.path.join(os.path.dirname(sys.prefix), "bin", "supervisorctl")
+    return script if os.path.exists(script) else "supervisorctl"
 
 
 def _clear(config: Config) -> list[str]:

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
-from watchman import queued_logging
+from watchman import limits, queued_logging
 from watchman.daemon import places
 from watchman.daemon.places import Place
 
@@ -63,17 +63,22 @@ def detach(daemon: Callable[[Report], int], hear: Callable[[Mapping[str, Any]], 
 def _become_daemon(daemon: Callable[[Report], int], sending: int) -> NoReturn:
     """Never return into the code of the process that was forked: its ends are not ours."""
     status = 1
+    report = Report(sending)
     try:
         os.setsid()
         # A session's leader could still get a terminal by opening one; its child cannot.
         if os.fork():
             os._exit(0)
         _clean_up(keep=sending)
-        status = daemon(Report(sending))
+        status = daemon(report)
     except SystemExit:
         status = 0
-    except BaseException:  # noqa: BLE001 — the last place where it can be shown
-        sys.excepthook(*sys.exc_info())
+    except BaseException as error:  # noqa: BLE001 — the last place where it can be shown
+        words = limits.explain(error)
+        if words is None:
+            sys.excepthook(*sys.exc_info())
+        else:
+            report.tell(error=words)
     finally:
         if not queued_logging.hanging():
             with contextlib.suppress(Exception):

@@ -104,3 +104,20 @@ def ended(descriptor: int, timeout: float) -> bool:
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     return bool(poll.poll(timeout * 1000))
+
+
+def supervised(pid: int) -> str | None:
+    """Return the name under which supervisord runs a process, None if it does not, or none tells.
+
+    supervisord tells its children in their environment, which only their user and root can read.
+    """
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            words = dict(word.partition(b"=")[::2] for word in file.read().split(b"\0"))
+    except OSError:
+        return None
+    if b"SUPERVISOR_ENABLED" not in words:
+        return None
+    name = os.fsdecode(words.get(b"SUPERVISOR_PROCESS_NAME", b"notify"))
+    group = os.fsdecode(words.get(b"SUPERVISOR_GROUP_NAME", b""))
+    return name if group in ("", name) else f"{group}:{name}"

@@ -71,8 +71,8 @@ def output(config: Config) -> tuple[Place, Place]:
     """Return the places of the output and the error file."""
     private = _private(config)
     return (
-        Place("LOG_DIR", os.path.join(config.log_dir, "watchman.out"), private),
-        Place("LOG_DIR", os.path.join(config.log_dir, "watchman.err"), private),
+        Place("LOG_DIR", config.out_file or os.path.join(config.log_dir, "watchman.out"), private),
+        Place("LOG_DIR", config.err_file or os.path.join(config.log_dir, "watchman.err"), private),
     )
 
 

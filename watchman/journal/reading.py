@@ -134,6 +134,16 @@ class Reading:
         with soundness.understanding("a known version"):
             return {os.fsdecode(name): Version(*map(int, version)) for name, *version in rows}
 
+    def is_announced(self, path: str) -> bool:
+        """Say whether what is known at a path is or was a delivery, and not only noted."""
+        directory, _, name = path.rpartition("/")
+        row = self.connection.execute(
+            "SELECT seq FROM known WHERE name = ? "
+            "AND directory = (SELECT id FROM directories WHERE path = ?)",
+            (os.fsencode(name), os.fsencode(directory)),
+        ).fetchone()
+        return row is not None and row[0] > 0
+
     def first_runs(self, paths: Iterable[str]) -> set[str]:
         """Return those watch roots that no run has scanned to the end yet."""
         rows = self.connection.execute("SELECT path FROM watches WHERE first_run_ns > 0").fetchall()

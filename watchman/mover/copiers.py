@@ -42,8 +42,8 @@ class Copiers:
             (self._large if large else self._small).append(row)
             if len(self._threads) < self._count and self._idle <= self._queued():
                 thread = threading.Thread(target=self._run, name="mover-copy", daemon=True)
-                self._threads.append(thread)
                 thread.start()
+                self._threads.append(thread)
             self._ready.notify()
 
     def running(self) -> list[Progress]:

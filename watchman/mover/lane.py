@@ -86,8 +86,9 @@ class Lane:
         """Start the thread."""
         with self._ready:
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="mover", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="mover", daemon=True)
+                thread.start()
+                self._thread = thread
 
     def has_room(self) -> bool:
         """Say whether the lane takes another page of rows; what is parked takes no room."""

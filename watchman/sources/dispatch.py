@@ -126,7 +126,8 @@ class _ProcessorWatch:
             self.source.close()
             return
         hangs = not hanging.join([events], self.station.where, deadline - time.monotonic())
-        if not hangs:
+        # The second may have found no room for another thread.
+        if not hangs and processor.ident is not None:
             processor.join(max(0.0, deadline - time.monotonic()))
         with self._changed:
             self._stopping = True

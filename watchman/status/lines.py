@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 
 from watchman.status.report import Status
 from watchman.status.snapshot import Snapshot
-from watchman.text import printable
+from watchman.text import moment, printable
 
 
 def as_text(status: Status, now_ns: int) -> str:
@@ -109,8 +108,7 @@ class _Lines:
     def time(self, ns: int | None) -> str:
         if not ns:
             return "never"
-        moment = datetime.fromtimestamp(ns / 1e9).astimezone()
-        return f"{moment:%Y-%m-%d %H:%M:%S} ({_age((self.now_ns - ns) / 1e9)})"
+        return f"{moment(ns)} ({_age((self.now_ns - ns) / 1e9)})"
 
 
 def _age(seconds: float) -> str:

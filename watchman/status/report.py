@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from typing import Any
 
 from watchman.model import State
 from watchman.status.snapshot import Snapshot
+from watchman.text import iso
 
 PATIENCE = 45.0
 """Seconds after which a snapshot is too old: the pipeline writes one every 10."""
@@ -137,4 +137,4 @@ def _with_since(trouble: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _iso(ns: int | None) -> str | None:
-    return datetime.fromtimestamp(ns / 1e9, timezone.utc).isoformat() if ns else None
+    return iso(ns) if ns else None

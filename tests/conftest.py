@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,6 +24,7 @@ settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
 _numbers = itertools.count(1)
+_SHARED_MEMORY = "/dev/shm"
 
 
 @pytest.fixture(scope="session")
@@ -75,3 +78,15 @@ def used_checkout(checkout: Path) -> Iterator[Path]:
     (checkout / "config.py").unlink(missing_ok=True)
     shutil.rmtree(checkout / "var", ignore_errors=True)
     assert left == []
+
+
+@pytest.fixture
+def other_device(tmp_path: Path) -> Iterator[Path]:
+    """A directory on another file system than tmp_path."""
+    if not os.path.isdir(_SHARED_MEMORY) or (
+        os.stat(_SHARED_MEMORY).st_dev == os.stat(tmp_path).st_dev
+    ):
+        pytest.skip("needs /dev/shm on a file system of its own")
+    directory = Path(tempfile.mkdtemp(prefix="watchman-test-", dir=_SHARED_MEMORY))
+    yield directory
+    shutil.rmtree(directory)

@@ -12,6 +12,8 @@ import pytest
 from tests.journals import counts
 from tests.running import Remembering, config_for, running
 from tests.waiting import wait_until
+from watchman.journal.history import history
+from watchman.journal.reading import reading
 from watchman.model import ACCEPTED, Answer, Outcome, State
 from watchman.notify import Pipeline
 
@@ -239,6 +241,33 @@ def test_a_directory_made_anew_holds_other_uploads(root: Path, state: Path, tmp_
             wait_until(lambda n=n: len(flush(root, sent)) == 3 * n, 20, f"copy {n}")  # type: ignore[misc]  # — binds n
             subprocess.run(["rm", "-r", root / "d"], check=True)
     assert len({message.task_id for message in sent.messages}) == len(sent.messages)
+
+
+@pytest.mark.parametrize("far", [False, True], ids=["same file system", "another"])
+def test_a_write_that_restores_the_time_replaces_the_unmoved_version(
+    root: Path, state: Path, tmp_path: Path, other_device: Path, far: bool
+) -> None:
+    store = (other_device if far else tmp_path) / "store"
+    path = root / "record.dat"
+    moves = ((str(root), str(store)),)
+    with running(config_for(root, state, moves=moves)) as (pipeline, sent):
+        for n in range(1, 4):
+            write(path, f"value {n}")
+            wait_until(lambda n=n: known_seq(pipeline, path) == n, what=f"version {n}")  # type: ignore[misc]  # — binds n
+        store.mkdir()
+        wait_until(lambda: sent.paths == [str(store / "record.dat")], 20, "the last is sent")
+        newest = sent.messages[0].task_id
+        with reading(str(state)) as found:
+            ended = {record.task_id: record.state for record in history(found, [str(path)], 9)}
+    assert (store / "record.dat").read_text() == "value 3"
+    assert ended.pop(newest) is State.SENT
+    assert list(ended.values()) == [State.VANISHED] * 2
+
+
+def known_seq(pipeline: Pipeline, path: Path) -> int:
+    """Return which delivery is known as the file's."""
+    known = pipeline.journal.known.lookup(str(path.parent), [path.name])
+    return known[path.name].seq if known else 0
 
 
 def test_modes_changed_while_nobody_watched_send_nothing(root: Path, state: Path) -> None:

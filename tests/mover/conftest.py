@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
@@ -13,20 +11,6 @@ import pytest
 
 from tests.mover.rig import Rig
 from watchman.mover import Hand
-
-SHARED_MEMORY = "/dev/shm"
-
-
-@pytest.fixture
-def other_device(tmp_path: Path) -> Iterator[Path]:
-    """A directory on another file system than tmp_path."""
-    if not os.path.isdir(SHARED_MEMORY) or (
-        os.stat(SHARED_MEMORY).st_dev == os.stat(tmp_path).st_dev
-    ):
-        pytest.skip("needs /dev/shm on a file system of its own")
-    directory = Path(tempfile.mkdtemp(prefix="watchman-test-", dir=SHARED_MEMORY))
-    yield directory
-    shutil.rmtree(directory)
 
 
 def make_rig(inbox: Path, root: Path, hand: Hand | None = None) -> Rig:

@@ -65,6 +65,9 @@ class FileLedger:
     def redirect(self, seq: int, final: str) -> None:
         self.write("redirect", seq, final)
 
+    def announced_later(self, _delivery: Delivery) -> bool:
+        return False
+
     def shut_out(self, thread: threading.Thread) -> None:
         raise AssertionError(f"{thread} hangs")
 

@@ -51,6 +51,11 @@ class MemoryLedger:
             self.redirects.append((seq, final))
             self.rows[seq] = self.rows[seq]._replace(final=final)
 
+    def announced_later(self, delivery: Delivery) -> bool:
+        with self._lock:
+            newest = [row.seq for row in self.rows.values() if row.source == delivery.source]
+        return max(newest) > delivery.seq
+
     def shut_out(self, thread: threading.Thread) -> None:
         self.shut.append(thread)
 

@@ -109,6 +109,9 @@ class _Mute:
     def inherited(self, _seq: int) -> bool:
         raise _Asked
 
+    def superseded(self, _row: Delivery) -> bool:
+        raise _Asked
+
     def say(self, _row: Delivery) -> None:
         raise _Asked
 

@@ -30,6 +30,10 @@ class Ledger(Protocol):
         """Record (seq, new state, reason) for all, durable together when it returns."""
         ...
 
+    def announced_later(self, delivery: Delivery) -> bool:
+        """Whether a newer arrival at the delivery's source is recorded."""
+        ...
+
     def shut_out(self, thread: threading.Thread) -> None:
         """Let a thread that hangs write no more."""
         ...
@@ -77,6 +81,10 @@ class Scribe:
     def inherited(self, seq: int) -> bool:
         """Say whether the file may have been moved already, and not noted."""
         return seq in self._unsynced or self._of_earlier_run(seq)
+
+    def superseded(self, row: Delivery) -> bool:
+        """Say whether a newer arrival at the row's source is recorded."""
+        return self._ledger.announced_later(row)
 
     def not_synced(self, seq: int) -> None:
         """Remember a file that was moved, but could not be made durable."""

@@ -14,6 +14,9 @@ class DirectoryError(OSError):
     """A directory below a root cannot be opened or made: it concerns every file in it."""
 
 
+REPLACED = "replaced by a newer upload"
+
+
 class Ended(Exception):  # noqa: N818 — an outcome, not an error
     """The delivery ends here: vanished or failed."""
 
@@ -42,7 +45,7 @@ class Stopped(Exception):  # noqa: N818 — an outcome, not an error
 def vanished(look: Look, superseded: bool) -> Ended:
     """Return the end of a delivery whose version is nowhere."""
     if superseded:
-        reason = "replaced by a newer upload"
+        reason = REPLACED
     elif look.seen is Seen.OTHER:
         reason = "replaced by something that is not a file"
     else:

@@ -8,12 +8,13 @@ import time
 from typing import Protocol
 
 from watchman.filesystem import PATH_MAX, is_too_long
-from watchman.model import Delivery, State
+from watchman.identity import may_be_newer
+from watchman.model import Delivery, State, Version
 from watchman.mover.folders import Folders
 from watchman.mover.hold import Hold, is_same, is_tree, look_at, same
 from watchman.mover.marks import alike, is_placed
 from watchman.mover.names import NAME_MAX, free_name, shortened
-from watchman.mover.outcome import Elsewhere, Ended, Odd
+from watchman.mover.outcome import REPLACED, Elsewhere, Ended, Odd
 from watchman.mover.syscalls import (
     exists,
     rename_noreplace,
@@ -34,6 +35,10 @@ class Clerk(Protocol):
 
     def inherited(self, seq: int) -> bool:
         """Say whether the file may have been moved already, and not noted."""
+        ...
+
+    def superseded(self, row: Delivery) -> bool:
+        """Say whether a newer arrival at the row's source is recorded."""
         ...
 
     def say(self, row: Delivery) -> None:
@@ -65,7 +70,17 @@ def rename(row: Delivery, folders: Folders, clerk: Clerk) -> Delivery:
     with Hold(name, source) as hold:
         if not hold.is_of(row):
             raise Odd
+        refuse_superseded(row, hold.look().version, clerk)
         return _place(row, name, source, folders, clerk=clerk, hold=hold)
+
+
+def refuse_superseded(row: Delivery, version: Version | None, clerk: Clerk) -> None:
+    """Raise Ended if the source was written again since, with the same size and mtime.
+
+    What is there is the newer arrival's, and goes under that one's task id.
+    """
+    if version is not None and may_be_newer(row.version, version) and clerk.superseded(row):
+        raise Ended(State.VANISHED, REPLACED)
 
 
 def _place(

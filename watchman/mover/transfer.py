@@ -53,7 +53,14 @@ from watchman.mover.marks import clean_up, is_placed, write_mark
 from watchman.mover.names import mark_name, temporary_name
 from watchman.mover.outcome import Odd
 from watchman.mover.removal import remove_source, remove_source_tree
-from watchman.mover.rename import Clerk, put_back, redirect, refuse_too_long, shorten
+from watchman.mover.rename import (
+    Clerk,
+    put_back,
+    redirect,
+    refuse_superseded,
+    refuse_too_long,
+    shorten,
+)
 from watchman.mover.standing import Place, Standing, inspect
 from watchman.mover.syscalls import (
     NO_LINKS,
@@ -119,6 +126,8 @@ def _copy_and_place(
     if source is None:
         raise Odd
     refuse_too_long(row.final)
+    if not is_tree(row):
+        refuse_superseded(row, look_at(row, name, source).version, clerk)
     if target is None:
         target = folders.target(os.path.dirname(row.final), source)
     if target is None:

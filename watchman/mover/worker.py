@@ -40,6 +40,10 @@ class _Serial:
         with self._lock:
             self._ledger.note(changes)
 
+    def announced_later(self, delivery: Delivery) -> bool:
+        with self._lock:
+            return self._ledger.announced_later(delivery)
+
     def shut_out(self, thread: threading.Thread) -> None:
         with self._lock:
             self._ledger.shut_out(thread)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import resource
+import subprocess
+import sys
 import threading
 import tracemalloc
 from collections.abc import Sequence
@@ -220,6 +224,53 @@ def test_what_cannot_be_looked_at_waits(
     bench.until(SENT=1)
     wait_until(lambda: not bench.sender.obstacle, 5)
     assert len(warnings_of(caplog, "Cannot look at")) == 1
+
+
+def test_what_another_program_has_leased_has_not_vanished(bench: Bench) -> None:
+    """Samba and NFS servers hold write leases: an open by somebody else waits, or fails at once."""
+    path = bench.record("a")
+    program = (
+        "import fcntl, os, signal, sys\n"
+        "signal.signal(signal.SIGIO, signal.SIG_IGN)\n"
+        f"fd = os.open({str(path)!r}, os.O_RDWR)\n"
+        "fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)\n"
+        "print('leased', flush=True); sys.stdin.read()\n"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "leased\n"
+        bench.sender.start()
+        wait_until(lambda: "cannot be opened now" in bench.sender.obstacle, 10)
+        assert bench.states() == {State.READY: 1}
+        holder.communicate("")
+    wait_until(lambda: bench.states() == {State.SENT: 1}, 30, "it is sent")
+
+
+def test_without_descriptors_nothing_vanishes(bench: Bench) -> None:
+    bench.record("first")
+    bench.sender.start()
+    bench.until(SENT=1)  # its thread has the journal open
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = max(map(int, os.listdir("/proc/self/fd")))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used + 8, hard))
+    held: list[int] = []
+    for n in range(10):
+        bench.record(f"d{n}/a")
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                held.append(os.open(os.devnull, os.O_RDONLY))
+        bench.sender.wake()
+        wait_until(lambda: "Too many open files" in bench.sender.obstacle, 10)
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert bench.states() == {State.SENT: 1, State.READY: 10}
+    wait_until(lambda: bench.states() == {State.SENT: 11}, 30, "all are sent")
 
 
 def test_a_destination_that_is_away_waits(bench: Bench, tmp_path: Path) -> None:

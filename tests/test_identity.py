@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from watchman import mounts
-from watchman.identity import Evidence, Verdict, compare, is_same_content, may_be_newer
+from watchman.identity import Doubt, Evidence, Verdict, compare, doubt, is_same_content
 from watchman.model import Version
 
 SAME, TOUCHED, NEW = Verdict.SAME, Verdict.TOUCHED, Verdict.NEW
@@ -72,15 +72,15 @@ def test_an_event_is_believed_where_no_ctime_tells(monkeypatch: pytest.MonkeyPat
     assert compare(KNOWN, KNOWN, Evidence.WRITTEN) is NEW
     # A directory that is renamed there and back still holds the same.
     assert compare(KNOWN, KNOWN, Evidence.CAME) is SAME
-    assert may_be_newer(KNOWN, KNOWN)
+    assert doubt(KNOWN, KNOWN) is Doubt.SOME
 
 
 def test_what_may_have_been_written_since(monkeypatch: pytest.MonkeyPatch) -> None:
     on(monkeypatch, "ext4")
-    assert may_be_newer(KNOWN, SEEN["ctime"])
-    assert not may_be_newer(KNOWN, KNOWN)
+    assert doubt(KNOWN, SEEN["ctime"]) is Doubt.GRAVE
+    assert doubt(KNOWN, KNOWN) is Doubt.NONE
     # Recorded before ctimes were.
-    assert not may_be_newer(KNOWN._replace(changed_ns=0), KNOWN)
+    assert doubt(KNOWN._replace(changed_ns=0), KNOWN) is Doubt.NONE
 
 
 def test_a_device_is_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,13 +77,20 @@ def is_same_content(recorded: Version, found: Version) -> bool:
     return recorded[2:4] == found[2:4] and not mounts.stability(found.device).inodes_last
 
 
-def may_be_newer(recorded: Version, found: Version) -> bool:
-    """Of versions with the same content: whether ``found`` may have been written since.
+class Doubt(enum.Enum):
+    """Whether a file with the recorded size and mtime was written since it was recorded."""
 
-    What tells is whether a newer arrival at the path is recorded.
-    """
-    if not recorded.changed_ns:
-        return False
-    return recorded.changed_ns != found.changed_ns or not (
-        mounts.stability(found.device).ctime_tells
-    )
+    NONE = "none"
+    """It was not."""
+    SOME = "some"
+    """It was if a newer arrival at its path is recorded."""
+    GRAVE = "grave"
+    """The same; if none is, an event that is still unread may prove one: to be looked at again."""
+
+
+def doubt(recorded: Version, found: Version) -> Doubt:
+    """Say whether ``found``, which has the same content, may have been written since."""
+    if not mounts.stability(found.device).ctime_tells:
+        return Doubt.SOME
+    # 0: recorded before ctimes were, or a directory.
+    return Doubt.GRAVE if recorded.changed_ns not in (0, found.changed_ns) else Doubt.NONE

@@ -161,41 +161,45 @@ class Journal(WatchRuns):
         now: int,
     ) -> list[NewDelivery]:
         """Insert rows within a transaction; return those that are under way already."""
-        deliveries = [row for row in part if isinstance(row, NewDelivery)]
-        versions = [(*row, 0) for row in part if not isinstance(row, NewDelivery)]
+        versions = [(*row, 0) for row in part if type(row) is tuple]
+        deliveries = [row for row in part if type(row) is NewDelivery]
         # Files and finished directories are recorded by two threads: numbers are taken here,
         # one writer at a time. One that is skipped does no harm.
         first = self._next_seq
         self._next_seq += len(deliveries)
-        numbered = list(enumerate(deliveries, first))
-        there = {
-            seq: found
-            for seq, new in numbered
-            if new.unless not in ("", new.task_id)
-            and (found := _under_way(connection, new.source, new.unless))
-        }
-        rows = [self._row(connection, seq, new, now) for seq, new in numbered if seq not in there]
+        rows: list[tuple[Any, ...]] = []
+        there: dict[int, int] = {}
+        for seq, new in enumerate(deliveries, first):
+            if new.unless and new.unless != new.task_id:
+                found = _under_way(connection, new.source, new.unless)
+                if found:
+                    there[seq] = found
+                    continue
+            rows.append(self._row(connection, seq, new, now))
         if connection.executemany(_INSERT, rows).rowcount < len(rows):
-            there |= _conflicting(connection, numbered, there)
-        versions += [(new.source, new.version, there.get(seq, seq)) for seq, new in numbered]
+            there |= _conflicting(connection, list(enumerate(deliveries, first)), there)
+        versions += [
+            (new.source, new.version, there.get(seq, seq))
+            for seq, new in enumerate(deliveries, first)
+        ]
         self.known.remember(connection, versions)
-        return [new for seq, new in numbered if seq in there]
+        return [deliveries[seq - first] for seq in there]
 
     def _row(
         self, connection: sqlite3.Connection, seq: int, new: NewDelivery, now: int
     ) -> tuple[Any, ...]:
-        route = new.route
+        task_id, source, final, version, arrived_ns, route, kind, _ = new
         return (
             seq,
-            new.task_id,
-            os.fsencode(new.source),
-            None if new.final is None else os.fsencode(new.final),
-            *new.version,
-            new.arrived_ns,
+            task_id,
+            os.fsencode(source),
+            None if final is None else os.fsencode(final),
+            *version,
+            arrived_ns,
             None if route is None else route.broker,
             None if route is None else self._routes.number(connection, route),
-            new.kind,
-            _READY if new.final is None else _MOVING,
+            kind,
+            _READY if final is None else _MOVING,
             now,
         )
 

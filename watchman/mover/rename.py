@@ -8,7 +8,7 @@ import time
 from typing import Protocol
 
 from watchman.filesystem import PATH_MAX, is_too_long
-from watchman.identity import may_be_newer
+from watchman.identity import Doubt, doubt
 from watchman.model import Delivery, State, Version
 from watchman.mover.folders import Folders
 from watchman.mover.hold import Hold, is_same, is_tree, look_at, same
@@ -79,7 +79,8 @@ def refuse_superseded(row: Delivery, version: Version | None, clerk: Clerk) -> N
 
     What is there is the newer arrival's, and goes under that one's task id.
     """
-    if version is not None and may_be_newer(row.version, version) and clerk.superseded(row):
+    doubts = Doubt.NONE if version is None else doubt(row.version, version)
+    if doubts is not Doubt.NONE and clerk.superseded(row):
         raise Ended(State.VANISHED, REPLACED)
 
 

@@ -48,21 +48,19 @@ class TaskIds:
 
         The second is empty where an event proves that this is another arrival.
         """
-        plain = task_id(source, version)
-        chosen = plain
-        if self._may_be_taken(plain, version, evidence, now_ns):
+        plain = chosen = task_id(source, version)
+        proven = evidence is Evidence.WRITTEN or evidence is Evidence.REPLACED
+        stability = mounts.stability(version.device)
+        if (
+            not (stability.inodes_last and stability.ctime_tells)
+            or ((proven or evidence is Evidence.CAME) and self._is_recent(plain))
+            or (evidence is Evidence.CAME and version.changed_ns < now_ns - _OLD_NS)
+        ):
             chosen = task_id(source, version, now_ns)
+        self._recent.add(chosen)
+        return chosen, "" if proven else plain
+
+    def _is_recent(self, number: str) -> bool:
         if len(self._recent) >= _RECENT:
             self._recent, self._before = set(), self._recent
-        self._recent.add(chosen)
-        return chosen, "" if evidence >= Evidence.WRITTEN else plain
-
-    def _may_be_taken(self, plain: str, version: Version, evidence: Evidence, now_ns: int) -> bool:
-        stability = mounts.stability(version.device)
-        if not (stability.inodes_last and stability.ctime_tells):
-            return True
-        if evidence < Evidence.CAME:
-            return False
-        if plain in self._recent or plain in self._before:
-            return True
-        return evidence is Evidence.CAME and version.changed_ns < now_ns - _OLD_NS
+        return number in self._recent or number in self._before

@@ -19,7 +19,7 @@ from watchman.filesystem import (
     open_directory,
     relative_to,
 )
-from watchman.identity import is_same_content, may_be_newer
+from watchman.identity import Doubt, doubt, is_same_content
 from watchman.model import Delivery
 from watchman.text import printable
 from watchman.turns import turn
@@ -127,8 +127,10 @@ def _judge(
     if seen.version is not None and is_same_content(delivery.version, seen.version):
         if seen.seen is Seen.BUSY:
             return ""
-        newer = may_be_newer(delivery.version, seen.version) and announced_later(delivery)
-        return _REPLACED if newer else None
+        doubts = doubt(delivery.version, seen.version)
+        if doubts is not Doubt.NONE and announced_later(delivery):
+            return _REPLACED
+        return "" if doubts is Doubt.GRAVE else None
     if announced_later(delivery):
         return _REPLACED
     return _THE_FILE_IS_GONE if seen.version is None else ""

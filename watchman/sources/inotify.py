@@ -209,19 +209,26 @@ class Source:
         unpack = _EVENT.unpack_from
         nodes, hints, fsdecode = self._watched.nodes, self._hints, os.fsdecode
         offset, end = 0, len(chunk)
+        # Most events are of the file that the event before was of: made, written, closed.
+        last_wd, last_raw = -1, b""
+        key: tuple[Node, str] | None = None
         while offset < end:
             wd, mask, _cookie, length = unpack(chunk, offset)
             offset += 16
-            name = fsdecode(chunk[offset : offset + length].rstrip(b"\0"))
+            raw = chunk[offset : offset + length]
             offset += length
             if mask & _SPECIAL:
-                self._special(wd, mask, name)
+                self._special(wd, mask, fsdecode(raw.rstrip(b"\0")))
+                last_wd = -1
                 continue
-            node = nodes.get(wd)
-            if node is None:
-                self._stray(wd)
-                continue
-            key = (node, name)
+            if wd != last_wd or raw != last_raw:
+                node = nodes.get(wd)
+                if node is None:
+                    self._stray(wd)
+                    continue
+                last_wd, last_raw = wd, raw
+                key = (node, fsdecode(raw.rstrip(b"\0")))
+            assert key is not None
             before = hints.get(key)
             if before is not None:
                 # A write or a change of attributes says less than the event before it.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -116,11 +117,13 @@ def test_made_again_at_once_while_unsent(root: Path, state: Path) -> None:
     publisher.answer = Outcome(Answer.AGAIN, "down")
     path = root / "record.dat"
     with running(config_for(root, state), publisher) as (pipeline, sent):
-        for _ in range(5):
+        for n in range(6):
+            if n:
+                path.unlink()
+            tick = time.time_ns() + 20_000_000  # the ctime must be another one
+            wait_until(lambda tick=tick: time.time_ns() > tick)  # type: ignore[misc]  # — binds tick
             write(path, "value")
-            wait_until(lambda: pipeline.intake.last_arrival_ns)
-            path.unlink()
-        write(path, "value")
+            wait_until(lambda n=n: known_seq(pipeline, path) == n + 1)  # type: ignore[misc]  # — binds n
         publisher.answer = ACCEPTED
         assert flush(root, sent) == [str(path)]
 
@@ -257,6 +260,7 @@ def test_a_write_that_restores_the_time_replaces_the_unmoved_version(
         store.mkdir()
         wait_until(lambda: sent.paths == [str(store / "record.dat")], 20, "the last is sent")
         newest = sent.messages[0].task_id
+        wait_until(lambda: ("b", State.SENT) in counts(pipeline.journal), what="it is noted")
         with reading(str(state)) as found:
             ended = {record.task_id: record.state for record in history(found, [str(path)], 9)}
     assert (store / "record.dat").read_text() == "value 3"

@@ -129,11 +129,13 @@ ONE = "'loggers': {'site': {'handlers': ['f'], 'level': 'DEBUG', 'propagate': Fa
 def site_logger() -> Iterator[logging.Logger]:
     root = logging.getLogger()
     before, level = root.handlers[:], root.level
-    yield logging.getLogger("site")
+    site = logging.getLogger("site")
+    yield site
+    made = [one for one in (*root.handlers, *site.handlers) if one not in before]
     root.handlers[:] = before
     root.setLevel(level)
-    for handler in tuple(logging.getLogger("site").handlers):
-        logging.getLogger("site").removeHandler(handler)
+    site.handlers.clear()
+    for handler in made:
         handler.close()
 
 

@@ -16,7 +16,7 @@ from tests.waiting import wait_until
 
 CONFIG = """\
 STATE_DIR = {state!r}
-BROKERS = {{'r': {url!r}, 'b': 'filesystem://', 'm': 'memory://'}}
+BROKERS = {{'r': {url!r}, 'b': 'filesystem://'}}
 WATCHES = [
     {{'path': {plain!r}, 'rec': True, 'auto_add': True}},
     {{'path': {moved!r}}},

@@ -150,6 +150,9 @@ def test_killed_three_times_it_runs_again_and_nothing_is_missed(
         wait_until(lambda: sent() >= before + 50, 20.0, "it sends tasks")
 
     pids = [running.running_as()]
+    # RUNNING is said of a process that has lived for a second, perhaps before its first run begins.
+    notify_log = running.directory / "var/log/notify.log"
+    wait_until(lambda: "Watching " in notify_log.read_text(), 60.0, "it watches")
     with Uploader(uploads) as uploader:
         for _ in range(3):
             work()

@@ -301,4 +301,4 @@ def test_the_commands_say_what_to_do(site: Site) -> None:
         assert status == 1
         assert "inactive" in output
     site.journal.write_bytes(whole)
-    assert site.notify("history", "--limit", "9" * 30)[0] == 0
+    assert site.notify("history", "--limit", "9" * 15)[0] == 0

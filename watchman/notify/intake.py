@@ -328,7 +328,7 @@ class Intake:
                 noted.append((path, version))
             else:
                 number, unless = self._task_ids.choose(path, version, item.evidence, now_ns)
-                new.append(NewDelivery(number, path, final, version, now_ns, route, unless=unless))
+                new.append(NewDelivery(number, path, final, version, now_ns, route, "files", unless))
         doubled = self._journal.record(new, noted, gone)
         if doubled:
             new = [one for one in new if one not in doubled] + self._record_again(doubled, now_ns)

@@ -9,7 +9,15 @@ from typing import NamedTuple
 
 from tests.checkout import ROOT
 
-TEXT = (ROOT / "README.rst").read_text(encoding="utf-8")
+_WHOLE = (ROOT / "README.rst").read_text(encoding="utf-8")
+_DOCKER = re.compile(
+    r"^Development with Docker\n-+\n(.*?)^(?=[^\n]+\n-{3,}\n)", re.DOTALL | re.MULTILINE
+)
+
+[DOCKER] = _DOCKER.findall(_WHOLE)
+"""The section whose commands need an engine: tests/docker looks at it."""
+TEXT = _DOCKER.sub("", _WHOLE)
+"""All the rest."""
 
 # Directories of the README that a test must have somewhere else: in `…/srv/ftp` and the like.
 _PLACES = re.compile(r"(?<![\w./-])/(?=(?:srv|mnt|data)\b)")

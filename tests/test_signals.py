@@ -93,6 +93,27 @@ def test_a_failing_receiver_is_logged_and_harms_nothing(
     assert record.getMessage().endswith("ValueError: no\\x0away")
 
 
+def test_a_processor_may_send_as_django_does() -> None:
+    seen: list[tuple[Any, Any]] = []
+
+    def receive(sender: Any, event: Any) -> None:
+        seen.append((sender, event))
+
+    class Processor(pyinotify.ProcessEvent):
+        def process_IN_ACCESS(self, event: Any) -> None:  # noqa: N802 — pyinotify's name
+            signals.in_access.send(sender=self, event=event)
+
+    processor, event = Processor(), object()
+    signals.in_access.connect(receive)
+    try:
+        processor.process_IN_ACCESS(event)
+        signals.in_access.send(processor, event=event)
+        signals.in_access.send(event=event)
+    finally:
+        signals.in_access.disconnect(receive)
+    assert seen == [(processor, event), (processor, event), (None, event)]
+
+
 def test_a_muted_signal_is_silent(received: list[tuple[Any, dict[str, Any]]]) -> None:
     with signals.sent.muted():
         signals.announce(signals.sent, [DELIVERY])

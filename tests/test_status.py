@@ -63,7 +63,9 @@ STARTED = NOW - 101 * SECOND
     [
         (None, {}, "inactive"),
         ((7, STARTED), {}, "active"),
-        ((0, STARTED), {"pid": 0}, "active"),
+        # In another container: only there is it the process 7.
+        ((0, STARTED), {}, "active"),
+        ((0, NOW - SECOND), {}, "starting"),
         ((7, STARTED), {"watching": False}, "starting"),
         ((7, STARTED), {"beat_ns": NOW - 44 * SECOND}, "active"),
         ((7, STARTED), {"beat_ns": NOW - 46 * SECOND}, "hung"),

@@ -35,26 +35,37 @@ from watchman.text import printable
 
 log = logging.getLogger("watchman.notify")
 
-in_access = Signal("IN_ACCESS: a file was read")
-in_attrib = Signal("IN_ATTRIB: permissions, owner, times or the number of links changed")
-in_close_nowrite = Signal("IN_CLOSE_NOWRITE: a file that was not open for writing was closed")
-in_close_write = Signal("IN_CLOSE_WRITE: a file that was open for writing was closed")
-in_create = Signal("IN_CREATE: an entry was made")
-in_delete = Signal("IN_DELETE: an entry was removed")
-in_delete_self = Signal("IN_DELETE_SELF: a watched directory was removed")
-in_modify = Signal("IN_MODIFY: a file was written to or truncated")
-in_move_self = Signal("IN_MOVE_SELF: a watched directory was renamed")
-in_moved_from = Signal("IN_MOVED_FROM: an entry left under this name")
-in_moved_to = Signal("IN_MOVED_TO: an entry came under this name")
-in_open = Signal("IN_OPEN: a file or directory was opened")
-in_ignored = Signal("IN_IGNORED: the kernel dropped a watch")
-in_unmount = Signal("IN_UNMOUNT: the file system below a watch was unmounted")
-in_q_overflow = Signal("IN_Q_OVERFLOW: events were lost")
 
-arrived = Signal("an arrival is recorded in the journal")
-moved = Signal("a file or directory is at its final path")
-sent = Signal("a broker has acknowledged the task")
-failed = Signal("no retry can help; an operator has to act")
+class _Signal(Signal):
+    """Can also be sent as Django's signals are, with the sender by name."""
+
+    def send(self, *sender: Any, **values: Any) -> list[tuple[Any, Any]]:
+        """Call every receiver; return each with what it returned."""
+        if not sender and "sender" in values:
+            sender = (values.pop("sender"),)
+        return super().send(*sender, **values)
+
+
+in_access = _Signal("IN_ACCESS: a file was read")
+in_attrib = _Signal("IN_ATTRIB: permissions, owner, times or the number of links changed")
+in_close_nowrite = _Signal("IN_CLOSE_NOWRITE: a file that was not open for writing was closed")
+in_close_write = _Signal("IN_CLOSE_WRITE: a file that was open for writing was closed")
+in_create = _Signal("IN_CREATE: an entry was made")
+in_delete = _Signal("IN_DELETE: an entry was removed")
+in_delete_self = _Signal("IN_DELETE_SELF: a watched directory was removed")
+in_modify = _Signal("IN_MODIFY: a file was written to or truncated")
+in_move_self = _Signal("IN_MOVE_SELF: a watched directory was renamed")
+in_moved_from = _Signal("IN_MOVED_FROM: an entry left under this name")
+in_moved_to = _Signal("IN_MOVED_TO: an entry came under this name")
+in_open = _Signal("IN_OPEN: a file or directory was opened")
+in_ignored = _Signal("IN_IGNORED: the kernel dropped a watch")
+in_unmount = _Signal("IN_UNMOUNT: the file system below a watch was unmounted")
+in_q_overflow = _Signal("IN_Q_OVERFLOW: events were lost")
+
+arrived = _Signal("an arrival is recorded in the journal")
+moved = _Signal("a file or directory is at its final path")
+sent = _Signal("a broker has acknowledged the task")
+failed = _Signal("no retry can help; an operator has to act")
 
 
 WEAK = (weakref.ref,)

@@ -11,7 +11,7 @@ import pytest
 
 from tests.config.conftest import Site
 from watchman import config, signals
-from watchman.config import belongings
+from watchman.config import belongings, source
 from watchman.errors import ConfigError
 from watchman.model import Config
 
@@ -31,7 +31,7 @@ def clean() -> Iterator[None]:
     before = signals.arrived.receivers.copy()
     CALLS.clear()
     yield
-    belongings.loading("/", ())  # as the next one does: modules step aside
+    belongings.loading(["/"], ())  # as the next one does: modules step aside
     belongings.adopt(None)
     assert signals.arrived.receivers == before
 
@@ -154,3 +154,35 @@ def test_logging_goes_on_as_before_after_a_mistake(site: Site, site_logger: logg
         config.apply_logging(site.load(WATCHES + "FILE = '$D/no/log'\n" + LOGGING % ONE))
     site_logger.warning("still there")
     assert "still there" in (site.root / "log").read_text()
+
+
+def test_a_configuration_in_a_package_finds_that_and_its_neighbours(site: Site) -> None:
+    package = site.root / "project/settings"
+    package.mkdir(parents=True)
+    for directory in (package.parent, package):
+        (directory / "__init__.py").touch()
+    site.write("WORD = 'first'\n", "project/words.py")
+    site.write("WORD = 'next to it'\n", "beside_project.py")
+    text = "from project.words import WORD as a\n"
+    text += "from beside_project import WORD as b\nWORD = a + b\n"
+    path = site.write(WATCHES + text + RECEIVER, "project/settings/watcher.py")
+    config.adopt(config.load(str(path), environ={}))
+    assert called() == ["firstnext to it"]
+    # Of another size: within a second, that alone tells Python that a module has changed.
+    site.write("WORD = 'the second'\n", "project/words.py")
+    config.adopt(config.load(str(path), environ={}))
+    assert called() == ["the secondnext to it"]
+    belongings.loading(["/"], ())
+    belongings.adopt(None)
+    assert "project.words" not in sys.modules
+    assert "beside_project" not in sys.modules
+    assert str(site.root) not in sys.path
+
+
+def test_what_is_installed_belongs_to_no_configuration(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (site.root / "installed").mkdir()
+    (site.root / "installed/__init__.py").touch()
+    monkeypatch.setattr(source, "_PATH", frozenset([str(site.root)]))
+    assert source.importable(str(site.root / "installed")) == (str(site.root / "installed"),)

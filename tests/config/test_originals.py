@@ -154,3 +154,56 @@ def test_the_second_system_s_pid_file(site: Site) -> None:
     )
     assert site.load(text + "PID_FILE = 'x.pid'").pid_file == f"{site.root}/x.pid"
     assert site.problems(text.replace("'w.pid'", "'$D/ftp/w.pid'"))
+
+
+def test_several_watch_paths_of_the_second_system(site: Site) -> None:
+    pyinotify = pytest.importorskip("pyinotify")
+    for name in ("a", "b"):
+        (site.root / name).mkdir()
+    loaded = site.load(
+        "import pyinotify\n"
+        "INOTIFIER_WATCH_PATHS = (\n"
+        "    ('$D/a', pyinotify.IN_CREATE, 'watchman.processors.AllEventsSignaler'),\n"
+        "    (os.path.join('$D', 'b'), pyinotify.ALL_EVENTS,\n"
+        "     'watchman.processors.FinishedDirectories'),\n"
+        ")\n"
+    )
+    assert [(watch.path, watch.mask) for watch in loaded.watches] == [
+        (f"{site.root}/a", pyinotify.IN_CREATE),
+        (f"{site.root}/b", pyinotify.ALL_EVENTS),
+    ]
+    assert [watch.kind for watch in loaded.watches] == ["files", "directories"]
+
+
+def test_a_list_of_urls_is_for_failover_and_moves_may_be_empty(site: Site) -> None:
+    loaded = site.load(
+        "BROKERS = {'lizard': ['amqp://guest:guest@one:5672//', 'amqp://guest:guest@two:5672//']}\n"
+        "WATCHES = [{'path': '$D/ftp', 'rec': True, 'auto_add': True}]\n"
+        + BY_EXTENSION.replace("3di'", "lizard'")
+        + "MOVES = {}\n"
+    )
+    [lizard] = loaded.brokers.values()
+    assert lizard.urls == ("amqp://guest:guest@one:5672//", "amqp://guest:guest@two:5672//")
+    assert loaded.moves == ()
+    assert loaded.warnings == ()
+
+
+@pytest.mark.parametrize("name", ["BROKER_URL", "broker_url"])
+def test_a_broker_url_in_celeryconfig_is_said_to_be_ignored(site: Site, name: str) -> None:
+    site.write(f"{name} = 'amqp://elsewhere//'\n", "celeryconfig.py")
+    loaded = site.load(BROKERS_AND_WATCHES + BY_EXTENSION)
+    assert loaded.celery == {}
+    assert loaded.warnings == (
+        f"celeryconfig.py: {name} is ignored; the brokers are those of BROKERS in config.py",
+    )
+
+
+def test_celery_s_new_names(site: Site) -> None:
+    site.write(
+        "worker_hijack_root_logger = False\n"
+        "task_routes = {'lizard_nxt.tasks.import_raster_task': {'queue': 'single_worker'}}\n",
+        "celeryconfig.py",
+    )
+    loaded = site.load(BROKERS_AND_WATCHES + BY_EXTENSION)
+    assert set(loaded.celery) == {"worker_hijack_root_logger", "task_routes"}
+    assert loaded.warnings == ()

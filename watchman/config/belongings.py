@@ -1,8 +1,8 @@
 """What a configuration brought into the process, so that it can be taken out again.
 
-It is Python: it imports modules that lie beside it, and connects receivers to signals. All that
-belongs to the configuration that did it. One that is loaded later gets modules of its own, and once
-it is in force, nothing of the former goes on.
+It is Python: it imports modules that lie beside it, or beside the package that it is part of, and
+connects receivers to signals. All that belongs to the configuration that did it. One that is loaded
+later gets modules of its own, and once it is in force, nothing of the former goes on.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ class _OwnSignals:
 
 
 class Belongings:
-    """Of one configuration, whose modules lie in ``directory``."""
+    """Of one configuration, whose modules lie in ``directories``."""
 
-    def __init__(self, directory: str, groups: Sequence[Signals]) -> None:
-        self.directory = directory
+    def __init__(self, directories: Sequence[str], groups: Sequence[Signals]) -> None:
+        self.directories = tuple(directories)
         self.namespaces: list[dict[str, Any]] = []
         """The names of its files: signals hold receivers weakly, so these keep them alive."""
         self._modules: dict[str, ModuleType] = {}
@@ -65,20 +65,22 @@ class Belongings:
     def step_aside(self) -> None:
         """Have its modules imported anew by whoever asks for them, also those imported later."""
         for name, module in tuple(sys.modules.items()):
-            if _lies_in(sys.modules.get(name.partition(".")[0]), self.directory):
+            if _lies_in(sys.modules.get(name.partition(".")[0]), self.directories):
                 self._modules[name] = module
         for name, module in self._modules.items():
             if sys.modules.get(name) is module:
                 del sys.modules[name]
-        if self.directory in sys.path:
-            sys.path.remove(self.directory)
+        for directory in self.directories:
+            if directory in sys.path:
+                sys.path.remove(directory)
         importlib.invalidate_caches()
 
     def return_(self) -> None:
         """Have its modules found again."""
         sys.modules.update(self._modules)
-        if self.directory not in sys.path:
-            sys.path.append(self.directory)
+        for directory in self.directories:
+            if directory not in sys.path:
+                sys.path.append(directory)
 
     def withdraw(self) -> None:
         """Take its receivers and modules out of the process."""
@@ -103,11 +105,11 @@ class _Process:
 _process = _Process()
 
 
-def loading(directory: str, groups: Sequence[Signals]) -> Belongings:
+def loading(directories: Sequence[str], groups: Sequence[Signals]) -> Belongings:
     """Begin to load a configuration: the modules of others step aside."""
     for other in _process.both():
         other.step_aside()
-    return Belongings(directory, groups)
+    return Belongings(directories, groups)
 
 
 def loaded(belongings: Belongings) -> None:
@@ -139,14 +141,14 @@ def adopt(belongings: Belongings | None) -> None:
     _process.in_force, _process.candidate = belongings, None
 
 
-def _lies_in(module: ModuleType | None, directory: str) -> bool:
-    """Say whether a top-level module was found in that directory; never watchman itself."""
+def _lies_in(module: ModuleType | None, directories: Sequence[str]) -> bool:
+    """Say whether a top-level module was found in one of them; never watchman itself."""
     if module is None or module.__name__ == "watchman":
         return False
     file: str | None = getattr(module, "__file__", None)
     if file:
         place, _, name = file.rpartition("/")
-        return directory == (place.rpartition("/")[0] if name.startswith("__init__.") else place)
+        return (place.rpartition("/")[0] if name.startswith("__init__.") else place) in directories
     # A package without __init__.py has no file, and the directories that it was found in.
     places = tuple(getattr(module, "__path__", ()))
-    return any(place.rpartition("/")[0] == directory for place in places)
+    return any(place.rpartition("/")[0] in directories for place in places)

@@ -49,7 +49,7 @@ def load(
     """
     path = source.find(path, environ)
     problems = Problems()
-    mine = belongings.loading(os.path.dirname(path), signals)
+    mine = belongings.loading(source.importable(os.path.dirname(path)), signals)
     try:
         config = _load(path, environ, problems, check_url, check_processor, mine)
     except BaseException:

@@ -24,6 +24,8 @@ EXAMPLE = "config-example.py"
 LARGEST = 10_000_000
 """Bytes that a configuration may have."""
 
+_PATH = frozenset(sys.path)
+"""Where modules are found without any configuration."""
 _MODULES = frozenset({"os", "sys", "re", "logging", "pyinotify", "glob", "datetime", "socket"})
 
 
@@ -56,9 +58,22 @@ def find(path: str | None, environ: Mapping[str, str]) -> str:
         ) from error
 
 
+def importable(directory: str) -> tuple[str, ...]:
+    """Return where modules are found for a configuration in that directory: there, and, if that is
+    a package, such as the settings of a Django project, beside the outermost package around it.
+
+    Not where Python finds modules anyway: what is installed belongs to no configuration.
+    """
+    top = directory
+    while os.path.isfile(os.path.join(top, "__init__.py")) and top != os.path.dirname(top):
+        top = os.path.dirname(top)
+    return (directory,) if top == directory or top in _PATH else (directory, top)
+
+
 @contextmanager
 def beside(directory: str) -> Iterator[None]:
-    """Let modules beside the configuration be imported; write no byte code there.
+    """Let modules beside the configuration, and those that are :func:`importable` with it, be
+    imported; write no byte code there.
 
     They come before installed ones of the same name. Afterwards they can still be imported, such as
     a router that Celery looks up when it sends, but come last: whatever is imported then may be
@@ -66,15 +81,17 @@ def beside(directory: str) -> Iterator[None]:
     """
     writing = sys.dont_write_bytecode
     sys.dont_write_bytecode = True
-    sys.path.insert(0, directory)
+    directories = importable(directory)
+    sys.path[:0] = directories
     try:
         yield
     finally:
         sys.dont_write_bytecode = writing
-        if directory in sys.path:
-            sys.path.remove(directory)
-        if directory not in sys.path:
-            sys.path.append(directory)
+        for one in directories:
+            if one in sys.path:
+                sys.path.remove(one)
+            if one not in sys.path:
+                sys.path.append(one)
 
 
 def run(path: str, problems: Problems, belongings: Belongings | None = None) -> Source | None:

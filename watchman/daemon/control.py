@@ -193,13 +193,17 @@ def _why_nothing_stops(config: Config) -> str:
         line = f"No daemon runs; the pid file {left[0]}, left over from a crash, has been removed."
     other = running(config)
     if other is not None:
-        program = supervised(other.pid)
-        line += f" But {locks.who(other.pid)} watches " + (
-            f"in the foreground: stop it where it was started, or with 'kill {other.pid}'."
-            if program is None
-            else f"under supervisord: stop it with '{_supervisorctl()} stop {program}'."
-        )
+        line += f" But {locks.who(other.pid)} watches {_how_to_stop(other.pid)}."
     return line
+
+
+def _how_to_stop(pid: int) -> str:
+    """Say how to stop a watchman that ``start`` did not start; 0 is one in another container."""
+    program = supervised(pid) if pid else None
+    if program is not None:
+        return f"under supervisord: stop it with '{_supervisorctl()} stop {program}'"
+    also = f", or with 'kill {pid}'" if pid else ""
+    return f"in the foreground: stop it where it was started{also}"
 
 
 def _supervisorctl() -> str:

@@ -74,8 +74,8 @@ def compose(
     if process is None:
         return Status("inactive", None, None, beat, deliveries, arrived, sent, snapshot)
     pid, since = process
-    # In a container the last run often had the same pid.
-    if snapshot and (snapshot["pid"] != pid or snapshot["started_ns"] < since):
+    # In a container the last run often had the same pid; from another one it is seen as 0.
+    if snapshot and (pid not in (0, snapshot["pid"]) or snapshot["started_ns"] < since):
         # No word of this process yet: it is opening its journal, unless that takes too long.
         beat, snapshot = None, None
     if abs(now_ns - (beat or since)) > PATIENCE * 1e9:

@@ -385,8 +385,10 @@ def test_the_mask_says_which_events_count(scene: Scene) -> None:
         (scene.outside / "a").mkdir()
         (scene.outside / "a").rename(scene.data / "a")
         wait_until(lambda: scene.announced == ["a"])
+        (scene.outside / "b").mkdir()
         watcher.rescan()
-        wait_until(lambda: scene.announced == ["a", "made"])
+        (scene.outside / "b").rename(scene.data / "b")
+        wait_until(lambda: scene.announced == ["a", "b"])
 
 
 def test_polling_needs_no_events(scene: Scene) -> None:

@@ -17,7 +17,9 @@ import pytest
 from tests.waiting import wait_until
 from watchman import processors, signals
 from watchman.model import Watch
+from watchman.sources import instance
 from watchman.sources.dispatch import ProcessorWatches
+from watchman.sources.raw import RawSource
 
 ALL = pyinotify.ALL_EVENTS
 CHANGES = (
@@ -353,6 +355,39 @@ def test_a_lost_and_remade_root_is_watched_again(tmp_path: Path) -> None:
         wait_until(lambda: said == [False, True] and directories() == 1)
         (root / "file").write_bytes(b"")
         wait_until(lambda: ("IN_CLOSE_WRITE", str(root / "file")) in recorder.seen)
+
+
+def test_a_function_is_called_with_each_event(tmp_path: Path) -> None:
+    events: list[Any] = []
+    with watching(tmp_path, events.append, mask=pyinotify.IN_CLOSE_WRITE):
+        (tmp_path / "file").write_bytes(b"x")
+        wait_until(lambda: events)
+    assert [(e.maskname, e.pathname) for e in events] == [
+        ("IN_CLOSE_WRITE", str(tmp_path / "file"))
+    ]
+
+
+def test_auto_add_alone_leaves_out_what_was_there_at_the_start(tmp_path: Path) -> None:
+    """Also after an overflow, and under another name."""
+    (tmp_path / "before/below").mkdir(parents=True)
+    (tmp_path / "other").mkdir()
+    watch = Watch(str(tmp_path), auto_add=True, mask=CHANGES)
+    source = RawSource(watch, no_trouble)
+    try:
+        source.start()
+        (tmp_path / "later/deep").mkdir(parents=True)
+        wait_until(lambda: source.take(0.1) and source.directories == 3)
+        (tmp_path / "before").rename(tmp_path / "later/before")
+        told: list[str] = []
+        while told[-2:] != ["before", "before"]:
+            told += [event.name for event in source.take(10)]
+        source._handle(instance.Raw(-1, pyinotify.IN_Q_OVERFLOW, 0, ""))
+        assert source.directories == 3
+        (tmp_path / "other").rmdir()
+        (tmp_path / "other").mkdir()
+        wait_until(lambda: source.take(0.1) and source.directories == 4)
+    finally:
+        source.close()
 
 
 def test_a_failing_processor_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

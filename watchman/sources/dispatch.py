@@ -18,6 +18,7 @@ from typing import Any
 from watchman import hanging
 from watchman.errors import SourceError
 from watchman.model import Watch
+from watchman.sources.at_start import AtStart, Starts
 from watchman.sources.places import Trouble
 from watchman.sources.raw import RawSource
 from watchman.text import printable
@@ -36,10 +37,15 @@ class ProcessorWatches:
     """All watches that name a processor of the user's own; ``apart`` are paths that may hang."""
 
     def __init__(
-        self, watches: Sequence[Watch], trouble: Trouble, apart: Collection[str] = ()
+        self,
+        watches: Sequence[Watch],
+        trouble: Trouble,
+        apart: Collection[str] = (),
+        starts: Starts | None = None,
     ) -> None:
+        starts = starts or Starts()
         self._parts = {
-            id(watch): _ProcessorWatch(watch, trouble, apart=watch.path in apart)
+            id(watch): _ProcessorWatch(watch, trouble, starts.of(watch), apart=watch.path in apart)
             for watch in watches
         }
 
@@ -80,14 +86,14 @@ class ProcessorWatches:
 
 
 class _ProcessorWatch:
-    def __init__(self, watch: Watch, trouble: Trouble, *, apart: bool) -> None:
+    def __init__(self, watch: Watch, trouble: Trouble, at_start: AtStart, *, apart: bool) -> None:
         self._watch = watch
         self._apart = apart
         self.station = hanging.Station([watch.path], [watch.path])
         self.watching = False
         """Whether every directory is watched."""
         self._call: Callable[[Any], Any] = _make(watch)
-        self.source = RawSource(watch, trouble)
+        self.source = RawSource(watch, trouble, at_start)
         self._events: deque[Any] = deque()
         self._changed = threading.Condition()
         self._finishing = False

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 from watchman.filesystem import Seen, look
 from watchman.model import Watch
 from watchman.sources import instance as ev
+from watchman.sources.at_start import AtStart
 from watchman.sources.places import Entry, Place, Places, Trouble
 
 _ALWAYS = ev.IN_IGNORED | ev.IN_UNMOUNT
@@ -51,12 +52,14 @@ class _Half(NamedTuple):
 class RawSource:
     """The events of one watch. ``trouble`` is told what cannot be watched."""
 
-    def __init__(self, watch: Watch, trouble: Trouble) -> None:
+    def __init__(self, watch: Watch, trouble: Trouble, at_start: AtStart | None = None) -> None:
         self._watch = watch
         mask = ev.ALL_EVENTS if watch.mask is None else watch.mask
         self._wanted = mask & ev.ALL_EVENTS | _ALWAYS
         self._instance = ev.Instance()
-        self._places = Places(watch, self._instance, _kernel_mask(watch, mask), trouble)
+        self._places = Places(
+            watch, self._instance, _kernel_mask(watch, mask), trouble, at_start or AtStart()
+        )
         self._halves: dict[int, tuple[str, Place | None]] = {}
         """By cookie: the path that was left, and the watched directory that left it."""
         self._pending: deque[ev.Raw] = deque()
@@ -135,6 +138,8 @@ class RawSource:
             self._places.forget(place)
         elif raw.mask & ev.IN_ISDIR and raw.name:
             self._missed.pop((place, raw.name), None)
+            if raw.mask & (ev.IN_MOVED_FROM | ev.IN_DELETE) and raw.name not in place.children:
+                self._places.left(place, raw.name, raw.cookie)
             if raw.mask & _CAME:
                 self._came(place, raw, half)
 
@@ -174,7 +179,7 @@ class RawSource:
             missed, self._missed = self._missed, {}
             for (place, name), new in missed.items():
                 self._enter(place, name, new=new)
-        elif self._watch.auto_add:
+        elif self._watch.auto_add and self._places.is_new(parent, raw.name, raw.cookie):
             # One that was made here and renamed before it was watched is as good as new.
             made = bool(raw.mask & ev.IN_CREATE) or (half.inside and self._watch.rec)
             self._enter(parent, raw.name, new=made)

@@ -24,7 +24,8 @@ BROKERS = {
 #               'new' (only note them), 'all' (send them), 'none' (never catch up)
 #   method      'auto', 'inotify', or 'poll' (network file systems), every `interval` seconds
 #   kind        'files', or 'directories': one task for each finished directory
-#   unfinished  names of directories that are still being filled, for kind='directories'
+#   unfinished  names of directories that are still being filled, for kind='directories' (default:
+#               those whose extension begins with .tmp, such as series.tmp1234)
 #   marker      the name of a file that must be in a directory before it is finished
 WATCHES = [
     {"path": "/srv/ftp", "rec": True, "auto_add": True},

@@ -391,6 +391,21 @@ def test_the_mask_says_which_events_count(scene: Scene) -> None:
         wait_until(lambda: scene.announced == ["a", "b"])
 
 
+@pytest.mark.parametrize(
+    ("unfinished", "announced"),
+    [(None, ["study.tmpl.final", "b.d"]), (("*.tmp*", "*.new"), ["b.d"]), ((), None)],
+)
+def test_the_extension_tells_unless_unfinished_says_otherwise(
+    scene: Scene, unfinished: tuple[str, ...] | None, announced: list[str] | None
+) -> None:
+    names = ["a.tmp", "a.tmp1234", "study.tmpl.final", "b.new.tmpl", "b.d"]
+    with scene.watching(unfinished=unfinished):
+        for name in names:
+            (scene.data / name).mkdir()
+        wait_until(lambda: "b.d" in scene.announced)
+    assert scene.announced == (names if announced is None else announced)
+
+
 def test_polling_needs_no_events(scene: Scene) -> None:
     with scene.watching(method="poll", interval=0.1, marker="DONE") as watcher:
         assert watcher.directories(watcher._source.roots[0].watch) == 0

@@ -80,6 +80,22 @@ def test_what_cannot(bad: object, reason: str) -> None:
     assert (processors.check(bad) or "").startswith(reason)
 
 
+def test_a_subclass_of_finished_directories_goes_by_the_extension() -> None:
+    finished: list[str] = []
+
+    class Own(processors.FinishedDirectories):
+        def finished(self, path: str) -> None:
+            finished.append(path)
+
+    class Other(Own):
+        unfinished = ("*.tmp*",)
+
+    for processor in (Own(), Other()):
+        for name in ("a.tmp1", "study.tmpl.final"):
+            processor(event(pyinotify.IN_CREATE | pyinotify.IN_ISDIR, name))
+    assert finished == ["/data/study.tmpl.final"]
+
+
 @pytest.mark.parametrize(
     "name",
     sorted(

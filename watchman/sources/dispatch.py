@@ -27,6 +27,8 @@ log = logging.getLogger("watchman.notify")
 
 ROOT_CHECK = 2.0
 """Seconds between two checks that the watch's path is still the directory that is watched."""
+AWAY_CHECK = 0.05
+"""The same, while there is no such directory."""
 LIMIT = 100_000
 """Events that wait for a processor at the most."""
 GRACE = 5.0
@@ -160,11 +162,12 @@ class _ProcessorWatch:
             last = False
             while not last:
                 last = self._finishing  # what happened before is still taken
-                timeout = 0.0 if last else ROOT_CHECK
+                pace = AWAY_CHECK if self.source.away else ROOT_CHECK
+                timeout = 0.0 if last else pace
                 self.station.since = time.monotonic() + timeout
                 events = self.source.take(timeout)
                 now = time.monotonic()
-                if now >= next_check and not last:
+                if (now >= next_check or self.source.away) and not last:
                     next_check = now + ROOT_CHECK
                     self.source.check_root()
                 self.station.since = None  # a processor that is behind is no file system that hangs

@@ -122,18 +122,24 @@ class Places:
             self._walk(first=first)
             self._at_start.begin(found.identity)
 
-    def check_root(self) -> None:
-        """Start over if the watch's path is another directory than the one that is watched."""
+    def check_root(self) -> bool:
+        """Say whether the watch's path is there; start over if it is not what is watched.
+
+        A directory that is renamed away stays watched: it may come back, and nothing was missed.
+        """
+        path = self._watch.path
         try:
-            identity = _identity(os.stat(self._watch.path))
+            identity = _identity(os.stat(path))
         except OSError as error:
-            self.forget(self.root)
-            self.root.identity = None
-            self._say(self._watch.path, error)
-            return
-        if identity != self.root.identity:
+            self._say(path, error)
+            return False
+        ended = self.root.wd < 0 and not self._mask & ev.IN_ONESHOT
+        if identity != self.root.identity or ended:
             self.forget(self.root)
             self.begin(first=True)
+        elif path in self._troubled:
+            self._say(path, None)
+        return True
 
     def settle(self, found: Watched, parent: Place, name: str) -> Place:
         """Return the place of a watched directory, now under this name.

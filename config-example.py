@@ -59,15 +59,31 @@ MOVES = {
 }
 
 # Names that are never looked at: what servers and clients call a file while it is uploaded. This
-# is the default (ProFTPD, Pure-FTPd, rsync, WinSCP); a list of your own replaces it.
+# is the default; a list of your own replaces it. Those of the second part are about files alone,
+# whatever their case: a directory x.tmp is one like any other.
 IGNORE = [
-    ".in.*.",
+    ".in.*.",  # ProFTPD
     ".dst*",
     ".pureftpd-upload.*",
-    ".~tmp~",
+    ".~tmp~",  # rsync
     ".*.[A-Za-z0-9][A-Za-z0-9][A-Za-z0-9][A-Za-z0-9][A-Za-z0-9][A-Za-z0-9]",
-    "*.part",
-    "*.filepart",
+    "*.part",  # Firefox, Nextcloud
+    "*.partial",  # rclone
+    "*.filepart",  # WinSCP
+    "*.tmp",
+    ".in.*",  # lftp
+    ".sftpgo-upload.*",
+    ".syncthing.*.tmp",
+    "~syncthing~*.tmp",
+    ".*.~[0-9a-f]*",  # Nextcloud's client
+    ".mutagen-temporary-*",
+    ".azdownload-*",
+    "*.part.minio",
+    "*_.gstmp",
+    "*.crdownload",
+    "*.opdownload",
+    "*.!qb",
+    "*.!ut",
 ]
 
 # Paths that are logged, but neither moved nor sent.

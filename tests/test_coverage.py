@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pyinotify
@@ -18,6 +19,7 @@ from watchman.journal.reading import reading
 from watchman.model import Config, Watch
 from watchman.router import Router
 from watchman.sources.at_start import Starts
+from watchman.temporary_names import DEFAULT_IGNORE
 
 MOVED_TO: int = pyinotify.IN_MOVED_TO
 CLOSE_WRITE: int = pyinotify.IN_CLOSE_WRITE
@@ -221,7 +223,7 @@ def test_a_slow_upload_is_sent_at_the_event_that_the_mask_asks_for(tmp_path: Pat
 
 def test_a_delivery_follows_its_file_where_the_mask_leaves_the_change_out(tmp_path: Path) -> None:
     config = site(tmp_path, mask=MOVED_TO)
-    config = Config(**{**{f: getattr(config, f) for f in config.__slots__}, "brokers": {}})
+    config = replace(config, brokers={})
     root = tmp_path / "up"
     with running(config) as (pipeline, _):
         (tmp_path / "f").write_text("x")
@@ -315,3 +317,44 @@ def test_judging_asks_for_directories_and_files_apart() -> None:
     router = Router([], ignore=["*.part"])
     assert coverage.judge(Watch("/w", rec=True, auto_add=True), "/w/d.part/f", router).reason == ""
     assert coverage.judge(Watch("/w", rec=True, auto_add=True), "/w/d/f.part", router).ignored
+
+
+# Names of files in progress
+
+
+@pytest.mark.parametrize("temporary", ["{}.tmp", "{}.PARTIAL", ".sftpgo-upload.x.{}", ".in.{}"])
+def test_a_file_is_not_moved_away_under_its_uploader_s_rename(
+    tmp_path: Path, temporary: str
+) -> None:
+    config = replace(site(tmp_path), ignore=DEFAULT_IGNORE)
+    root, store = tmp_path / "up", tmp_path / "store"
+    store.mkdir()
+    config = replace(config, moves=((str(root), str(store)),))
+    with running(config) as (_, publisher):
+        for number in range(20):
+            early = root / temporary.format(f"f{number}.csv")
+            upload(early)
+            early.rename(root / f"f{number}.csv")
+        expected = {str(store / f"f{number}.csv") for number in range(20)}
+        wait_until(lambda: set(publisher.paths) == expected, what="all are sent")
+
+
+def test_a_directory_with_such_a_name_is_one_like_any_other(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    units = tmp_path / "units"
+    (units / "before.tmp").mkdir(parents=True)
+    config = replace(site(tmp_path), ignore=DEFAULT_IGNORE)
+    config = replace(
+        config, watches=(*config.watches, Watch(str(units), kind="directories", existing="all"))
+    )
+    root = tmp_path / "up"
+    (root / "early.part").mkdir()
+    with caplog.at_level("INFO"), running(config) as (_, publisher):
+        (units / "x.tmp").mkdir()
+        (root / "late.tmp").mkdir()
+        for name in ("early.part", "late.tmp"):
+            sent = upload(root / name / "file")
+            wait_until(lambda path=sent: path in publisher.paths, what=sent)  # type: ignore[misc]  # — binds now
+        wait_until(lambda: f"2|NOTFINISHED: {units}/x.tmp" in caplog.messages)
+        assert checks.match(config, str(root / "early.part/file")).task == "task"

@@ -48,8 +48,8 @@ class Router:
         )
         self._targets: dict[str, str | None] = {}
         names = [p for p in ignore if "/" not in p]
-        self._ignored_name = _matcher(names)
-        self._ignored_directory = _matcher([p for p in names if p not in FOR_FILES])
+        self._ignored_name = _matcher([p for p in names if p not in FOR_FILES])
+        self._ignored_file = _matcher([p for p in names if p in FOR_FILES])
         self._ignored_path = _matcher([p for p in ignore if "/" in p])
         self._dry_run = _matcher(dry_run)
 
@@ -87,10 +87,11 @@ class Router:
         """Say whether an entry of that name is never looked at.
 
         Patterns without a slash are matched on the name, the others on the whole ``path``. Those
-        of FOR_FILES are left out for a ``directory``.
+        of FOR_FILES are left out for a ``directory``, and for files their case does not matter.
         """
-        by_name = self._ignored_directory if directory else self._ignored_name
-        if by_name is not None and by_name(name):
+        if self._ignored_name is not None and self._ignored_name(name):
+            return True
+        if not directory and self._ignored_file is not None and self._ignored_file(name.lower()):
             return True
         return self._ignored_path is not None and path is not None and self._ignored_path(path)
 

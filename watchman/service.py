@@ -108,8 +108,12 @@ class Service:
         ready: Callable[[], None] = _nothing,
         on_hangup: Callable[[], None] = _nothing,
         in_child: Callable[[], None] = _nothing,
+        *,
+        remember: bool = True,
     ) -> None:
         self._load = load
+        self._remember = remember
+        """Whether the places of a start are kept for when the configuration cannot be used."""
         self._ready = ready
         self._on_hangup = on_hangup
         self._let_go = in_child
@@ -149,7 +153,8 @@ class Service:
             while not self._stopping:
                 with locked(config.state_dir):
                     configuration.adopt(config)
-                    configuration.remember(config)
+                    if self._remember:
+                        configuration.remember(config)
                     config = self._with_lock(config)
         finally:
             if self._hand is not None:

@@ -22,6 +22,9 @@ _PENDING = {
 }
 
 
+NO_PATTERN = "no pattern matches"
+
+
 @dataclass(frozen=True)
 class Unknown:
     """A file (or finished directory) that the journal does not know in its present version."""
@@ -155,7 +158,7 @@ class _Walk:
         if self.router.is_dry_run(path):
             note = "DRY_RUN matches"
         elif route is None:
-            note = "no pattern matches"
+            note = NO_PATTERN
         task = route.task if route else None
         destination = self.router.destination(path)
         return Unknown(path, self.watch.path, size, state, task, destination, note)

@@ -382,7 +382,7 @@ class Intake:
             version = item.version
             route, final = self._router.route(path), self._router.destination(path)
             if self._router.is_dry_run(path):
-                _say_what_would_happen(path, final, route and route.task)
+                say_what_would_happen(path, final, route and route.task)
                 noted.append((path, version))
             elif route is None and final is None:
                 noted.append((path, version))
@@ -424,8 +424,11 @@ def _item(key: Key, path: str, seen: Look, evidence: Evidence) -> _Found:
     return _Found(*key, path, seen.version, evidence)
 
 
-def _say_what_would_happen(path: str, final: str | None, task: str | None) -> None:
+def say_what_would_happen(path: str, final: str | None, task: str | None) -> None:
+    """Log what an ordinary run would do with an arrival."""
     if final is not None:
         log.info("Dry run: would move %s to %s", printable(path), printable(final))
+    if task is None:
+        log.info("Dry run: would send no task for %s: no pattern matches", printable(path))
     if task is not None:
         log.info("Dry run: would send task %s", task)

@@ -16,6 +16,7 @@ from watchman.finished import Inside, Settling
 from watchman.identity import is_same_content
 from watchman.journal import Journal, Known, NewDelivery
 from watchman.model import Version
+from watchman.notify.intake import say_what_would_happen
 from watchman.notify.task_id import task_id
 from watchman.router import Router
 from watchman.sources.directories import (
@@ -192,12 +193,7 @@ class Units:
         path = unit[0].join(unit[1])
         route, final = self._router.route(path), self._router.destination(path)
         if self._router.is_dry_run(path):
-            log.debug(
-                "Dry run: %s would be moved to %s and sent as %s",
-                printable(path),
-                printable(final or path),
-                route.task if route is not None else "no task",
-            )
+            say_what_would_happen(path, final, route and route.task)
             batch.noted.append((path, version))
         elif route is None and final is None:
             batch.noted.append((path, version))

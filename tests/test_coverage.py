@@ -188,7 +188,9 @@ def test_a_scan_keeps_to_the_mask(tmp_path: Path) -> None:
     assert publisher.paths == [str(root / "renamed"), str(root / "marker")]
 
 
-@pytest.mark.parametrize("mask", [MOVED_TO, CLOSE_WRITE, CREATE, CLOSE_WRITE | MOVED_TO])
+@pytest.mark.parametrize(
+    "mask", [MOVED_TO, CLOSE_WRITE, CREATE, pyinotify.IN_MODIFY, CLOSE_WRITE | MOVED_TO]
+)
 def test_an_event_that_is_asked_for_decides_whatever_others_say(tmp_path: Path, mask: int) -> None:
     """Each file has all three kinds of events, in one batch or in several."""
     config = site(tmp_path, mask=mask, rescan=0.2)
@@ -358,3 +360,16 @@ def test_a_directory_with_such_a_name_is_one_like_any_other(
             wait_until(lambda path=sent: path in publisher.paths, what=sent)  # type: ignore[misc]  # — binds now
         wait_until(lambda: f"2|NOTFINISHED: {units}/x.tmp" in caplog.messages)
         assert checks.match(config, str(root / "early.part/file")).task == "task"
+
+
+def test_polling_leaves_out_and_follows_the_same(tmp_path: Path) -> None:
+    config = site(tmp_path, rec=False, method="poll", interval=0.1, settle=0.0)
+    root = tmp_path / "up"
+    (root / "before").mkdir()
+    with running(config) as (_, publisher):
+        (root / "later/deep").mkdir(parents=True)
+        upload(root / "later/deep/file")
+        upload(root / "before/file")
+        sent = str(root / "later/deep/file")
+        wait_until(lambda: sent in publisher.paths, 20, "what came later is sent")
+        assert settled(root, publisher) == {"later/deep/file"}

@@ -15,9 +15,10 @@ from typing import NamedTuple, Protocol
 
 from watchman.model import Watch
 
-CLOSE_WRITE, MOVED_TO, CREATE = 0x8, 0x80, 0x100
-"""The kernel's events that can complete a file (inotify(7))."""
-COMPLETING = CLOSE_WRITE | MOVED_TO | CREATE
+MODIFY, CLOSE_WRITE, MOVED_TO, CREATE = 0x2, 0x8, 0x80, 0x100
+"""The kernel's events with which a file can arrive (inotify(7)); the first one where a file is
+truncated by its path, which no close follows."""
+COMPLETING = MODIFY | CLOSE_WRITE | MOVED_TO | CREATE
 
 
 class Rules(Protocol):

@@ -52,6 +52,8 @@ class Router:
         self._ignored_file = _matcher([p for p in names if p in FOR_FILES])
         self._ignored_path = _matcher([p for p in ignore if "/" in p])
         self._dry_run = _matcher(dry_run)
+        self.only_tells = "*" in dry_run
+        """Whether nothing at all is moved or sent."""
 
     def route(self, path: str) -> Route | None:
         """Return the route of the first pattern that matches the whole of ``path``."""

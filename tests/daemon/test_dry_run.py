@@ -198,6 +198,20 @@ def test_processors_logs_and_handlers_of_the_configuration_are_left_alone(site: 
     assert not (site.top / "own.log").exists()
 
 
+def test_whole_directories_are_told_of(site: Site) -> None:
+    site.configure(
+        f"WATCHES = [{{'path': {str(site.data)!r}, 'kind': 'directories'}}]\n"
+        "PATTERNS = [('*', {'broker': 'local', 'task': 'import_directory'})]\n"
+    )
+    with dry_run(site) as run:
+        (site.data / "x.tmp").mkdir()
+        (site.data / "x.tmp").rename(site.data / "x")
+        run.says("Dry run: would send task import_directory")
+        assert f"2|NOTFINISHED: {site.data}/x.tmp" in run.lines
+        assert run.end() == 0
+    assert not (site.top / "var").exists()
+
+
 def test_a_watch_on_the_directory_for_temporary_files_sees_nothing_of_it(site: Site) -> None:
     site.configure(
         f"WATCHES = [{{'path': {str(site.temporary)!r}, 'rec': True, 'auto_add': True}}]\n"

@@ -244,9 +244,9 @@ class Intake:
         """
         if coverage.asks_for_nothing(watch):
             return False
-        if mask & ASKED or (mask & CONTENT and coverage.asks_for(watch, mask)):
+        if mask & ASKED or (mask & coverage.COMPLETING and coverage.asks_for(watch, mask)):
             self._asked_for[key] = True
-        elif mask & CONTENT or (mask == MODIFY and not watch.mask & MODIFY):
+        elif mask & coverage.COMPLETING:
             self._asked_for.setdefault(key, False)
         return True
 
@@ -424,11 +424,13 @@ def _item(key: Key, path: str, seen: Look, evidence: Evidence) -> _Found:
     return _Found(*key, path, seen.version, evidence)
 
 
-def say_what_would_happen(path: str, final: str | None, task: str | None) -> None:
+def say_what_would_happen(
+    path: str, final: str | None, task: str | None, level: int = logging.INFO
+) -> None:
     """Log what an ordinary run would do with an arrival."""
     if final is not None:
-        log.info("Dry run: would move %s to %s", printable(path), printable(final))
+        log.log(level, "Dry run: would move %s to %s", printable(path), printable(final))
     if task is None:
-        log.info("Dry run: would send no task for %s: no pattern matches", printable(path))
-    if task is not None:
-        log.info("Dry run: would send task %s", task)
+        log.log(level, "Dry run: would send no task for %s: no pattern matches", printable(path))
+    else:
+        log.log(level, "Dry run: would send task %s", task)

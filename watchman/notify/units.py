@@ -193,7 +193,9 @@ class Units:
         path = unit[0].join(unit[1])
         route, final = self._router.route(path), self._router.destination(path)
         if self._router.is_dry_run(path):
-            say_what_would_happen(path, final, route and route.task)
+            # The lines of the system that the log comes from are the only ones, unless asked for.
+            level = logging.INFO if self._router.only_tells else logging.DEBUG
+            say_what_would_happen(path, final, route and route.task, level)
             batch.noted.append((path, version))
         elif route is None and final is None:
             batch.noted.append((path, version))

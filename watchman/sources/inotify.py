@@ -246,6 +246,8 @@ class Source:
             if before is not None:
                 # A write or a change of attributes says less than the event before it.
                 if mask & _WEAK:
+                    if masked and _is_asked_for(key[0].root.watch, mask):
+                        hints[key] = before | ASKED
                     continue
                 if before & _LEFT:
                     mask |= REPLACED
@@ -335,4 +337,4 @@ class Source:
 
 def _is_asked_for(watch: Watch, mask: int) -> bool:
     """Say whether the watch's mask asks for an event with ``mask``, or for one before it."""
-    return bool(mask & ASKED or (mask & CONTENT and coverage.asks_for(watch, mask)))
+    return bool(mask & ASKED or (mask & coverage.COMPLETING and coverage.asks_for(watch, mask)))

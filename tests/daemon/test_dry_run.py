@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -243,6 +244,26 @@ def test_no_other_command_takes_it_and_does_its_work(
     assert done.returncode == 2
     assert "--dry-run" in done.stderr
     assert not (site.top / "var").exists()
+
+
+def test_without_room_for_temporary_files_it_says_so(site: Site) -> None:
+    code = (
+        "import sys, tempfile; tempfile.tempdir = '/no/such'; "
+        "from watchman.cli import main; main(['run', '--dry-run'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=site.top,
+        env=site.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "notify: a dry run needs a directory for temporary files: No such file or directory; "
+        "set TMPDIR to one that can be written\n"
+    )
 
 
 def test_without_a_command_it_is_the_same(site: Site) -> None:

@@ -6,19 +6,20 @@ processors. The journal is a scratch one: what the real one knows is only read, 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import os
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
 
 from watchman import config as configuration
 from watchman import hanging
 from watchman.checks.scanning import NO_PATTERN, Unknown, unknown
-from watchman.errors import JournalError
+from watchman.errors import JournalError, WatchmanError
 from watchman.filesystem import version_of
 from watchman.journal import Journal
 from watchman.journal.reading import reading
@@ -47,7 +48,7 @@ def run(load: Callable[[], Config]) -> None:
 
     before = [(number, signal.signal(number, stop)) for number in (signal.SIGTERM, signal.SIGINT)]
     try:
-        with tempfile.TemporaryDirectory(prefix=_PREFIX) as scratch:
+        with _scratch() as scratch:
             config = load()
             configuration.apply_logging(without_effect(config, scratch))
             log.info("Dry run: nothing is moved, sent or recorded")
@@ -58,6 +59,20 @@ def run(load: Callable[[], Config]) -> None:
     finally:
         for number, handler in before:
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _scratch() -> Iterator[str]:
+    """Give a directory that is removed at the end. Raises WatchmanError."""
+    try:
+        made = tempfile.TemporaryDirectory(prefix=_PREFIX)
+    except OSError as error:
+        raise WatchmanError(
+            f"a dry run needs a directory for temporary files: {error.strerror}; set TMPDIR to "
+            "one that can be written"
+        ) from error
+    with made as scratch:
+        yield scratch
 
 
 def without_effect(config: Config, scratch: str) -> Config:

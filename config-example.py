@@ -24,7 +24,8 @@ BROKERS = {
 #               'new' (only note them), 'all' (send them), 'none' (never catch up)
 #   method      'auto', 'inotify', or 'poll' (network file systems), every `interval` seconds
 #   kind        'files', or 'directories': one task for each finished directory
-#   unfinished  names of directories that are still being filled, for kind='directories'
+#   unfinished  names of directories that are still being filled, for kind='directories' (default:
+#               those whose extension begins with .tmp, such as series.tmp1234)
 #   marker      the name of a file that must be in a directory before it is finished
 WATCHES = [
     {"path": "/srv/ftp", "rec": True, "auto_add": True},
@@ -58,15 +59,31 @@ MOVES = {
 }
 
 # Names that are never looked at: what servers and clients call a file while it is uploaded. This
-# is the default (ProFTPD, Pure-FTPd, rsync, WinSCP); a list of your own replaces it.
+# is the default; a list of your own replaces it. Those of the second part are about files alone,
+# whatever their case: a directory x.tmp is one like any other.
 IGNORE = [
-    ".in.*.",
+    ".in.*.",  # ProFTPD
     ".dst*",
     ".pureftpd-upload.*",
-    ".~tmp~",
+    ".~tmp~",  # rsync
     ".*.[A-Za-z0-9][A-Za-z0-9][A-Za-z0-9][A-Za-z0-9][A-Za-z0-9][A-Za-z0-9]",
-    "*.part",
-    "*.filepart",
+    "*.part",  # Firefox, Nextcloud
+    "*.partial",  # rclone
+    "*.filepart",  # WinSCP
+    "*.tmp",
+    ".in.*",  # lftp
+    ".sftpgo-upload.*",
+    ".syncthing.*.tmp",
+    "~syncthing~*.tmp",
+    ".*.~[0-9a-f]*",  # Nextcloud's client
+    ".mutagen-temporary-*",
+    ".azdownload-*",
+    "*.part.minio",
+    "*_.gstmp",
+    "*.crdownload",
+    "*.opdownload",
+    "*.!qb",
+    "*.!ut",
 ]
 
 # Paths that are logged, but neither moved nor sent.

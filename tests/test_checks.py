@@ -291,7 +291,7 @@ DIRECTORIES = "WATCHES = [{'path': '$D/ftp', 'kind': 'directories'}]\n"
         (
             "WATCHES = [{'path': '$D/ftp'}]",
             "$D/ftp/a/b.csv",
-            "$D/ftp is watched without what is below it ('rec')",
+            "$D/ftp is watched without what is below it ('rec', 'auto_add')",
         ),
         (
             "WATCHES = [{'path': '$D/ftp', 'rec': True, 'exclude_filter': ['.*/old$']}]",

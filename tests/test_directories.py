@@ -385,8 +385,25 @@ def test_the_mask_says_which_events_count(scene: Scene) -> None:
         (scene.outside / "a").mkdir()
         (scene.outside / "a").rename(scene.data / "a")
         wait_until(lambda: scene.announced == ["a"])
+        (scene.outside / "b").mkdir()
         watcher.rescan()
-        wait_until(lambda: scene.announced == ["a", "made"])
+        (scene.outside / "b").rename(scene.data / "b")
+        wait_until(lambda: scene.announced == ["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("unfinished", "announced"),
+    [(None, ["study.tmpl.final", "b.d"]), (("*.tmp*", "*.new"), ["b.d"]), ((), None)],
+)
+def test_the_extension_tells_unless_unfinished_says_otherwise(
+    scene: Scene, unfinished: tuple[str, ...] | None, announced: list[str] | None
+) -> None:
+    names = ["a.tmp", "a.tmp1234", "study.tmpl.final", "b.new.tmpl", "b.d"]
+    with scene.watching(unfinished=unfinished):
+        for name in names:
+            (scene.data / name).mkdir()
+        wait_until(lambda: "b.d" in scene.announced)
+    assert scene.announced == (names if announced is None else announced)
 
 
 def test_polling_needs_no_events(scene: Scene) -> None:

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from watchman.finished import Inside, Settling, is_unfinished
+from watchman.coverage import is_unfinished
+from watchman.finished import Inside, Settling
 
 QUIET = Inside(3, 100, 5, 5)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+import os
 from typing import Any
 
 import pyinotify
@@ -30,7 +32,33 @@ def event(mask: int, name: str = "a", path: str = "/data") -> Any:
     return pyinotify.Event({"wd": 1, "mask": mask, "path": path, "name": name, "dir": isdir})
 
 
-@pytest.mark.parametrize("good", [Plain, Plain(), Demanding(out="x"), processors.AllEventsSignaler])
+def a_function(event: object, more: int = 0) -> None:
+    """As pyinotify's ``proc_fun``."""
+
+
+class _Callable:
+    def __call__(self, event: object) -> None:
+        """Take an event."""
+
+    def method(self, event: object) -> None:
+        """Take one, too."""
+
+
+@pytest.mark.parametrize(
+    "good",
+    [
+        Plain,
+        Plain(),
+        Demanding(out="x"),
+        processors.AllEventsSignaler,
+        a_function,
+        lambda event: None,
+        functools.partial(a_function, more=1),
+        _Callable(),
+        _Callable().method,
+        print,
+    ],
+)
 def test_what_can_be_a_processor(good: object) -> None:
     assert processors.check(good) is None
 
@@ -38,15 +66,34 @@ def test_what_can_be_a_processor(good: object) -> None:
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [
-        (print, "is no subclass"),
-        (dict, "is no subclass"),
-        (3, "is no subclass"),
+        (os.getcwd, "cannot be called with an event and nothing else (too many"),
+        (lambda: None, "cannot be called with an event and nothing else (too many"),
+        (lambda event, more: None, "cannot be called with an event and nothing else (missing"),
+        (_Callable, "is neither a subclass of pyinotify.ProcessEvent nor a function"),
+        (dict, "is neither a subclass of pyinotify.ProcessEvent nor a function"),
+        (3, "is neither a subclass of pyinotify.ProcessEvent nor a function"),
         (Demanding, "cannot be made without arguments (TypeError: "),
         (Broken, "cannot be made without arguments (OSError: no database)"),
     ],
 )
 def test_what_cannot(bad: object, reason: str) -> None:
     assert (processors.check(bad) or "").startswith(reason)
+
+
+def test_a_subclass_of_finished_directories_goes_by_the_extension() -> None:
+    finished: list[str] = []
+
+    class Own(processors.FinishedDirectories):
+        def finished(self, path: str) -> None:
+            finished.append(path)
+
+    class Other(Own):
+        unfinished = ("*.tmp*",)
+
+    for processor in (Own(), Other()):
+        for name in ("a.tmp1", "study.tmpl.final"):
+            processor(event(pyinotify.IN_CREATE | pyinotify.IN_ISDIR, name))
+    assert finished == ["/data/study.tmpl.final"]
 
 
 @pytest.mark.parametrize(

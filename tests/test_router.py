@@ -155,7 +155,11 @@ def test_moves_from_and_to_the_root_directory() -> None:
     "name",
     [
         *(".in.data.csv.", ".dst3fa9xyz", ".pureftpd-upload.5f", ".~tmp~", ".data.csv.Ab3dEf"),
-        *("big.nc.part", "big.nc.filepart"),
+        *("big.nc.part", "big.nc.filepart", "big.nc.PART", "a.Part", "a.filePart"),
+        *("a.csv.1f2e3d4c.partial", "a.tmp", "A.TMP", "a.nc.crdownload", "a.opdownload"),
+        *(".sftpgo-upload.cq1v.a.csv", ".syncthing.a.csv.tmp", "~syncthing~a.csv.tmp"),
+        *("a.csv.ocTransferId643653835.part", ".a.csv.~5f3a", ".in.data.csv"),
+        *("a.part.minio", "a_.gstmp", ".azDownload-1f-a.csv", ".mutagen-temporary-a", "a.!qB"),
     ],
 )
 def test_ignored_by_default(name: str) -> None:
@@ -164,10 +168,25 @@ def test_ignored_by_default(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["data.csv", ".in.data.csv", ".bashrc", "part", "a.partial", ".data.csv.Ab3dE", "x.in.a.", ""],
+    [
+        *("data.csv", ".bashrc", "part", "tmp", "a.part1", "a.tmpl", "a.partial.csv", "a~"),
+        *(".data.csv.Ab3dE", "x.in.a.", "", "a.tmp.csv", "sftpgo-upload.a", "a.download"),
+    ],
 )
 def test_not_ignored_by_default(name: str) -> None:
     assert not Router([], ignore=DEFAULT_IGNORE).ignored(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "ignored"),
+    [("a.tmp", False), ("a.part", False), (".in.a", False), (".dst1f", True), (".~tmp~", True)],
+)
+def test_what_is_for_files_alone_ignores_no_directory(name: str, ignored: bool) -> None:
+    """Also where a configuration repeats the default, as the example does."""
+    router = Router([], ignore=[*DEFAULT_IGNORE, "*.bak"])
+    assert router.ignored(name, directory=True) is ignored
+    assert router.ignored(name)
+    assert router.ignored("a.bak", directory=True)
 
 
 def test_an_ignore_pattern_with_a_slash_is_for_the_whole_path() -> None:

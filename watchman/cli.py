@@ -15,7 +15,15 @@ import click
 
 from watchman import __version__, limits
 from watchman.commands import control, deliveries
-from watchman.commands.common import absolute, as_json_option, common, dry_run, load, print_json
+from watchman.commands.common import (
+    absolute,
+    as_json_option,
+    common,
+    dry_run_option,
+    is_dry_run,
+    load,
+    print_json,
+)
 from watchman.errors import ConfigError, WatchmanError
 from watchman.model import Broker, Config, Route
 from watchman.text import printable
@@ -52,7 +60,7 @@ class _Commands(click.Group):
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @common
-@dry_run
+@dry_run_option
 @click.version_option(__version__, prog_name="watchman", message="%(prog)s %(version)s")
 @click.pass_context
 def main(ctx: click.Context) -> None:
@@ -64,19 +72,25 @@ def main(ctx: click.Context) -> None:
         ctx.color = False
     if ctx.invoked_subcommand is None:
         ctx.invoke(run)
+    elif ctx.invoked_subcommand != "run" and is_dry_run():
+        raise click.UsageError("--dry-run is for `notify run`, in the foreground")
 
 
 @main.command()
 @common
-@dry_run
+@dry_run_option
 def run() -> None:
     """Run in the foreground; SIGTERM ends it, SIGHUP reloads the configuration."""
     from watchman import queued_logging
+    from watchman.commands import dry_run
     from watchman.service import Service
 
     status, words = 0, ""
     try:
-        Service(load).run()
+        if is_dry_run():
+            dry_run.run(load)
+        else:
+            Service(load).run()
     except WatchmanError as error:
         if not queued_logging.hanging():
             raise

@@ -7,18 +7,12 @@ changed for a while (``settle``).
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Hashable
 from typing import Generic, NamedTuple, TypeVar
 
 from watchman.duetimes import DueTimes
 
 Key = TypeVar("Key", bound=Hashable)
-
-
-def is_unfinished(name: str, patterns: Sequence[str]) -> bool:
-    """Say whether the name is one of a directory that is still being filled."""
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 class Inside(NamedTuple):

@@ -179,10 +179,11 @@ class Watch:
     rec: bool = False
     auto_add: bool = False
     mask: int | None = None
-    """The kernel events that count as hints; None for all that can complete a file."""
+    """The kernel events with which something arrives; None for all that can complete a file."""
     exclude: Callable[[str], bool] | None = None
     """True for a directory that is not to be watched (pyinotify's ``exclude_filter``)."""
     quiet: bool = True
+    """Accepted, as pyinotify has it, and without effect: what cannot be watched is always told."""
     settle: float | None = None
     """Seconds for which size and mtime must be unchanged; None for 0 where leases work and
     10 where they do not."""
@@ -196,8 +197,9 @@ class Watch:
     """Seconds between two catch-up scans; 0 for never."""
     kind: str = "files"
     """``files`` or ``directories``."""
-    unfinished: tuple[str, ...] = ("*.tmp*",)
-    """fnmatch patterns for the names of directories that are still being filled."""
+    unfinished: tuple[str, ...] | None = None
+    """fnmatch patterns for the names of directories that are still being filled; None for those
+    whose extension, what follows the last dot, begins with ``tmp``."""
     marker: str | None = None
     """The name of a file that must be in a directory before it is finished."""
     processor: Any = None

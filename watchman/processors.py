@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
-from fnmatch import fnmatchcase
+from collections.abc import Callable
 from typing import Any
 
 import pyinotify
 
 from watchman import signals
+from watchman.coverage import is_unfinished
 from watchman.text import printable
 
 log = logging.getLogger("watchman.notify")
@@ -17,16 +19,29 @@ log = logging.getLogger("watchman.notify")
 def check(candidate: object) -> str | None:
     """Say why something cannot process events; None if it can.
 
+    As pyinotify's ``proc_fun`` it is a ProcessEvent, or a function that is called with each event.
     A class is made once without arguments to find out: pyinotify calls its ``my_init()``.
     """
     if isinstance(candidate, pyinotify.ProcessEvent):
         return None
+    if not isinstance(candidate, type) and callable(candidate):
+        return _check_function(candidate)
     if not (isinstance(candidate, type) and issubclass(candidate, pyinotify.ProcessEvent)):
-        return "is no subclass of pyinotify.ProcessEvent"
+        return "is neither a subclass of pyinotify.ProcessEvent nor a function of the event"
     try:
         candidate()
     except Exception as error:  # noqa: BLE001 — making it runs the user's own code
         return f"cannot be made without arguments ({type(error).__name__}: {error})"
+    return None
+
+
+def _check_function(function: Callable[..., object]) -> str | None:
+    try:
+        inspect.signature(function).bind(None)
+    except TypeError as error:
+        return f"cannot be called with an event and nothing else ({error})"
+    except ValueError:
+        pass  # written in C, without a signature
     return None
 
 
@@ -56,8 +71,9 @@ class FinishedDirectories(pyinotify.ProcessEvent):
     nothing is remembered, moved or sent for it.
     """
 
-    unfinished: tuple[str, ...] = ("*.tmp*",)
-    """fnmatch patterns for the names of directories that are still being filled."""
+    unfinished: tuple[str, ...] | None = None
+    """fnmatch patterns for the names of directories that are still being filled; None for those
+    whose extension, what follows the last dot, begins with ``tmp``."""
 
     def process_IN_CREATE(self, event: Any) -> None:  # noqa: N802 — pyinotify's name
         """Judge a new directory."""
@@ -75,7 +91,7 @@ class FinishedDirectories(pyinotify.ProcessEvent):
             return
         path = printable(event.pathname)
         log.info("1|%s EVENT: %s", kind, path)
-        if any(fnmatchcase(event.name, pattern) for pattern in self.unfinished):
+        if is_unfinished(event.name, self.unfinished):
             log.info("2|NOTFINISHED: %s", path)
             return
         log.info("2|FINISHED: %s", path)

@@ -18,6 +18,7 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 from watchman.model import Route
+from watchman.temporary_names import FOR_FILES
 
 _NOT_STAR = re.compile(r"\?|\[!?\]?[^\]]*\]")
 _REMEMBERED = 4096  # pairs of directory and extension at a time, and directories
@@ -46,9 +47,13 @@ class Router:
             key=lambda move: -len(move[0]),
         )
         self._targets: dict[str, str | None] = {}
-        self._ignored_name = _matcher([p for p in ignore if "/" not in p])
+        names = [p for p in ignore if "/" not in p]
+        self._ignored_name = _matcher([p for p in names if p not in FOR_FILES])
+        self._ignored_file = _matcher([p for p in names if p in FOR_FILES])
         self._ignored_path = _matcher([p for p in ignore if "/" in p])
         self._dry_run = _matcher(dry_run)
+        self.only_tells = "*" in dry_run
+        """Whether nothing at all is moved or sent."""
 
     def route(self, path: str) -> Route | None:
         """Return the route of the first pattern that matches the whole of ``path``."""
@@ -76,12 +81,19 @@ class Router:
             target = self._target(directory)
         return None if target is None else target + path[cut:]
 
-    def ignored(self, name: str, path: str | None = None) -> bool:
+    def is_wanted(self, path: str) -> bool:
+        """Say whether what arrives at ``path`` is moved or gets a task."""
+        return self.route(path) is not None or self.destination(path) is not None
+
+    def ignored(self, name: str, path: str | None = None, *, directory: bool = False) -> bool:
         """Say whether an entry of that name is never looked at.
 
-        Patterns without a slash are matched on the name, the others on the whole ``path``.
+        Patterns without a slash are matched on the name, the others on the whole ``path``. Those
+        of FOR_FILES are left out for a ``directory``, and for files their case does not matter.
         """
         if self._ignored_name is not None and self._ignored_name(name):
+            return True
+        if not directory and self._ignored_file is not None and self._ignored_file(name.lower()):
             return True
         return self._ignored_path is not None and path is not None and self._ignored_path(path)
 

@@ -21,6 +21,7 @@ from watchman.journal import Journal
 from watchman.model import Config, Publisher
 from watchman.mover import Hand
 from watchman.notify import Pipeline
+from watchman.sources.at_start import Starts
 
 log = logging.getLogger("watchman.service")
 
@@ -107,8 +108,12 @@ class Service:
         ready: Callable[[], None] = _nothing,
         on_hangup: Callable[[], None] = _nothing,
         in_child: Callable[[], None] = _nothing,
+        *,
+        remember: bool = True,
     ) -> None:
         self._load = load
+        self._remember = remember
+        """Whether the places of a start are kept for when the configuration cannot be used."""
         self._ready = ready
         self._on_hangup = on_hangup
         self._let_go = in_child
@@ -116,6 +121,7 @@ class Service:
         self._hand: Hand | None = None
         self._apart: set[str] = set()
         """Watches that once could hang: they keep a thread of their own."""
+        self._starts = Starts()
         self._resumed = False
         self._reopened = 0.0
         """When, by the monotonic clock, the journal was opened last after it was damaged."""
@@ -147,7 +153,8 @@ class Service:
             while not self._stopping:
                 with locked(config.state_dir):
                     configuration.adopt(config)
-                    configuration.remember(config)
+                    if self._remember:
+                        configuration.remember(config)
                     config = self._with_lock(config)
         finally:
             if self._hand is not None:
@@ -262,6 +269,7 @@ class Service:
                 ready=self._now_ready,
                 hand=self._hand,
                 apart=self._apart,
+                starts=self._starts,
             )
             # A signal may have come before there was a pipeline to tell.
             if self._interrupted:

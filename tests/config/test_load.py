@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.config.conftest import Site
-from watchman import config
+from watchman import config, processors
 from watchman.errors import ConfigError
 from watchman.model import Broker, Route, Watch
 
@@ -204,6 +204,26 @@ class TestWatches:
             ),
         )  # fmt: skip
 
+    def test_quiet_is_said_to_do_nothing(self, site: Site) -> None:
+        loaded = site.load("WATCHES = [{'path': '$D/ftp', 'quiet': False}]")
+        assert (
+            "WATCHES[0]: 'quiet' does nothing; what cannot be watched is told and tried again "
+            "either way; leave it out"
+        ) in loaded.warnings
+        loaded = site.load("WATCHES = [{'path': '$D/ftp', 'quiet': True}]")
+        assert not any("quiet" in warning for warning in loaded.warnings)
+
+    @pytest.mark.parametrize(
+        "function", ["handle", "'handlers.handle'", "lambda event: None", "print"]
+    )
+    def test_a_function_as_proc_fun(self, site: Site, function: str) -> None:
+        (site.root / "handlers.py").write_text("def handle(event): pass\n")
+        path = site.write(
+            f"from handlers import handle\nWATCHES = [{{'path': '$D/ftp', 'proc_fun': {function}}}]"
+        )
+        loaded = config.load(str(path), check_processor=processors.check, environ={})
+        assert callable(loaded.watches[0].processor)
+
     def test_several_directories_in_one_entry(self, site: Site) -> None:
         for name in ("a1", "a2", "b1"):
             (site.root / name).mkdir()
@@ -290,7 +310,7 @@ class TestProcessors:
             config.load(str(path), check_processor=check, environ={})
         assert caught.value.problems == (
             "WATCHES[0]: the processor os.getcwd is no subclass of ProcessEvent; "
-            "name a subclass of pyinotify.ProcessEvent",
+            "name a subclass of pyinotify.ProcessEvent, or a function of one argument",
         )
         assert asked == [os.getcwd]
 
@@ -300,7 +320,7 @@ class TestProcessors:
         ).watches
         assert (watch.kind, watch.rec, watch.processor) == ("directories", False, None)
         assert watch.processor_name == "watchman.processors.FinishedDirectories"
-        assert watch.unfinished == ("*.tmp*",)
+        assert watch.unfinished is None
 
     def test_a_processor_may_share_its_directory(self, site: Site) -> None:
         loaded = site.load(

@@ -177,7 +177,7 @@ MISTAKES = [
         watch("('$D/ftp', 4095, 5)"),
         [
             "WATCHES[0]: the processor builtins.int cannot be called; "
-            "name a subclass of pyinotify.ProcessEvent"
+            "name a subclass of pyinotify.ProcessEvent, or a function of one argument"
         ],
     ),
     (

@@ -57,7 +57,7 @@ def main(root: str, deed: str, known: str) -> None:
         scout._PATIENCE = 0.2
     watch = Watch(root, rec=True, auto_add=True)
     source = Source(
-        [watch], lambda name, _: name.startswith(".ignored"), lambda *_: None, lambda _: None
+        [watch], lambda name, *_: name.startswith(".ignored"), lambda *_: None, lambda _: None
     )
     source.send_scout(lambda path: path == known)
     vanguard = source._tree.vanguard

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import random
@@ -17,7 +18,9 @@ import pytest
 from tests.waiting import wait_until
 from watchman import processors, signals
 from watchman.model import Watch
+from watchman.sources import instance
 from watchman.sources.dispatch import ProcessorWatches
+from watchman.sources.raw import RawSource
 
 ALL = pyinotify.ALL_EVENTS
 CHANGES = (
@@ -64,6 +67,16 @@ def watching(
     finally:
         part.stop()
         assert part.error is None
+
+
+def is_watched(directory: Path) -> bool:
+    """Say whether this process has a watch on it, as the kernel tells (proc(5), fdinfo)."""
+    wanted = f" ino:{directory.stat().st_ino:x} "
+    texts = []
+    for path in Path("/proc/self/fdinfo").iterdir():
+        with contextlib.suppress(OSError):
+            texts.append(path.read_text(encoding="ascii"))
+    return any(wanted in text for text in texts)
 
 
 def finish(recorder: Recorder, directory: Path) -> list[Seen]:
@@ -353,6 +366,123 @@ def test_a_lost_and_remade_root_is_watched_again(tmp_path: Path) -> None:
         wait_until(lambda: said == [False, True] and directories() == 1)
         (root / "file").write_bytes(b"")
         wait_until(lambda: ("IN_CLOSE_WRITE", str(root / "file")) in recorder.seen)
+
+
+def test_a_function_is_called_with_each_event(tmp_path: Path) -> None:
+    events: list[Any] = []
+    with watching(tmp_path, events.append, mask=pyinotify.IN_CLOSE_WRITE):
+        (tmp_path / "file").write_bytes(b"x")
+        wait_until(lambda: events)
+    assert [(e.maskname, e.pathname) for e in events] == [
+        ("IN_CLOSE_WRITE", str(tmp_path / "file"))
+    ]
+
+
+def test_auto_add_alone_leaves_out_what_was_there_at_the_start(tmp_path: Path) -> None:
+    """Also after an overflow, and under another name."""
+    (tmp_path / "before/below").mkdir(parents=True)
+    (tmp_path / "other").mkdir()
+    watch = Watch(str(tmp_path), auto_add=True, mask=CHANGES)
+    source = RawSource(watch, no_trouble)
+    try:
+        source.start()
+        (tmp_path / "later/deep").mkdir(parents=True)
+        wait_until(lambda: source.take(0.1) and source.directories == 3)
+        (tmp_path / "before").rename(tmp_path / "later/before")
+        told: list[str] = []
+        while told[-2:] != ["before", "before"]:
+            told += [event.name for event in source.take(10)]
+        source._handle(instance.Raw(-1, pyinotify.IN_Q_OVERFLOW, 0, ""))
+        assert source.directories == 3
+        (tmp_path / "other").rmdir()
+        (tmp_path / "other").mkdir()
+        wait_until(lambda: source.take(0.1) and source.directories == 4)
+    finally:
+        source.close()
+
+
+@pytest.mark.parametrize("meanwhile", [False, True])
+def test_a_root_that_is_renamed_away_and_back_is_never_deaf(
+    tmp_path: Path, meanwhile: bool
+) -> None:
+    root, away = tmp_path / "root", tmp_path / "away"
+    (root / "below").mkdir(parents=True)
+    recorder = Recorder()
+    said: list[bool] = []
+    expected: list[Seen] = []
+
+    def write(directory: Path, name: str) -> None:
+        (directory / name).write_bytes(b"")
+        expected.append(("IN_CLOSE_WRITE", str(root / name)))
+
+    mask = pyinotify.IN_CLOSE_WRITE | pyinotify.IN_MOVE_SELF
+    with watching(
+        root, recorder, lambda _, error: said.append(error is None), mask=mask, rec=True,
+        auto_add=True,
+    ):  # fmt: skip
+        for number in range(20):
+            write(root, f"before{number}")
+            root.rename(away)
+            if meanwhile:
+                expected.append(("IN_MOVE_SELF", str(root)))
+                wait_until(lambda count=number: said.count(False) > count)  # type: ignore[misc]  # — binds now
+                write(away, f"away{number}")
+                # Of what is elsewhere nothing is told, as long as it is.
+                assert [name for _, name in recorder.seen if name.endswith(f"away{number}")] == []
+            away.rename(root)
+            if meanwhile:
+                expected.append(("IN_MOVE_SELF", str(root)))
+            write(root, f"after{number}")
+            if meanwhile:
+                wait_until(lambda count=number: said.count(True) > count)  # type: ignore[misc]  # — binds now
+        wait_until(lambda: expected[-1] in recorder.seen, what="all is told")
+    # The kernel merges two renames of which the first is still unread.
+    seen = [one for one in recorder.seen if meanwhile or one[0] != "IN_MOVE_SELF"]
+    assert seen == expected
+
+
+def test_directories_made_in_a_root_that_is_away_are_followed_when_it_is_back(
+    tmp_path: Path,
+) -> None:
+    root, away = tmp_path / "root", tmp_path / "away"
+    root.mkdir()
+    recorder = Recorder()
+    said: list[bool] = []
+    with watching(
+        root, recorder, lambda _, error: said.append(error is None), mask=CHANGES, auto_add=True
+    ) as directories:
+        root.rename(away)
+        wait_until(lambda: said == [False])
+        (away / "made").mkdir()
+        (away / "made/early").write_bytes(b"")
+        away.rename(root)
+        wait_until(lambda: directories() == 2)
+        (root / "made/late").write_bytes(b"")
+        for name in ("early", "late"):
+            wait_until(lambda n=name: ("IN_CLOSE_WRITE", str(root / "made" / n)) in recorder.seen)  # type: ignore[misc]  # — binds now
+
+
+@pytest.mark.parametrize("again", ["removed", "renamed"])
+def test_a_root_that_is_made_anew_at_once_is_watched(tmp_path: Path, again: str) -> None:
+    """Perhaps with the inode number of the one before."""
+    root = tmp_path / "root"
+    root.mkdir()
+    recorder = Recorder()
+    with watching(root, recorder, lambda *_: None, mask=CHANGES):
+        for number in range(20):
+            if again == "removed":
+                for path in root.iterdir():
+                    path.unlink()
+                root.rmdir()
+            else:
+                root.rename(tmp_path / f"away{number}")
+                (tmp_path / f"away{number}" / "elsewhere").write_bytes(b"")
+            root.mkdir()
+            wait_until(lambda: is_watched(root), 1, "the new one is watched", interval=0.001)
+            (root / f"file{number}").write_bytes(b"")
+            seen = ("IN_CLOSE_WRITE", str(root / f"file{number}"))
+            wait_until(lambda one=seen: one in recorder.seen, 1, f"{seen} is told")  # type: ignore[misc]  # — binds now
+    assert not [path for _, path in recorder.seen if path.endswith("elsewhere")]
 
 
 def test_a_failing_processor_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

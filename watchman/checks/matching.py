@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import fnmatch
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
+from watchman import coverage
 from watchman.model import Config, Route, Watch
 from watchman.router import Router
 from watchman.text import printable
@@ -42,6 +42,8 @@ class Match:
     dry_run: bool = False
     reason: str = ""
     """Why no task would be sent; empty if one would."""
+    condition: str = ""
+    """What must hold for the path to be seen; empty where nothing must."""
 
     def text(self) -> str:
         """Return it as lines for people."""
@@ -56,6 +58,8 @@ class Match:
         ):
             if value is not None:
                 lines.append(f"  {label + ':':<10}{printable(value)}")
+        if self.condition:
+            lines.append(f"  {'only:':<10}{printable(self.condition)}")
         if self.reason:
             lines.append(f"  {'no task:':<10}{printable(self.reason)}")
         return "\n".join(lines)
@@ -69,13 +73,16 @@ def match(config: Config, path: str, preview: Callable[[Route], Target] | None =
     path = os.path.normpath(path)
     router = Router(config.patterns, config.moves, config.ignore, config.dry_run)
     around = [watch for watch in config.watches if path.startswith(watch.prefix)]
-    watch, reason = _watch(around, path, router)
+    watch, verdict = _watch(around, path, router)
+    reason = verdict.reason
     if watch is None:
         return Match(path, reason=reason)
-    ignored = _ignored(router, watch, path)
-    if ignored:
-        return Match(path, watch.path, ignored=True, reason=ignored)
-    if watch.kind == "directories" and _unfinished(watch, path):
+    unfinished = watch.kind == "directories" and coverage.is_unfinished(
+        os.path.basename(path), watch.unfinished
+    )
+    if verdict.ignored and not unfinished:
+        return Match(path, watch.path, ignored=True, reason=reason)
+    if unfinished:
         return Match(path, watch.path, reason="its name says that it is unfinished ('unfinished')")
     route = router.route(path)
     target = preview(route) if preview and route else None
@@ -96,75 +103,17 @@ def match(config: Config, path: str, preview: Callable[[Route], Target] | None =
         router.destination(path),
         dry_run=dry_run,
         reason=reason,
+        condition=verdict.condition,
     )
 
 
-def _watch(around: Iterable[Watch], path: str, router: Router) -> tuple[Watch | None, str]:
+def _watch(
+    around: Iterable[Watch], path: str, router: Router
+) -> tuple[Watch | None, coverage.Verdict]:
     """Return the innermost watch that sees the path; else None and why there is none."""
-    reason = "it lies in no watched directory"
+    verdict = coverage.Verdict("it lies in no watched directory")
     for watch in sorted(around, key=lambda watch: -len(watch.path)):
-        below = path[len(watch.prefix) :]
-        if watch.processor is not None:
-            reason = f"{watch.path} is left to the processor {watch.processor_name}"
-        elif watch.kind == "directories":
-            reason = _not_a_unit(watch, below, router)
-            if not reason:
-                return watch, ""
-        elif "/" in below and not (watch.rec or watch.auto_add):
-            reason = f"{watch.path} is watched without what is below it ('rec')"
-        elif _is_excluded(watch, below):
-            reason = f"'exclude_filter' leaves it out of {watch.path}"
-        else:
-            return watch, ""
-    return None, reason
-
-
-def _not_a_unit(watch: Watch, below: str, router: Router) -> str:
-    """Say why a path in a watch for whole directories is none; empty if it is.
-
-    With ``rec``, a directory that becomes no task itself is entered, and those in it count.
-    """
-    path, (*above, _) = watch.path, below.split("/")
-    if above and not watch.rec:
-        return f"{watch.path} watches for whole directories"
-    for name in above:
-        path = os.path.join(path, name)
-        if _unfinished(watch, path):
-            return f"{path} is unfinished by its name, and nothing below it is looked at"
-        if watch.exclude is not None and watch.exclude(path):
-            return f"'exclude_filter' leaves out {path}"
-        if router.route(path) is not None or router.destination(path) is not None:
-            return (
-                f"{path} is itself a directory that is moved or sent as a whole (unless it was "
-                "there before the first run)"
-            )
-    full = os.path.join(watch.path, below)
-    if watch.exclude is not None and watch.exclude(full):
-        return f"'exclude_filter' leaves out {full}"
-    return ""
-
-
-def _is_excluded(watch: Watch, below: str) -> bool:
-    if watch.exclude is None:
-        return False
-    directory = watch.path
-    for component in below.split("/")[:-1]:
-        directory = os.path.join(directory, component)
-        if watch.exclude(directory):
-            return True
-    return False
-
-
-def _ignored(router: Router, watch: Watch, path: str) -> str:
-    """Return which entry on the way is ignored: a directory's name counts as well."""
-    directory = watch.path
-    for name in path[len(watch.prefix) :].split("/"):
-        directory = os.path.join(directory, name)
-        if router.ignored(name, directory):
-            return f"IGNORE matches {directory}"
-    return ""
-
-
-def _unfinished(watch: Watch, path: str) -> bool:
-    name = os.path.basename(path)
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in watch.unfinished)
+        verdict = coverage.judge(watch, path, router)
+        if not verdict.reason or verdict.ignored:
+            return watch, verdict
+    return None, verdict

@@ -7,8 +7,8 @@ import os
 import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
+from watchman import coverage
 from watchman.filesystem import DIRECTORY_FLAGS, Seen, look, version_of
 from watchman.identity import is_same_content
 from watchman.journal.reading import Reading
@@ -20,6 +20,9 @@ _PENDING = {
     Seen.BUSY: "being written",
     Seen.UNTESTED: "not tested",
 }
+
+
+NO_PATTERN = "no pattern matches"
 
 
 @dataclass(frozen=True)
@@ -38,9 +41,13 @@ class Unknown:
 
 
 def unknown(config: Config, journal: Reading) -> Iterator[Unknown]:
-    """Yield what a catch-up would look at. The walk is the service's; the journal is only read."""
+    """Yield what the catch-up of a start would look at. The journal is only read."""
     router = Router(config.patterns, config.moves, config.ignore, config.dry_run)
-    watches = [watch for watch in config.watches if watch.processor is None]
+    watches = [
+        watch
+        for watch in config.watches
+        if watch.processor is None and not coverage.asks_for_nothing(watch)
+    ]
     first_runs = journal.first_runs(watch.path for watch in watches)
     with _ignoring_sigio():
         for watch in watches:
@@ -99,12 +106,15 @@ class _Walk:
         known: Mapping[str, Version],
         todo: list[str],
     ) -> Iterator[Unknown]:
-        if self.router.ignored(entry.name, full):
+        is_dir = entry.is_dir(follow_symlinks=False)
+        if self.router.ignored(entry.name, full, directory=is_dir):
             return
-        if entry.is_dir(follow_symlinks=False):
+        if is_dir:
             if self.watch.kind == "directories":
                 yield from self._unit(entry.name, full, relative, known, todo)
-            elif self.watch.rec and not (self.watch.exclude and self.watch.exclude(full)):
+            elif coverage.is_followed(self.watch, at_start=True) and not coverage.is_excluded(
+                self.watch, full
+            ):
                 todo.append(f"{relative}/{entry.name}" if relative else entry.name)
         elif self.watch.kind == "files" and entry.is_file(follow_symlinks=False):
             version = version_of(entry.stat(follow_symlinks=False))
@@ -120,10 +130,10 @@ class _Walk:
         With ``rec``, one that was never announced and becomes no task itself is entered, as the
         service does (``notify.directories``).
         """
-        excluded = self.watch.exclude is not None and self.watch.exclude(full)
-        if excluded or not self._is_finished(name):
+        unfinished = coverage.is_unfinished(name, self.watch.unfinished)
+        if unfinished or coverage.is_excluded(self.watch, full):
             return
-        wanted = self.router.route(full) is not None or self.router.destination(full) is not None
+        wanted = self.router.is_wanted(full)
         if name not in known and (wanted or not self.watch.rec):
             yield self._found(full, 0, "complete")
         elif (
@@ -148,13 +158,10 @@ class _Walk:
         if self.router.is_dry_run(path):
             note = "DRY_RUN matches"
         elif route is None:
-            note = "no pattern matches"
+            note = NO_PATTERN
         task = route.task if route else None
         destination = self.router.destination(path)
         return Unknown(path, self.watch.path, size, state, task, destination, note)
-
-    def _is_finished(self, name: str) -> bool:
-        return not any(fnmatchcase(name, pattern) for pattern in self.watch.unfinished)
 
 
 def _open(root: str, relative: str, root_flags: int) -> int:

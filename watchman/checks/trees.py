@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from watchman import coverage
 from watchman.errors import WatchmanError
 from watchman.filesystem import Seen, look
 from watchman.model import Watch
@@ -47,7 +48,8 @@ def walk(
             with os.scandir(directory) as entries:
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
-                        if watch.rec and not (watch.exclude and watch.exclude(entry.path)):
+                        followed = coverage.is_followed(watch, at_start=True)
+                        if followed and not coverage.is_excluded(watch, entry.path):
                             tree.directories += 1
                             todo.append(entry.path)
                     elif tree.sample is None and entry.is_file(follow_symlinks=False):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 from collections.abc import Callable
@@ -38,12 +37,12 @@ def common(function: Function) -> Function:
     )(function)
 
 
-dry_run = click.option(
+dry_run_option = click.option(
     "--dry-run",
     is_flag=True,
     expose_value=False,
     callback=_remember,
-    help="Log what would be moved and sent; move and send nothing.",
+    help="Log what would be moved and sent, also beside a running daemon; do nothing.",
 )
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -61,9 +60,12 @@ def load() -> Config:
     )
     # The next load, for a reload, may happen in another working directory.
     options["config"] = loaded.path
-    if options.get("dry_run"):
-        loaded = dataclasses.replace(loaded, dry_run=("*",))
     return loaded
+
+
+def is_dry_run() -> bool:
+    """Say whether this command was asked for a dry run."""
+    return bool(click.get_current_context().ensure_object(dict).get("dry_run"))
 
 
 def load_own() -> Config:

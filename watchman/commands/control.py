@@ -10,7 +10,6 @@ from watchman.commands.common import (
     Seconds,
     as_json_option,
     common,
-    dry_run,
     load,
     load_own,
     print_json,
@@ -31,7 +30,6 @@ _timeout = click.option(
 
 @click.command()
 @common
-@dry_run
 def start() -> None:
     """Start the daemon; returns when it watches."""
     from watchman import daemon
@@ -52,7 +50,6 @@ def stop(timeout: float, kill: bool) -> None:
 
 @click.command()
 @common
-@dry_run
 @_timeout
 def restart(timeout: float) -> None:
     """Stop the daemon if it runs, then start it; a bad configuration changes nothing."""

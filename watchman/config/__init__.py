@@ -7,8 +7,8 @@ problem, one line each.
 from watchman.config.loading import adopt, load, reject
 from watchman.config.logs import DEFAULT_LOGGING, apply_logging
 from watchman.config.own import load_own, remember
-from watchman.config.places import DEFAULT_IGNORE
 from watchman.config.source import beside
+from watchman.temporary_names import DEFAULT_IGNORE
 
 __all__ = [
     "DEFAULT_IGNORE",

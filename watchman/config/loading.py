@@ -11,6 +11,7 @@ from watchman.config.problems import Problems, closest, show
 from watchman.config.values import MOST_DAYS, is_number, plain
 from watchman.errors import ConfigError
 from watchman.model import Broker, Config, Route, Watch
+from watchman.temporary_names import DEFAULT_IGNORE
 
 SETTINGS = (
     "LOGGING",
@@ -158,7 +159,7 @@ def _config(
         "watches": watched,
         "patterns": patterns,
         "moves": moves,
-        "ignore": _texts(values, "IGNORE", places.DEFAULT_IGNORE, "['*.part', '.*']", problems),
+        "ignore": _texts(values, "IGNORE", DEFAULT_IGNORE, "['*.part', '.*']", problems),
         "dry_run": _texts(values, "DRY_RUN", (), "['/srv/ftp/test/*']", problems),
         **own.own_places(values, base, watched, problems),
         **own.output_files(values, base, watched, problems),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from watchman import mounts
+from watchman import coverage, mounts
 from watchman.config.problems import Problems
 from watchman.model import Watch
 
@@ -21,7 +21,7 @@ def covers(
         return False
     if watch.kind == "directories" and os.path.dirname(inner) == outer:
         return True
-    if not (watch.rec or watch.auto_add):
+    if not coverage.reaches_below(watch):
         return False
     return not _excluded(watch, inner[len(outer.rstrip("/")) + 1 :])
 
@@ -32,7 +32,7 @@ def _excluded(watch: Watch, below: str) -> bool:
     for component in below.split("/"):
         path = os.path.join(path, component)
         try:
-            if watch.exclude is not None and watch.exclude(path):
+            if coverage.is_excluded(watch, path):
                 return True
         except Exception:  # noqa: BLE001 — the user's own function; the source tells it later
             return False

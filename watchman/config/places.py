@@ -12,17 +12,6 @@ from watchman.config.problems import NOT_A_PAIR, Problems, as_path, pairs, show
 from watchman.config.values import pattern_error
 from watchman.model import Watch
 
-DEFAULT_IGNORE: tuple[str, ...] = (
-    ".in.*.",  # ProFTPD's HiddenStores
-    ".dst*",  # a directory that ProFTPD is about to rename
-    ".pureftpd-upload.*",
-    ".~tmp~",  # rsync --delay-updates
-    ".*." + "[A-Za-z0-9]" * 6,  # rsync: .NAME.XXXXXX
-    "*.part",
-    "*.filepart",  # WinSCP
-)
-"""Names that are never looked at: what servers and clients call a file while it is uploaded."""
-
 MOVES_EXAMPLE = "MOVES = {'/srv/ftp': '/mnt/storage/incoming'}"
 
 

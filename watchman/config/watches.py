@@ -92,6 +92,12 @@ class _Reader:
                     self.problems.add(label, f"'{key}' is {show(value)}", f"write {wanted}")
         fields = {key: _CONVERT.get(key, _same)(value) for key, value in values.items()}
         fields.pop("do_glob", None)
+        if values.get("quiet", True) in (False, 0):
+            self.problems.warn(
+                label,
+                "'quiet' does nothing",
+                "what cannot be watched is told and tried again either way; leave it out",
+            )
         fields["exclude"] = self._exclude(entry.get("exclude_filter"), label)
         fields |= self._processor(entry.get("proc_fun"), label)
         paths = self._paths(entry, label)
@@ -199,7 +205,9 @@ class _Reader:
         wrong = self.check_processor(processor)
         if wrong:
             self.problems.add(
-                label, f"the processor {name} {wrong}", "name a subclass of pyinotify.ProcessEvent"
+                label,
+                f"the processor {name} {wrong}",
+                "name a subclass of pyinotify.ProcessEvent, or a function of one argument",
             )
         return {"processor": processor, "processor_name": name}
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from watchman import signals
+from watchman import coverage, signals
 from watchman.arrivals import UNTESTED_SETTLE, Arrivals
 from watchman.descriptors import Descriptors
 from watchman.filesystem import Look, Seen, is_too_long
@@ -21,8 +21,10 @@ from watchman.notify.remarks import Remarks
 from watchman.notify.task_id import TaskIds, task_id
 from watchman.router import Router
 from watchman.sources.inotify import (
+    ASKED,
     ATTRIB,
     CAME,
+    CLOSE_WRITE,
     CLOSED,
     CONTENT,
     GONE,
@@ -62,6 +64,7 @@ class _Sorted(NamedTuple):
     """What became of a slice of hints."""
 
     found: list[_Found]
+    passed: dict[Key, tuple[str, Version]]
     early: dict[Key, _Found]
     touched: dict[Key, _Found]
     gone: list[str]
@@ -90,6 +93,10 @@ class Intake:
         self._early: Doubts[None] = Doubts(source)
         """Complete files of which no event has said so: the one that may follow would show a
         newer version where the times are changed after closing, and double the task."""
+        self._passed: Doubts[tuple[str, Version]] = Doubts(source)
+        """Complete files that came as the watch's mask leaves out, unless another event follows."""
+        self._asked_for: dict[Key, bool] = {}
+        """For watches with a mask: whether it asks for one of the events that named the file."""
         self._only_touched: set[Key] = set()
         """Of the files that settle, those of which nothing but an attribute is known to differ."""
         self._evidence: dict[Key, Evidence] = {}
@@ -120,6 +127,7 @@ class Intake:
         self.forget_vanished()
         self._touched.sort_out(hints)
         self._early.sort_out(hints)
+        self._passed.sort_out(hints)
         for early in self._early.settled():
             for key in early:
                 hints[key] = hints.get(key, 0) | _BEYOND_DOUBT
@@ -130,6 +138,8 @@ class Intake:
                 self._handle_slice(items[start : start + SLICE], directories)
         for touched in self._touched.settled():
             self._journal.known.refresh(touched.values())
+        for passed in self._passed.settled():
+            self._pass_by(passed.values())
 
     def forget_vanished(self) -> None:
         """Forget what was in directories that left, unless they come back soon.
@@ -143,6 +153,8 @@ class Intake:
             self._left |= dict.fromkeys(vanished, now + LEFT)
             for key in [key for key in self._evidence if key[0].is_left]:
                 del self._evidence[key]
+            for key in [key for key in self._asked_for if key[0].is_left]:
+                del self._asked_for[key]
         if self._left and next(iter(self._left.values())) <= now:
             self._forget_left(now)
 
@@ -180,7 +192,7 @@ class Intake:
     ) -> None:
         ignored = self._router.ignored
         prefixes: dict[Node, str] = {}
-        into = _Sorted([], {}, {}, [])
+        into = _Sorted([], {}, {}, {}, [])
         with turn():
             for key, mask in items:
                 node, name = key
@@ -188,7 +200,10 @@ class Intake:
                 if prefix is None:
                     prefix = prefixes[node] = node.path.rstrip("/") + "/"
                 path = prefix + name
-                if ignored(name, path) or not _wanted(node.root.watch, mask):
+                if ignored(name, path):
+                    continue
+                watch = node.root.watch
+                if watch.mask is not None and not self._is_looked_at(key, watch, mask):
                     continue
                 if mask == MODIFY or is_too_long(path):
                     self._look_later(key, mask, path)
@@ -200,26 +215,58 @@ class Intake:
                     continue
                 self._arrivals.forget(key)
                 self._evidence.pop(key, None)
+                self._asked_for.pop(key, None)
                 # In a directory that left it may come back.
                 into.gone.extend([path] if directory >= 0 else [])
         if into.early:
-            if self._source.mark() <= self._source.parsed:
-                into.found.extend(into.early.values())
-            else:
-                for key, item in into.early.items():
-                    self._keep(key, item.evidence)
-                self._early.add(dict.fromkeys(into.early))
+            self._sort_early(into)
         if into.touched:
             self._sort_touched(into)
+        if into.passed:
+            self._passed.add(into.passed)
         if into.found or into.gone:
             self._arrived(into.found, into.gone)
+
+    def _sort_early(self, into: _Sorted) -> None:
+        """Sort complete files of which no event has said so: an event may be unread, or not."""
+        if self._source.mark() <= self._source.parsed:
+            into.found.extend(into.early.values())
+            return
+        for key, item in into.early.items():
+            self._keep(key, item.evidence)
+        self._early.add(dict.fromkeys(into.early))
+
+    def _is_looked_at(self, key: Key, watch: Watch, mask: int) -> bool:
+        """Ask the watch's own mask about a hint, and remember its answer until the file is judged.
+
+        What no event has named may have come in any way; the mask leaves out only what it is seen
+        to leave out. That is looked at all the same, so that no scan takes it for new.
+        """
+        if coverage.asks_for_nothing(watch):
+            return False
+        if mask & ASKED or (mask & coverage.COMPLETING and coverage.asks_for(watch, mask)):
+            self._asked_for[key] = True
+        elif mask & coverage.COMPLETING:
+            self._asked_for.setdefault(key, False)
+        return True
+
+    def _pass_by(self, left_out: Iterable[tuple[str, Version]]) -> None:
+        """Make known what came as the mask leaves out; a delivery under way follows its file."""
+        versions = dict(left_out)
+        known = self._journal.known.versions(versions)
+        follow = [(path, version) for path, version in versions.items() if path in known]
+        if follow:
+            self._journal.known.refresh(follow)
+        new = [(path, version) for path, version in versions.items() if path not in known]
+        if new:
+            self._journal.record((), new)
 
     def _look_later(self, key: Key, mask: int, path: str) -> None:
         """Look after a write in a while: if the path was truncated no close follows."""
         root = key[0].root
         if mask != MODIFY:
             self._remarks.too_long(root, path)
-        elif root.watch.mask is None or root.watch.mask & MODIFY:
+        else:
             self._arrivals.postpone(key, time.monotonic())
             self._keep(key, Evidence.WRITTEN)
 
@@ -238,6 +285,7 @@ class Intake:
             # Another one is there since: an event of its own follows, and proves a new arrival.
             if not key[0].is_left:
                 self._keep(key, Evidence.REPLACED)
+                self._asked_for.pop(key, None)
             return
         evidence = _evidence_of(mask)
         if self._evidence:
@@ -251,13 +299,22 @@ class Intake:
                 self._keep(key, evidence)
             return
         item = _item(key, path, seen, evidence)
-        if mask & (CLOSED | _BEYOND_DOUBT):
+        if not self._asked_for.get(key, True):
+            self._leave_out(key, seen, item, into)
+        elif mask & (CLOSED | _BEYOND_DOUBT):
             into.found.append(item)
         elif only_touched or (evidence is Evidence.SCAN and key in self._touched):
             self._only_touched.discard(key)
             into.touched[key] = item
         else:
             into.early[key] = item
+
+    def _leave_out(self, key: Key, seen: Look, item: _Found, into: _Sorted) -> None:
+        """Have a complete file made known that came as the watch's mask leaves out."""
+        del self._asked_for[key]
+        # Without the lease test a writer may still be there, whose close is asked for.
+        if seen.seen is Seen.COMPLETE or not (key[0].root.watch.mask or 0) & CLOSE_WRITE:
+            into.passed[key] = (item.path, item.version)
 
     def _is_only_touched(self, key: Key, seen: Look, path: str) -> bool:
         """Judge a file of which an attribute changed.
@@ -294,6 +351,9 @@ class Intake:
 
         What is known of those that are ``gone`` is forgotten.
         """
+        if self._asked_for:
+            for item in found:
+                self._asked_for.pop((item.node, item.name), None)
         known = self._journal.known.versions([item.path for item in found])
         # By path: two hints may have come for one, by way of a directory that was renamed.
         unknown: dict[str, _Found] = {}
@@ -322,7 +382,7 @@ class Intake:
             version = item.version
             route, final = self._router.route(path), self._router.destination(path)
             if self._router.is_dry_run(path):
-                _say_what_would_happen(path, final, route and route.task)
+                say_what_would_happen(path, final, route and route.task)
                 noted.append((path, version))
             elif route is None and final is None:
                 noted.append((path, version))
@@ -364,13 +424,13 @@ def _item(key: Key, path: str, seen: Look, evidence: Evidence) -> _Found:
     return _Found(*key, path, seen.version, evidence)
 
 
-def _wanted(watch: Watch, mask: int) -> bool:
-    """Whether the watch's own mask lets the hint through; scans and endings always pass."""
-    return watch.mask is None or not mask & CONTENT or bool(mask & watch.mask)
-
-
-def _say_what_would_happen(path: str, final: str | None, task: str | None) -> None:
+def say_what_would_happen(
+    path: str, final: str | None, task: str | None, level: int = logging.INFO
+) -> None:
+    """Log what an ordinary run would do with an arrival."""
     if final is not None:
-        log.info("Dry run: would move %s to %s", printable(path), printable(final))
-    if task is not None:
-        log.info("Dry run: would send task %s", task)
+        log.log(level, "Dry run: would move %s to %s", printable(path), printable(final))
+    if task is None:
+        log.log(level, "Dry run: would send no task for %s: no pattern matches", printable(path))
+    else:
+        log.log(level, "Dry run: would send task %s", task)

@@ -29,6 +29,7 @@ from watchman.notify.unserved import fail_unserved
 from watchman.notify.watcher import Watcher, WatcherThread
 from watchman.router import Router
 from watchman.sender import Sender
+from watchman.sources.at_start import Starts
 from watchman.sources.dispatch import ProcessorWatches
 from watchman.sources.inotify import Source
 from watchman.text import printable
@@ -50,7 +51,8 @@ class Pipeline:
     process has watched before (a reload), so that nothing found now predates it. ``ready`` is
     called when every directory is watched and what was there has been dealt with, but for watches
     that hang. ``apart`` are the paths of watches that get a loop of their own, whatever their file
-    system is now; those that need one are added.
+    system is now; those that need one are added. ``starts`` remembers what was below watches at
+    their start.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Pipeline:
         ready: Callable[[], None] = lambda: None,
         hand: Hand | None = None,
         apart: set[str] | None = None,
+        starts: Starts | None = None,
     ) -> None:
         self.config = config
         self.journal = journal
@@ -70,6 +73,7 @@ class Pipeline:
         self._ready = ready
         self._stopping = False
         self._apart = set() if apart is None else apart
+        self._starts = starts or Starts()
         journal.resume(watch.path for watch in config.watches)
         self.watching = False
         """Whether the first scan is over: every directory is watched, but for those that hang."""
@@ -119,7 +123,7 @@ class Pipeline:
             WatcherThread(group, self._watcher(group, undo), self.journal) for group in groups
         ]
         self.health = Health(config.state_dir, self.source, self.journal)
-        self.processors = ProcessorWatches(own, self._trouble, self._apart)
+        self.processors = ProcessorWatches(own, self._trouble, self._apart, self._starts)
         undo.callback(self.processors.stop)
         units = self._groups(watch for watch in rest if watch.kind == "directories")
         self.directories = [self._directory_watcher(group, undo) for group in units]
@@ -135,7 +139,7 @@ class Pipeline:
         return list(groups.values())
 
     def _watcher(self, watches: Sequence[Watch], undo: contextlib.ExitStack) -> Watcher:
-        source = Source(watches, self._ignored, self._trouble, self._left)
+        source = Source(watches, self._ignored, self._trouble, self._left, self._starts)
         undo.callback(source.close)
         return Watcher(source, self.journal, self.router, self._wake, resumed=self._resumed)
 
@@ -351,8 +355,8 @@ class Pipeline:
 
     # Called by the stages; all but the first from threads of their own
 
-    def _ignored(self, name: str, directory: str) -> bool:
-        return self.router.ignored(name, f"{directory}/{name}")
+    def _ignored(self, name: str, above: str, directory: bool) -> bool:
+        return self.router.ignored(name, f"{above}/{name}", directory=directory)
 
     def _look_at_parts(self) -> None:
         """Look at once what the parts have met."""

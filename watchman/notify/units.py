@@ -9,13 +9,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from watchman import signals
+from watchman import coverage, signals
 from watchman.arrivals import Arrivals
 from watchman.filesystem import GONE, Look, look
-from watchman.finished import Inside, Settling, is_unfinished
+from watchman.finished import Inside, Settling
 from watchman.identity import is_same_content
 from watchman.journal import Journal, Known, NewDelivery
 from watchman.model import Version
+from watchman.notify.intake import say_what_would_happen
 from watchman.notify.task_id import task_id
 from watchman.router import Router
 from watchman.sources.directories import (
@@ -23,6 +24,7 @@ from watchman.sources.directories import (
     LEFT,
     MARKED,
     MOVED,
+    UNASKED,
     Container,
     DirectorySource,
     Hint,
@@ -83,9 +85,13 @@ class Units:
     def skips(self, container: Container, name: str) -> bool:
         """Whether a directory is never a unit at the moment, whatever is in it."""
         path, watch = container.join(name), container.watch
-        if self._router.ignored(name, path) or is_unfinished(name, watch.unfinished):
+        if coverage.asks_for_nothing(watch):
             return True
-        return watch.exclude is not None and watch.exclude(path)
+        if self._router.ignored(name, path, directory=True) or coverage.is_unfinished(
+            name, watch.unfinished
+        ):
+            return True
+        return coverage.is_excluded(watch, path)
 
     def due(self, now: float) -> list[Hint]:
         """Return hints at what waits and is to be looked at again now."""
@@ -109,13 +115,15 @@ class Units:
             for hint in hints:
                 if not self.skips(hint.container, hint.name):
                     self._judge(hint, batch)
-                elif is_unfinished(hint.name, hint.container.watch.unfinished):
+                elif coverage.is_unfinished(hint.name, hint.container.watch.unfinished):
                     self._still_unfinished(hint)
             self.record(batch)
 
     def _still_unfinished(self, hint: Hint) -> None:
         path = hint.container.join(hint.name)
-        if hint.event in (CREATED, MOVED) and not self._router.ignored(hint.name, path):
+        if hint.event in (CREATED, MOVED) and not self._router.ignored(
+            hint.name, path, directory=True
+        ):
             log.info("1|%s EVENT: %s", hint.event, printable(path))
             log.info("2|NOTFINISHED: %s", printable(path))
 
@@ -136,6 +144,11 @@ class Units:
             return
         if event == LEFT:
             return  # another one came since, and an event of its own follows
+        if event == UNASKED and unit not in self._settling:
+            batch.noted.append((path, version))  # so that no scan takes it for new
+            batch.known[path] = Known(version, 0)
+            self.look_into(container, name, None, may_predate=False)
+            return
         waited = unit in self._settling
         finished = self._finished(unit, descriptor, closed=closed)
         if waited and not finished:
@@ -180,12 +193,9 @@ class Units:
         path = unit[0].join(unit[1])
         route, final = self._router.route(path), self._router.destination(path)
         if self._router.is_dry_run(path):
-            log.debug(
-                "Dry run: %s would be moved to %s and sent as %s",
-                printable(path),
-                printable(final or path),
-                route.task if route is not None else "no task",
-            )
+            # The lines of the system that the log comes from are the only ones, unless asked for.
+            level = logging.INFO if self._router.only_tells else logging.DEBUG
+            say_what_would_happen(path, final, route and route.task, level)
             batch.noted.append((path, version))
         elif route is None and final is None:
             batch.noted.append((path, version))

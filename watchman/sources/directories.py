@@ -13,6 +13,7 @@ import stat
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from watchman import coverage
 from watchman.filesystem import DIRECTORY_FLAGS, open_directory, relative_to
 from watchman.model import Watch
 from watchman.sources import instance as ev
@@ -25,6 +26,8 @@ _INSIDE = ev.IN_CREATE | ev.IN_MOVED_TO | ev.IN_CLOSE_WRITE | ev.IN_ONLYDIR
 
 CREATED, MOVED, MARKED, LEFT = "CREATE", "MOVEDTO", "MARKER", ""
 """What a hint comes from."""
+UNASKED = "UNASKED"
+"""An event that the watch's own mask leaves out."""
 
 
 class Container:
@@ -145,10 +148,11 @@ class DirectorySource:
                 self.leave(child)
             hints.append(Hint(container, event.name, LEFT))
             return
-        wanted = container.watch.mask
-        if wanted is None or wanted & event.mask & ev.ALL_EVENTS:
-            kind = CREATED if event.mask & ev.IN_CREATE else MOVED
-            hints.append(Hint(container, event.name, kind, closed=kind == MOVED))
+        kind = CREATED if event.mask & ev.IN_CREATE else MOVED
+        closed = kind == MOVED
+        if not coverage.asks_for(container.watch, event.mask):
+            kind = UNASKED
+        hints.append(Hint(container, event.name, kind, closed=closed))
 
     # Containers
 

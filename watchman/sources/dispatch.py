@@ -18,6 +18,7 @@ from typing import Any
 from watchman import hanging
 from watchman.errors import SourceError
 from watchman.model import Watch
+from watchman.sources.at_start import AtStart, Starts
 from watchman.sources.places import Trouble
 from watchman.sources.raw import RawSource
 from watchman.text import printable
@@ -26,6 +27,8 @@ log = logging.getLogger("watchman.notify")
 
 ROOT_CHECK = 2.0
 """Seconds between two checks that the watch's path is still the directory that is watched."""
+AWAY_CHECK = 0.05
+"""The same, while there is no such directory."""
 LIMIT = 100_000
 """Events that wait for a processor at the most."""
 GRACE = 5.0
@@ -36,10 +39,15 @@ class ProcessorWatches:
     """All watches that name a processor of the user's own; ``apart`` are paths that may hang."""
 
     def __init__(
-        self, watches: Sequence[Watch], trouble: Trouble, apart: Collection[str] = ()
+        self,
+        watches: Sequence[Watch],
+        trouble: Trouble,
+        apart: Collection[str] = (),
+        starts: Starts | None = None,
     ) -> None:
+        starts = starts or Starts()
         self._parts = {
-            id(watch): _ProcessorWatch(watch, trouble, apart=watch.path in apart)
+            id(watch): _ProcessorWatch(watch, trouble, starts.of(watch), apart=watch.path in apart)
             for watch in watches
         }
 
@@ -80,14 +88,14 @@ class ProcessorWatches:
 
 
 class _ProcessorWatch:
-    def __init__(self, watch: Watch, trouble: Trouble, *, apart: bool) -> None:
+    def __init__(self, watch: Watch, trouble: Trouble, at_start: AtStart, *, apart: bool) -> None:
         self._watch = watch
         self._apart = apart
         self.station = hanging.Station([watch.path], [watch.path])
         self.watching = False
         """Whether every directory is watched."""
         self._call: Callable[[Any], Any] = _make(watch)
-        self.source = RawSource(watch, trouble)
+        self.source = RawSource(watch, trouble, at_start)
         self._events: deque[Any] = deque()
         self._changed = threading.Condition()
         self._finishing = False
@@ -154,11 +162,12 @@ class _ProcessorWatch:
             last = False
             while not last:
                 last = self._finishing  # what happened before is still taken
-                timeout = 0.0 if last else ROOT_CHECK
+                pace = AWAY_CHECK if self.source.away else ROOT_CHECK
+                timeout = 0.0 if last else pace
                 self.station.since = time.monotonic() + timeout
                 events = self.source.take(timeout)
                 now = time.monotonic()
-                if now >= next_check and not last:
+                if (now >= next_check or self.source.away) and not last:
                     next_check = now + ROOT_CHECK
                     self.source.check_root()
                 self.station.since = None  # a processor that is behind is no file system that hangs

@@ -13,8 +13,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pyinotify
 
+from watchman import coverage
 from watchman.model import Watch
 from watchman.sources.aftermath import Aftermath
+from watchman.sources.at_start import Starts
 from watchman.sources.kernel import Kernel
 from watchman.sources.lanes import Lane
 from watchman.sources.nodes import Listing, Node, Reason, Root
@@ -37,6 +39,8 @@ REPLACED = 1 << 17
 """A bit that the kernel's masks do not use: the name had gone before the event."""
 CAME = 1 << 18
 """Another one, in place of an event: the directory that holds the name came a moment ago."""
+ASKED = 1 << 19
+"""A third one: an event before it is one that the watch's own mask asks for."""
 _WEAK = ATTRIB | MODIFY
 _LEFT = GONE | REPLACED
 _SELF = pyinotify.IN_DELETE_SELF | pyinotify.IN_MOVE_SELF
@@ -46,6 +50,9 @@ _SPECIAL = pyinotify.IN_ISDIR | pyinotify.IN_Q_OVERFLOW | _ROOT_LOST
 
 TAKEN = 1024 * 1024
 """Bytes parsed at a time: hints take several times the memory of the events they come from."""
+
+_RENAMES = 4096
+"""First halves of renames that are kept; the second one of most follows at once, or never."""
 
 _EVENT = struct.Struct("iIII")
 
@@ -57,23 +64,28 @@ with REPLACED; 0 where there was none."""
 class Source:
     """Live hints and scans for watches.
 
-    ``ignored(name, directory)`` leaves out names; ``trouble(path, error)`` is told what is wrong
-    with a directory, None if it is fine again, and ``left(path)`` that such a one has left.
-    Raises SourceError.
+    ``ignored(name, above, is_directory)`` leaves out names; ``trouble(path, error)`` is told what
+    is wrong with a directory, None if it is fine again, and ``left(path)`` that such a one has
+    left. ``starts`` is kept for the next source. Raises SourceError.
     """
 
     def __init__(
         self,
         watches: Sequence[Watch],
-        ignored: Callable[[str, str], bool],
+        ignored: Callable[[str, str, bool], bool],
         trouble: Callable[[str, OSError | None], None],
         left: Callable[[str], None],
+        starts: Starts | None = None,
     ) -> None:
         self._kernel = Kernel()
         self._ignored = ignored
         self._watched = Watched(self._kernel, MASK)
         self._tree = Tree(ignored, self._watched.attach, self._watched.detach, trouble, left)
-        self._roots = Roots(watches, self._tree, self._queue, self.find)
+        self._roots = Roots(watches, self._tree, self._queue, self.find, starts or Starts())
+        self._renamed: dict[int, Root] = {}
+        """By cookie: the watch of directories that left their name, where that alone has them
+        watched under the next one."""
+        self._masked = any(watch.mask is not None for watch in watches)
         self._hints: Hints = {}
         # A new directory does not wait for the scan of a million old files.
         self._urgent, self._patient = Lane(self._tree), Lane(self._tree)
@@ -208,17 +220,18 @@ class Source:
     def _parse(self, chunk: bytes) -> None:
         unpack = _EVENT.unpack_from
         nodes, hints, fsdecode = self._watched.nodes, self._hints, os.fsdecode
+        masked = self._masked
         offset, end = 0, len(chunk)
         # Most events are of the file that the event before was of: made, written, closed.
         last_wd, last_raw = -1, b""
         key: tuple[Node, str] | None = None
         while offset < end:
-            wd, mask, _cookie, length = unpack(chunk, offset)
+            wd, mask, cookie, length = unpack(chunk, offset)
             offset += 16
             raw = chunk[offset : offset + length]
             offset += length
             if mask & _SPECIAL:
-                self._special(wd, mask, fsdecode(raw.rstrip(b"\0")))
+                self._special(wd, mask, fsdecode(raw.rstrip(b"\0")), cookie)
                 last_wd = -1
                 continue
             if wd != last_wd or raw != last_raw:
@@ -233,12 +246,16 @@ class Source:
             if before is not None:
                 # A write or a change of attributes says less than the event before it.
                 if mask & _WEAK:
+                    if masked and _is_asked_for(key[0].root.watch, mask):
+                        hints[key] = before | ASKED
                     continue
                 if before & _LEFT:
                     mask |= REPLACED
+                if masked and not mask & GONE and _is_asked_for(key[0].root.watch, before):
+                    mask |= ASKED
             hints[key] = mask
 
-    def _special(self, wd: int, mask: int, name: str) -> None:
+    def _special(self, wd: int, mask: int, name: str, cookie: int) -> None:
         if mask & pyinotify.IN_Q_OVERFLOW:
             self.overflows += 1
             self.certain = False
@@ -258,9 +275,9 @@ class Source:
             if mask & ATTRIB:
                 self._aftermath.altered[node] = None
         elif mask & (pyinotify.IN_CREATE | pyinotify.IN_MOVED_TO | ATTRIB):
-            self._appeared(node, name, mask)
+            self._appeared(node, name, mask, cookie)
         elif mask & GONE:
-            self._disappeared(node, name, mask)
+            self._disappeared(node, name, mask, cookie)
 
     def _stray(self, wd: int) -> None:
         """An event came for the heartbeat, or for what a scout has not reported yet."""
@@ -269,13 +286,13 @@ class Source:
         else:
             self._watched.doubt(wd)
 
-    def _appeared(self, node: Node, name: str, mask: int) -> None:
+    def _appeared(self, node: Node, name: str, mask: int, cookie: int) -> None:
         """A directory was made, moved in or given other permissions."""
-        watch = node.root.watch
         child = node.child(name)
         if child is None:
             # Whatever leads here by ATTRIB was unreadable before or is not to be watched.
-            if not (watch.rec and watch.auto_add) or self._tree.excluded(node, node.path, name):
+            followed = self._is_followed(node, name, mask, cookie)
+            if not followed or self._tree.excluded(node, node.path, name):
                 return
             child = node.add(name)
         elif mask & ATTRIB and child.path not in self._tree.troubled:
@@ -283,10 +300,29 @@ class Source:
         self._aftermath.leaving.pop(child, None)
         self._queue(child, Reason.READABLE if mask & ATTRIB else Reason.NEW)
 
-    def _disappeared(self, node: Node, name: str, mask: int) -> None:
+    def _is_followed(self, node: Node, name: str, mask: int, cookie: int) -> bool:
+        """Say whether a directory that an event names is to be watched from now on."""
+        watch, at_start = node.root.watch, node.root.at_start
+        if not watch.auto_add:
+            # Only one that is watched already, and was renamed within the watch.
+            return bool(cookie) and self._renamed.pop(cookie, None) is node.root
+        if watch.rec:
+            return True
+        if mask & ATTRIB:
+            was_there = at_start.holds(node.path, name)
+        else:
+            was_there = at_start.came(node.path, name, cookie)
+        return coverage.is_followed(watch, at_start=was_there)
+
+    def _disappeared(self, node: Node, name: str, mask: int, cookie: int) -> None:
         child = node.child(name)
         if child is None:
+            node.root.at_start.left(node.path, name, cookie)
             return
+        if cookie and not node.root.watch.auto_add:
+            self._renamed[cookie] = node.root
+            if len(self._renamed) > _RENAMES:
+                del self._renamed[next(iter(self._renamed))]
         if mask & pyinotify.IN_DELETE:
             # Another directory that takes the name has nothing to do with what was known here.
             self._aftermath.leaving.pop(child, None)
@@ -297,3 +333,8 @@ class Source:
     def check_roots(self) -> None:
         """Walk again every root that is not the directory that was watched."""
         self._roots.check()
+
+
+def _is_asked_for(watch: Watch, mask: int) -> bool:
+    """Say whether the watch's mask asks for an event with ``mask``, or for one before it."""
+    return bool(mask & ASKED or (mask & coverage.COMPLETING and coverage.asks_for(watch, mask)))

@@ -10,6 +10,7 @@ from typing import NamedTuple, cast
 
 from watchman.filesystem import open_directory, relative_to
 from watchman.model import Watch
+from watchman.sources.at_start import AtStart
 
 
 class Reason(enum.Enum):
@@ -28,13 +29,15 @@ class Reason(enum.Enum):
 class Node:
     """One watched directory."""
 
-    __slots__ = ("children", "name", "parent", "root", "wd")
+    __slots__ = ("children", "listed", "name", "parent", "root", "wd")
 
     def __init__(self, name: str, parent: Node | None, root: Root | None) -> None:
         self.name = name
         self.parent = parent
         self.root: Root = root or cast("Root", self)
         self.children: dict[str, Node] | None = None
+        self.listed = False
+        """Whether the directories in it have been found once: what comes later is new."""
         self.wd = -1
 
     @property
@@ -108,10 +111,11 @@ class Node:
 class Root(Node):
     """The top directory of a watch."""
 
-    __slots__ = ("identity", "mounts", "polled", "reason", "remote", "watch")
+    __slots__ = ("at_start", "identity", "mounts", "polled", "reason", "remote", "watch")
 
-    def __init__(self, watch: Watch, *, polled: bool) -> None:
+    def __init__(self, watch: Watch, at_start: AtStart, *, polled: bool) -> None:
         self.watch = watch
+        self.at_start = at_start
         self.polled = polled
         """Whether it is only scanned."""
         self.identity: tuple[int, int] | None = None

@@ -8,9 +8,11 @@ import os
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from watchman import coverage
 from watchman.filesystem import DIRECTORY_FLAGS, PATH_FLAGS, open_directory
 from watchman.model import Watch
 from watchman.sources import instance as ev
+from watchman.sources.at_start import AtStart
 
 Trouble = Callable[[str, "OSError | None"], None]
 Identity = tuple[int, int]
@@ -70,6 +72,7 @@ class Entry(NamedTuple):
     name: str
     is_dir: bool
     is_file: bool
+    inode: int
 
 
 class Places:
@@ -78,11 +81,19 @@ class Places:
     ``trouble`` is told once what cannot be watched, and once (with None) that it can again.
     """
 
-    def __init__(self, watch: Watch, instance: ev.Instance, mask: int, trouble: Trouble) -> None:
+    def __init__(
+        self,
+        watch: Watch,
+        instance: ev.Instance,
+        mask: int,
+        trouble: Trouble,
+        at_start: AtStart,
+    ) -> None:
         self._watch = watch
         self._instance = instance
         self._mask = mask
         self._trouble = trouble
+        self._at_start = at_start
         self._troubled: set[str] = set()
         self.root = Place()
         self.by_wd: dict[int, Place] = {}
@@ -97,7 +108,7 @@ class Places:
 
         Our own listing is not seen by the watch: what it causes is asked for afterwards.
         """
-        deeper = self._watch.rec or (self._watch.auto_add and not first)
+        deeper = coverage.reaches_below(self._watch)
         self.root.identity = None
         found = self.add(self.root, mask=self._mask & ~_LISTING if deeper else self._mask)
         if found is None:
@@ -105,20 +116,30 @@ class Places:
         self.root.wd, self.root.identity = found
         self.by_wd[found.wd] = self.root
         if deeper:
+            if not self._watch.rec:
+                # A reload goes on with what is watched already.
+                first = not self._at_start.has_begun(found.identity)
             self._walk(first=first)
+            self._at_start.begin(found.identity)
 
-    def check_root(self) -> None:
-        """Start over if the watch's path is another directory than the one that is watched."""
+    def check_root(self) -> bool:
+        """Say whether the watch's path is there; start over if it is not what is watched.
+
+        A directory that is renamed away stays watched: it may come back, and nothing was missed.
+        """
+        path = self._watch.path
         try:
-            identity = _identity(os.stat(self._watch.path))
+            identity = _identity(os.stat(path))
         except OSError as error:
-            self.forget(self.root)
-            self.root.identity = None
-            self._say(self._watch.path, error)
-            return
-        if identity != self.root.identity:
+            self._say(path, error)
+            return False
+        ended = self.root.wd < 0 and not self._mask & ev.IN_ONESHOT
+        if identity != self.root.identity or ended:
             self.forget(self.root)
             self.begin(first=True)
+        elif path in self._troubled:
+            self._say(path, None)
+        return True
 
     def settle(self, found: Watched, parent: Place, name: str) -> Place:
         """Return the place of a watched directory, now under this name.
@@ -177,7 +198,12 @@ class Places:
                 os.close(above)
             with os.scandir(descriptor) as found:
                 entries = [
-                    Entry(e.name, e.is_dir(follow_symlinks=False), e.is_file(follow_symlinks=False))
+                    Entry(
+                        e.name,
+                        e.is_dir(follow_symlinks=False),
+                        e.is_file(follow_symlinks=False),
+                        e.inode(),
+                    )
                     for e in found
                 ]
         except OSError as error:
@@ -221,11 +247,10 @@ class Places:
         queue = [self.root]
         for place in queue:  # grows meanwhile
             with self.listing(place) as (_, entries):
-                names = [entry.name for entry in entries if entry.is_dir]
+                found = {entry.name: entry.inode for entry in entries if entry.is_dir}
             known, place.children = place.children, {}
-            for name in names:
-                # Without auto_add, what was not watched at the start never is.
-                if not (first or self._watch.auto_add or name in known):
+            for name, inode in found.items():
+                if name not in known and not self._is_followed(place, name, inode, first=first):
                     continue
                 if self.excluded(place, name):
                     continue
@@ -239,6 +264,23 @@ class Places:
         if self._mask & _LISTING:
             for place in reversed(queue):
                 self.add(place)
+
+    def _is_followed(self, place: Place, name: str, inode: int, *, first: bool) -> bool:
+        """Say whether a directory that a walk found is to be watched."""
+        # Without `rec` all below the watch's own directory came after the start.
+        begins = first and (self._watch.rec or place is self.root)
+        was_there = begins or self._at_start.holds(self.path(place), name, inode)
+        if was_there and not self._watch.rec:
+            self._at_start.note(self.path(place), name, inode)
+        return coverage.is_followed(self._watch, at_start=was_there)
+
+    def left(self, place: Place, name: str, cookie: int) -> None:
+        """Note that a directory that is not watched was removed or renamed."""
+        self._at_start.left(self.path(place), name, cookie)
+
+    def is_new(self, place: Place, name: str, cookie: int) -> bool:
+        """Say whether a directory that came, and was not watched, was not there at the start."""
+        return self._watch.rec or not self._at_start.came(self.path(place), name, cookie)
 
     def _lost(self, path: str, error: OSError) -> None:
         """Pass on what is wrong with a directory, unless it is only gone and not the top."""

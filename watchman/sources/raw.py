@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 from watchman.filesystem import Seen, look
 from watchman.model import Watch
 from watchman.sources import instance as ev
+from watchman.sources.at_start import AtStart
 from watchman.sources.places import Entry, Place, Places, Trouble
 
 _ALWAYS = ev.IN_IGNORED | ev.IN_UNMOUNT
@@ -33,6 +34,9 @@ _CAME = ev.IN_CREATE | ev.IN_MOVED_TO
 _MOVED = ev.IN_MOVED_FROM | ev.IN_MOVED_TO
 _NAMES = _CAME | ev.IN_MOVED_FROM | ev.IN_DELETE
 _CLOSED = (Seen.COMPLETE, Seen.UNTESTED)
+_ROOT_LOST = _SELF | ev.IN_UNMOUNT | ev.IN_IGNORED
+_HELD = 10_000
+"""Events of a directory that is away that are kept; the oldest go first."""
 _HALVES = 4096
 """First halves of renames that are kept; the second one of most follows at once, or never."""
 
@@ -51,12 +55,14 @@ class _Half(NamedTuple):
 class RawSource:
     """The events of one watch. ``trouble`` is told what cannot be watched."""
 
-    def __init__(self, watch: Watch, trouble: Trouble) -> None:
+    def __init__(self, watch: Watch, trouble: Trouble, at_start: AtStart | None = None) -> None:
         self._watch = watch
         mask = ev.ALL_EVENTS if watch.mask is None else watch.mask
         self._wanted = mask & ev.ALL_EVENTS | _ALWAYS
         self._instance = ev.Instance()
-        self._places = Places(watch, self._instance, _kernel_mask(watch, mask), trouble)
+        self._places = Places(
+            watch, self._instance, _kernel_mask(watch, mask), trouble, at_start or AtStart()
+        )
         self._halves: dict[int, tuple[str, Place | None]] = {}
         """By cookie: the path that was left, and the watched directory that left it."""
         self._pending: deque[ev.Raw] = deque()
@@ -67,6 +73,12 @@ class RawSource:
         self._missed: dict[tuple[Place, str], bool] = {}
         """Directories that could not be found under the path known so far."""
         self._out: list[Any] = []
+        self._left_at: int | None = None
+        """How many events there are up to the one that says that the root is lost, if one does."""
+        self.away = False
+        """Whether the watch's path is not the directory that is watched."""
+        self._held: deque[Any] = deque(maxlen=_HELD)
+        """Events while it is away."""
         self.overflows = 0
 
     @property
@@ -88,8 +100,14 @@ class RawSource:
         self._instance.wake()
 
     def check_root(self) -> None:
-        """Start over if the watch's path is another directory than the one that is watched."""
-        self._places.check_root()
+        """Look whether the watch's path is the directory that is watched; start over if not."""
+        watched, was_away = self._places.root.wd, self.away
+        self.away = not self._places.check_root()
+        if watched != self._places.root.wd:
+            self._held.clear()  # another directory has taken the path
+        elif was_away and not self.away:
+            self._enter_missed()
+            self._instance.wake()  # what was held is to be told now
 
     def take(self, timeout: float | None) -> list[Any]:
         """Return the events so far, waiting up to ``timeout`` seconds for the first."""
@@ -101,7 +119,26 @@ class RawSource:
             self._handle(raw)
         self._ahead.clear()
         self._coming.clear()
+        return self._told()
+
+    def _told(self) -> list[Any]:
+        """Return what the processor gets now, and keep what happens while the root is away.
+
+        It happens elsewhere then, unless the directory comes back.
+        """
+        there = 0 if self.away or self._left_at is None else self._left_at
+        root = self._places.root.wd
+        if self._left_at is not None:
+            self._left_at = None
+            self.check_root()
         events, self._out = self._out, []
+        if root not in (self._places.root.wd, -1):
+            return events[:there]  # the rest happened in a directory that is no longer watched
+        if self.away:
+            self._held.extend(events[there:])
+            return events[:there]
+        events = [*self._held, *events]
+        self._held.clear()
         return events
 
     def _receive(self, events: Sequence[ev.Raw]) -> None:
@@ -128,6 +165,8 @@ class RawSource:
         if raw.mask & self._wanted:
             isdir = bool(raw.mask & (ev.IN_ISDIR | _SELF))
             self._tell(raw.mask, path, raw.name, raw.wd, isdir=isdir, **half.fields)
+        if place is self._places.root and raw.mask & _ROOT_LOST:
+            self._left_at = len(self._out)
         if raw.mask & ev.IN_IGNORED:
             self._places.dropped(raw.wd)
         elif raw.mask & ev.IN_MOVE_SELF and place.leaving:
@@ -135,6 +174,8 @@ class RawSource:
             self._places.forget(place)
         elif raw.mask & ev.IN_ISDIR and raw.name:
             self._missed.pop((place, raw.name), None)
+            if raw.mask & (ev.IN_MOVED_FROM | ev.IN_DELETE) and raw.name not in place.children:
+                self._places.left(place, raw.name, raw.cookie)
             if raw.mask & _CAME:
                 self._came(place, raw, half)
 
@@ -171,13 +212,17 @@ class RawSource:
             return  # one that is watched is let go at its IN_MOVE_SELF
         if half.child is not None:
             half.child.settle(parent, raw.name)
-            missed, self._missed = self._missed, {}
-            for (place, name), new in missed.items():
-                self._enter(place, name, new=new)
-        elif self._watch.auto_add:
+            self._enter_missed()
+        elif self._watch.auto_add and self._places.is_new(parent, raw.name, raw.cookie):
             # One that was made here and renamed before it was watched is as good as new.
             made = bool(raw.mask & ev.IN_CREATE) or (half.inside and self._watch.rec)
             self._enter(parent, raw.name, new=made)
+
+    def _enter_missed(self) -> None:
+        """Look again for directories that were not where they had to be."""
+        missed, self._missed = self._missed, {}
+        for (place, name), new in missed.items():
+            self._enter(place, name, new=new)
 
     def _enter(self, parent: Place, name: str, *, new: bool) -> None:
         """Watch a directory and all below it; tell what is in it if it was made just now."""

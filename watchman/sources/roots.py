@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from watchman import mounts
 from watchman.model import Watch
+from watchman.sources.at_start import Starts
 from watchman.sources.nodes import Node, Reason, Root
 from watchman.sources.tree import Tree
 
@@ -27,11 +28,14 @@ class Roots:
         tree: Tree,
         queue: Callable[[Node, Reason], None],
         find: Callable[[str], Node | None],
+        starts: Starts,
     ) -> None:
         self._tree = tree
         self._queue = queue
         self._find = find
-        self.all = [Root(watch, polled=mounts.is_polled(watch)) for watch in watches]
+        self.all = [
+            Root(watch, starts.of(watch), polled=mounts.is_polled(watch)) for watch in watches
+        ]
         self._changes = mounts.Changes()
         table = mounts.mounts()
         for root in self.all:

@@ -59,10 +59,12 @@ class Scout:
         self._lost = False
 
     @classmethod
-    def send(cls, kernel: Kernel, mask: int, ignored: Callable[[str, str], bool]) -> Scout | None:
+    def send(
+        cls, kernel: Kernel, mask: int, ignored: Callable[[str, str, bool], bool]
+    ) -> Scout | None:
         """Start a scout; None where there can be none.
 
-        ``ignored(name, directory)`` says what is not to be entered.
+        ``ignored(name, above, is_directory)`` says what is not to be entered.
         """
         companion = Companion.start(
             lambda root, above, names: _Survey(kernel, mask, ignored).make(root, above, names),
@@ -132,7 +134,9 @@ class Scout:
 class _Survey:
     """One look below siblings, in the scout's own process: its working directory is its own."""
 
-    def __init__(self, kernel: Kernel, mask: int, ignored: Callable[[str, str], bool]) -> None:
+    def __init__(
+        self, kernel: Kernel, mask: int, ignored: Callable[[str, str, bool], bool]
+    ) -> None:
         self._kernel = kernel
         self._mask = mask
         self._ignored = ignored
@@ -183,7 +187,7 @@ class _Survey:
             for entry in entries:
                 if not entry.is_dir(follow_symlinks=False):
                     return None
-                if not self._ignored(entry.name, path):
+                if not self._ignored(entry.name, path, True):
                     names.append(entry.name)
         self._names += len(names)
         too_long = len(path) > PATH_MAX // 8

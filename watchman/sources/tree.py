@@ -10,10 +10,11 @@ from __future__ import annotations
 import errno
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 
+from watchman import coverage
 from watchman.filesystem import DIRECTORY_FLAGS, GONE_ERRNOS, is_too_long
-from watchman.sources.nodes import Listing, Node, Reason, is_directory
+from watchman.sources.nodes import Listing, Node, Reason, Root, is_directory
 from watchman.sources.vanguard import Vanguard
 
 LISTING = 1000
@@ -56,7 +57,7 @@ class Tree:
 
     def __init__(
         self,
-        ignored: Callable[[str, str], bool],
+        ignored: Callable[[str, str, bool], bool],
         attach: Callable[[Node, int], None],
         detach: Callable[[Node], None],
         trouble: Callable[[str, OSError | None], None],
@@ -106,8 +107,7 @@ class Tree:
                 levels.append(level)
                 if node.parent is None:
                     status = os.fstat(level.descriptor)
-                    node.root.identity = (status.st_dev, status.st_ino)
-                    node.root.reason = Reason.CATCH_UP
+                    self._begin(node.root, (status.st_dev, status.st_ino))
                 if len(levels) > KEPT_OPEN:
                     levels[-KEPT_OPEN - 1].close()
                 pending = level.pending
@@ -127,6 +127,16 @@ class Tree:
             return os.open(node.name, DIRECTORY_FLAGS, dir_fd=above)
         finally:
             os.close(above)
+
+    @staticmethod
+    def _begin(root: Root, identity: tuple[int, int]) -> None:
+        """Note which directory is walked at a watch's path; another one has a start of its own."""
+        if not root.watch.rec:
+            root.listed = root.at_start.has_begun(identity)
+        elif identity != root.identity:
+            root.listed = False
+        root.identity = identity
+        root.reason = Reason.CATCH_UP
 
     def inspect(self, node: Node) -> bool:
         """Say whether a directory can be read and searched, and tell about it if not."""
@@ -170,15 +180,17 @@ class Tree:
         path = node.path
         listed = path.rstrip("/")
         error = self._try_to_watch(node, descriptor)
-        directories: list[str] = []
+        directories: dict[str, int] = {}
         entries: list[os.DirEntry[str]] = []
         ignored = self._ignored
         try:
             with os.scandir(descriptor) as found:
                 for entry in found:
                     if entry.is_dir(follow_symlinks=False):
-                        directories.append(entry.name)
-                    elif entry.is_file(follow_symlinks=False) and not ignored(entry.name, path):
+                        directories[entry.name] = entry.inode()
+                    elif entry.is_file(follow_symlinks=False) and not ignored(
+                        entry.name, path, False
+                    ):
                         entries.append(entry)
                         if len(entries) == LISTING:
                             yield Listing(node, listed, descriptor, entries, reason, last=False)
@@ -192,9 +204,12 @@ class Tree:
             error = _TOO_LONG
         if error is not None or self.troubled:
             self.say(path, error)
-        if node.root.watch.rec and (directories or node.children):
+        if coverage.reaches_below(node.root.watch) and (directories or node.children):
             self._reconcile(node, path, descriptor, directories)
             subdirectories.extend((node.children or {}).values())
+        node.listed = True
+        if node.parent is None:
+            node.root.at_start.begin(node.root.identity)
         yield Listing(node, listed, descriptor, entries, reason, last=True)
 
     def _try_to_watch(self, node: Node, descriptor: int) -> OSError | None:
@@ -206,22 +221,36 @@ class Tree:
             return error
         return None
 
-    def _reconcile(self, node: Node, path: str, descriptor: int, directories: list[str]) -> None:
-        """Make the node's children those directories that are really there."""
+    def _reconcile(
+        self, node: Node, path: str, descriptor: int, directories: Mapping[str, int]
+    ) -> None:
+        """Make the node's children those directories that are really there, and to be watched.
+
+        ``directories`` are all that are there: inode numbers by name.
+        """
         # An event may have added a child since the list was read: a child is only dropped when
         # a second look says that it is gone.
         children = dict(node.children or {})
-        for name in children.keys() - set(directories):
+        for name in children.keys() - directories.keys():
             if not is_directory(name, descriptor):
                 self.remove(children[name])
-        for name in directories:
-            if node.child(name) is None and not self.excluded(node, path, name):
+        watch, at_start = node.root.watch, node.root.at_start
+        # Without `rec` all below the watch's own directory came after the start.
+        begins = not node.listed and (watch.rec or node.parent is None)
+        for name, inode in directories.items():
+            if node.child(name) is not None or self.excluded(node, path, name):
+                continue
+            was_there = begins or at_start.holds(path, name, inode)
+            if coverage.is_followed(watch, at_start=was_there):
                 node.add(name)
+            elif was_there:
+                at_start.note(path, name, inode)
 
     def excluded(self, node: Node, path: str, name: str) -> bool:
         """Say whether a directory is not to be watched: ignored, or filtered by the watch."""
-        exclude = node.root.watch.exclude
-        if self._ignored(name, path) or (exclude is not None and exclude(f"{path}/{name}")):
+        if self._ignored(name, path, True) or coverage.is_excluded(
+            node.root.watch, f"{path.rstrip('/')}/{name}"
+        ):
             return True
         if is_too_long(_inside(path, name)):
             self.say(path, _TOO_LONG)
@@ -247,6 +276,8 @@ class Tree:
         while pending:
             current = pending.pop()
             self._detach(current)
+            if current.root.watch.rec:
+                current.listed = False  # what is there when it is watched again is taken in
             pending.extend((current.children or {}).values())
             current.children = None
 

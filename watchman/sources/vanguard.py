@@ -73,6 +73,7 @@ class Vanguard:
             if gone:
                 self._watched.unclaim(wd)
             elif adopt(node, wd) and done and not known(path):
+                node.listed = True
                 taken[-1] = (node, path)
             else:
                 left.append(node)

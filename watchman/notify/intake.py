@@ -31,7 +31,7 @@ from watchman.sources.inotify import (
     Hints,
     Source,
 )
-from watchman.sources.nodes import Node
+from watchman.sources.nodes import Node, Root
 from watchman.text import printable
 from watchman.turns import turn
 
@@ -65,6 +65,8 @@ class _Sorted(NamedTuple):
     early: dict[Key, _Found]
     touched: dict[Key, _Found]
     gone: list[str]
+    unreachable: set[Root]
+    """Of files that are not gone, as their directories could not be reached."""
 
 
 class Intake:
@@ -180,7 +182,7 @@ class Intake:
     ) -> None:
         ignored = self._router.ignored
         prefixes: dict[Node, str] = {}
-        into = _Sorted([], {}, {}, [])
+        into = _Sorted([], {}, {}, [], set())
         with turn():
             for key, mask in items:
                 node, name = key
@@ -201,7 +203,10 @@ class Intake:
                 self._arrivals.forget(key)
                 self._evidence.pop(key, None)
                 # In a directory that left it may come back.
-                into.gone.extend([path] if directory >= 0 else [])
+                into.gone.extend([path] if directory >= 0 else ())
+                into.unreachable.update(() if directory >= 0 else (node.root,))
+        for root in into.unreachable:
+            root.note_miss()
         if into.early:
             if self._source.mark() <= self._source.parsed:
                 into.found.extend(into.early.values())

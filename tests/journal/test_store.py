@@ -123,6 +123,15 @@ def test_the_states_of_a_moved_file(journal: Journal) -> None:
     assert counts(journal) == {("b", State.SENT): (1, 99)}
 
 
+@pytest.mark.parametrize("state", [State.READY, State.MOVED, State.VANISHED])
+def test_what_was_moved_is_not_known_at_its_source(journal: Journal, state: State) -> None:
+    """The next upload there may look the same: the same size, time and inode number."""
+    journal.record([new("/up/a", final="/done/a"), new("/up/b", final="/done/b"), new("/up/c")])
+    journal.record([new("/up/b", final="/done/b")._replace(task_id="newer")])
+    journal.note([(1, state, ""), (2, state, ""), (3, State.READY, "")])
+    assert journal.known.lookup("/up", ["a", "b", "c"]).keys() == {"b", "c"}
+
+
 def test_failed_deliveries_keep_their_reason(journal: Journal) -> None:
     journal.record([new("/up/a")])
     journal.note([(1, State.FAILED, "refused")])

@@ -13,8 +13,11 @@ import pytest
 
 from tests.mover.rig import Rig
 from tests.waiting import wait_until
-from watchman.model import State
-from watchman.mover import copy, removal, transfer
+from watchman import mounts
+from watchman.filesystem import version_of
+from watchman.model import Delivery, State
+from watchman.mover import copy, removal, transfer, underway
+from watchman.mover.outcome import Odd
 
 LARGE = 24 << 20
 
@@ -205,15 +208,16 @@ def test_a_source_rewritten_behind_its_size_and_time_is_kept(
     assert far.left() == {"f": b"FIRST UPLOAD"}
 
 
-def test_a_mode_changed_after_the_copy_does_not_keep_the_source(
-    far: Rig, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("change", [lambda path: path.chmod(0o640), os.utime])
+def test_a_mode_or_time_changed_after_the_copy_does_not_keep_the_source(
+    far: Rig, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], None]
 ) -> None:
     path = far.upload("f", b"content")
     seq = far.record("f")
     real: Callable[..., Any] = removal.remove_source
 
     def late(*args: Any) -> Any:
-        path.chmod(0o640)
+        change(path)
         return real(*args)
 
     monkeypatch.setattr(transfer, "remove_source", late)
@@ -300,3 +304,93 @@ def test_a_writer_at_the_wrong_moment_keeps_the_copy_that_is_placed(
     assert far.left() == {}
     assert not hidden(far)
     assert Path(far.row(seq).final).name == "f"
+
+
+def rewrite(path: Path, content: bytes) -> None:
+    """Write what is as long, and give it the time it had."""
+    before = path.stat()
+    with path.open("r+b") as file:
+        file.write(content)
+        file.flush()
+        os.utime(file.fileno(), ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_a_file_rewritten_before_its_rename_is_one_delivery(rig: Rig) -> None:
+    """It goes with the first row; the second finds its very file at its final path."""
+    first = rig.put("a.csv", b"one")
+    rewrite(rig.inbox / "a.csv", b"two")
+    second = rig.record_version("a.csv", version_of((rig.inbox / "a.csv").stat()))
+    late = rig.row(second)
+    del rig.ledger.rows[second]
+    with rig.running() as mover:
+        mover.wake()
+        rig.wait(first, State.READY)
+        rig.ledger.add(late)  # looked at before the rename, recorded after it
+        mover.wake()
+        rig.wait(second, State.VANISHED)
+    assert rig.files() == {"a.csv": b"two"}
+    assert [row.seq for row in rig.moved] == [first]
+
+
+def test_both_rows_of_a_rewritten_file_in_one_batch(rig: Rig) -> None:
+    first = rig.put("a.csv", b"one")
+    rewrite(rig.inbox / "a.csv", b"two")
+    second = rig.record("a.csv")
+    with rig.running() as mover:
+        mover.wake()
+        rig.wait_end(first)
+        rig.wait_end(second)
+    assert {rig.state(first), rig.state(second)} == {State.READY, State.VANISHED}
+    assert rig.files() == {"a.csv": b"two"}
+
+
+def test_a_file_rewritten_during_its_copy_is_copied_by_one_at_a_time(
+    far: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate(monkeypatch)
+    refused: list[int] = []
+    real = underway.refuse
+
+    def noting(row: Delivery) -> None:
+        try:
+            real(row)
+        except Odd:
+            refused.append(row.seq)
+            raise
+
+    monkeypatch.setattr(underway, "refuse", noting)
+    content = random_content()
+    far.upload("a.bin", random_content())
+    first = far.record("a.bin")
+    with far.running() as mover:
+        mover.wake()
+        gate.wait(1)
+        rewrite(far.inbox / "a.bin", content)
+        second = far.record("a.bin")
+        mover.wake()
+        wait_until(lambda: second in refused, what="the second waits for the first")
+        assert len(gate.held) == 1
+        gate.open()
+        far.wait_end(first)
+        far.wait_end(second)
+    assert {far.state(first), far.state(second)} == {State.READY, State.VANISHED}
+    assert far.files() == {"a.bin": content}
+    assert far.left() == {}
+
+
+def test_an_older_file_that_looks_the_same_is_not_taken_for_the_moved_one(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where inode numbers do not last, and the source was touched since it was recorded."""
+    monkeypatch.setattr(mounts, "stability", lambda _: mounts.stability_of("fuse.sshfs"))
+    (rig.root / "a.csv").write_bytes(b"old")
+    path = rig.upload("a.csv", b"new")
+    for each in (path, rig.root / "a.csv"):
+        os.utime(each, ns=(1, 1))
+    seq = rig.record("a.csv")
+    os.utime(path, ns=(2, 2))
+    with rig.running() as mover:
+        mover.wake()
+        wait_until(lambda: str(path) in rig.changed, what="it is said that it has changed")
+    assert rig.state(seq) is State.MOVING
+    assert rig.left() == {"a.csv": b"new"}

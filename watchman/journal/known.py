@@ -172,18 +172,24 @@ class KnownVersions:
         """Forget names, (directory's number, name) each, within a transaction."""
         connection.executemany("DELETE FROM known WHERE directory = ? AND name = ?", keys)
 
-    def unlearn(self, connection: sqlite3.Connection, seqs: Iterable[int]) -> None:
-        """Forget the versions that these deliveries announced, within a transaction."""
-        for seq in seqs:
-            (source,) = connection.execute(
-                "SELECT source FROM deliveries WHERE seq = ?", (seq,)
-            ).fetchone() or (None,)
-            if source is not None:
-                directory, _, name = os.fsdecode(source).rpartition("/")
-                connection.execute(
-                    "DELETE FROM known WHERE directory = ? AND name = ? AND seq = ?",
-                    (self._id(directory), os.fsencode(name), seq),
-                )
+    def unlearn(
+        self, connection: sqlite3.Connection, seqs: Sequence[int], *, moved: bool = False
+    ) -> None:
+        """Forget the versions that these deliveries announced, within a transaction.
+
+        ``moved``: only of those that have a destination.
+        """
+        marks = ",".join("?" * len(seqs))
+        query = f"SELECT source, seq FROM deliveries WHERE seq IN ({marks})"  # noqa: S608 — see marks
+        if moved:
+            query += " AND final IS NOT NULL"
+        keys = []
+        for source, seq in connection.execute(query, seqs).fetchall():
+            directory, _, name = os.fsdecode(source).rpartition("/")
+            keys.append((self._id(directory), os.fsencode(name), seq))
+        connection.executemany(
+            "DELETE FROM known WHERE directory = ? AND name = ? AND seq = ?", keys
+        )
 
     def forget_below(self, *paths: str) -> None:
         """Forget all names in directories that are gone, and in those below them, in one commit."""

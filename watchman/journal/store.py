@@ -293,7 +293,8 @@ class Journal(WatchRuns):
         """Note the new state of deliveries, (seq, state, reason) each, in one commit.
 
         A version that vanished is not known any more: should the file come back just as it was
-        (a share mounted again, a rename there and back), it is an arrival.
+        (a share mounted again, a rename there and back), it is an arrival. Nor is one that was
+        moved: whatever is at its source from now on is another upload, however much it is alike.
         """
         now = time.time_ns()
         alike: dict[tuple[State, str], list[int]] = {}
@@ -308,8 +309,8 @@ class Journal(WatchRuns):
                     connection.execute(
                         f"{_NOTE} ({marks})", (int(state), now, reason or None, *part)
                     )
-                if state is State.VANISHED:
-                    self.known.unlearn(connection, seqs)
+                    if state in (State.VANISHED, State.READY, State.MOVED):
+                        self.known.unlearn(connection, part, moved=state is not State.VANISHED)
 
         self._database.write(work)
 

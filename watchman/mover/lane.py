@@ -18,6 +18,7 @@ from watchman.mover import underway
 from watchman.mover.batch import Batch, CopyResult
 from watchman.mover.copiers import Copiers
 from watchman.mover.copy import Progress
+from watchman.mover.finals import Finals
 from watchman.mover.folders import MOST, Folders
 from watchman.mover.hold import same
 from watchman.mover.ledger import Host, Scribe
@@ -62,6 +63,7 @@ class Lane:
         self.copiers = Copiers(host.copies, host.stop, self._copy)
         self._host = host
         self._scribe = Scribe(host)
+        self._finals = Finals()
         self._ready = threading.Condition()
         self._inbox: deque[Delivery] = deque()
         self._results: deque[CopyResult] = deque()
@@ -333,7 +335,9 @@ class Lane:
         except OSError as error:
             return self._obstructed(fresh, error, batch)
         superseded = self._parked.is_superseded(fresh.seq)
-        if found.standing is Standing.MOVED:
+        if found.standing is Standing.MOVED and self._is_anothers(fresh, batch):
+            batch.ended.append((fresh, State.VANISHED, "it was moved by the delivery before it"))
+        elif found.standing is Standing.MOVED:
             batch.moved.append(fresh)
         elif found.standing in (Standing.PLACED, Standing.ASIDE):
             self.copiers.submit(fresh)
@@ -349,6 +353,13 @@ class Lane:
             self._changed(fresh, found.look)
         return None
 
+    def _is_anothers(self, row: Delivery, batch: Batch) -> bool:
+        """Say whether the file at the final path was moved there by another row."""
+        not_noted = batch.moved + (self._kept.moved if self._kept is not None else [])
+        return self._finals.is_anothers(row) or any(
+            other.final == row.final and other.seq != row.seq for other in not_noted
+        )
+
     def _changed(self, row: Delivery, look: Look) -> None:
         if self._parked.room() <= 0:
             self._park(row, CHANGED, 0.0)
@@ -362,7 +373,7 @@ class Lane:
             if self.troubles.waiting(WHOLE, time.monotonic()):
                 raise Postponed
             underway.claim(row)
-        except (Postponed, underway.UnderWayError) as failure:
+        except (Postponed, Odd, underway.UnderWayError) as failure:
             self._hand_in(row, failure)
             return
         try:
@@ -452,6 +463,7 @@ class Lane:
         changes += [(row.seq, state, reason) for row, state, reason in batch.ended]
         self._host.ledger.note(changes)
         batch.clean_up_late()
+        self._finals.add(done)
         self._drop([seq for seq, _, _ in changes])
         for row, _, reason in batch.ended:
             log.warning("Not moved: %s: %s", printable(row.source), reason)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 
 from watchman.filesystem import Look, Seen, version_of
+from watchman.model import Delivery, Version
 from watchman.mover.copy import Progress
 from watchman.mover.hold import Hold, is_tree, look_at, same
 from watchman.mover.names import mark_name, temporary_name
@@ -37,7 +38,7 @@ def remove_source(
         found = hold.look()
         if found.seen is Seen.BUSY and (found.version is None or same(row, found.version)):
             raise Odd
-        if not same(row, found.version):
+        if not _may_be_ours(row, found.version):
             return
         rename_noreplace(name, source, aside, source)
         if not _still_ours(place, source, hold):
@@ -54,6 +55,18 @@ def remove_source(
             put_back(aside, source, name, source, tree=False)
 
 
+def _may_be_ours(row: Delivery, version: Version | None) -> bool:
+    """Say whether it may be what was copied, with other times perhaps: its content tells.
+
+    Clients set the time after the upload (MFMT). No write follows that, so no other delivery: a
+    source that was left alone for it would stay for ever.
+    """
+    if version is None or is_tree(row):
+        return same(row, version)
+    touched = (version.inode, version.size) == (row.version.inode, row.version.size)
+    return touched or same(row, version)
+
+
 def _is_as_copied(found: Look, proof: os.stat_result | None) -> bool:
     """Say whether nothing has been done to the file since it was compared.
 
@@ -67,7 +80,7 @@ def _equals_copy(place: Place, source: int, check: Callable[[], None]) -> bool:
     row, _, _, final, target = place
     aside = temporary_name(row.task_id)
     there = status_of(aside, source)
-    if there is None or target is None or not same(row, version_of(there)):
+    if there is None or target is None or not _may_be_ours(row, version_of(there)):
         return False
     return same_file(aside, source, final, target, check)
 
@@ -77,7 +90,7 @@ def _still_ours(place: Place, source: int, hold: Hold | None) -> bool:
     row, name = place.row, place.name
     aside = temporary_name(row.task_id)
     there = status_of(aside, source)
-    ours = there is not None and same(row, version_of(there))
+    ours = there is not None and _may_be_ours(row, version_of(there))
     if ours and (hold is None or not hold.wanted()):
         return True
     put_back(aside, source, name, source, tree=is_tree(row))

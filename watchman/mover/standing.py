@@ -80,7 +80,7 @@ def inspect(place: Place, *, inherited: bool) -> Found:
         return Found(Standing.HERE, look)
     if source is not None and status_of(temporary_name(row.task_id), source) is not None:
         return Found(Standing.ASIDE, look)
-    if target is not None and _has_arrived(place, target, inherited):
+    if target is not None and _has_arrived(place, target, look, inherited=inherited):
         return Found(Standing.MOVED, look)
     if look.seen is Seen.BUSY:
         return Found(Standing.BUSY, look)  # perhaps nothing is known of it but that it is there
@@ -116,12 +116,13 @@ def inspect_afresh(row: Delivery, folders: Folders, *, inherited: bool) -> Found
     return found
 
 
-def _has_arrived(place: Place, target: int, inherited: bool) -> bool:
+def _has_arrived(place: Place, target: int, look: Look, *, inherited: bool) -> bool:
     """Say whether what is at the final path can be taken for the recorded version.
 
-    After a rename it is the same inode. After a copy, whose traces are gone, size and mtime
-    must do, after a crash only: nothing is removed on the strength of this, but two uploads
-    within one tick of the clock are alike.
+    After a rename it is the same inode; where inode numbers do not last, size and mtime must do,
+    and the source must be gone: an older file there may have both. After a copy, whose traces are
+    gone, size and mtime must do, after a crash only: nothing is removed on the strength of this,
+    but two uploads within one tick of the clock are alike.
     """
     row, _, source, final, _ = place
     there = status_at_destination(final, target)
@@ -129,7 +130,10 @@ def _has_arrived(place: Place, target: int, inherited: bool) -> bool:
         return False
     device = row.version.device if source is None else os.fstat(source).st_dev
     other_device = os.fstat(target).st_dev != device
-    if same(row, version_of(there)):
+    version = version_of(there)
+    if same(row, version):
+        if not is_tree(row) and not row.version.same_content(version):
+            return not other_device and look.version is None
         # An inode number means nothing on another file system; of files we know more than it.
         return not is_tree(row) or not other_device
     return other_device and inherited and alike(row, there)

@@ -33,7 +33,7 @@ from watchman.sources.inotify import (
     Hints,
     Source,
 )
-from watchman.sources.nodes import Node
+from watchman.sources.nodes import Node, Root
 from watchman.text import printable
 from watchman.turns import turn
 
@@ -68,6 +68,8 @@ class _Sorted(NamedTuple):
     early: dict[Key, _Found]
     touched: dict[Key, _Found]
     gone: list[str]
+    unreachable: set[Root]
+    """Of files that are not gone, as their directories could not be reached."""
 
 
 class Intake:
@@ -192,7 +194,7 @@ class Intake:
     ) -> None:
         ignored = self._router.ignored
         prefixes: dict[Node, str] = {}
-        into = _Sorted([], {}, {}, {}, [])
+        into = _Sorted([], {}, {}, {}, [], set())
         with turn():
             for key, mask in items:
                 node, name = key
@@ -217,7 +219,10 @@ class Intake:
                 self._evidence.pop(key, None)
                 self._asked_for.pop(key, None)
                 # In a directory that left it may come back.
-                into.gone.extend([path] if directory >= 0 else [])
+                into.gone.extend([path] if directory >= 0 else ())
+                into.unreachable.update(() if directory >= 0 else (node.root,))
+        for root in into.unreachable:
+            root.note_miss()
         if into.early:
             self._sort_early(into)
         if into.touched:
@@ -388,7 +393,9 @@ class Intake:
                 noted.append((path, version))
             else:
                 number, unless = self._task_ids.choose(path, version, item.evidence, now_ns)
-                new.append(NewDelivery(number, path, final, version, now_ns, route, "files", unless))
+                new.append(
+                    NewDelivery(number, path, final, version, now_ns, route, "files", unless)
+                )
         doubled = self._journal.record(new, noted, gone)
         if doubled:
             new = [one for one in new if one not in doubled] + self._record_again(doubled, now_ns)

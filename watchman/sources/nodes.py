@@ -111,7 +111,16 @@ class Node:
 class Root(Node):
     """The top directory of a watch."""
 
-    __slots__ = ("at_start", "identity", "mounts", "polled", "reason", "remote", "watch")
+    __slots__ = (
+        "at_start",
+        "identity",
+        "missed",
+        "mounts",
+        "polled",
+        "reason",
+        "remote",
+        "watch",
+    )
 
     def __init__(self, watch: Watch, at_start: AtStart, *, polled: bool) -> None:
         self.watch = watch
@@ -122,11 +131,26 @@ class Root(Node):
         """The device and inode that are watched; None while there is nothing to watch."""
         self.reason = Reason.START
         """What the next walk is for, should the directory turn out to be another one."""
+        self.missed = False
+        """Whether an event came while the path led elsewhere: it is walked when it is back."""
         self.mounts: dict[str, object] = {}
         """What is mounted below, by path."""
         self.remote: tuple[str, ...] = ()
         """Where in it others can write without an event here; with a slash behind each."""
         super().__init__("", None, None)
+
+    def note_miss(self) -> None:
+        """Note that a file could not be reached by its path, if the root's path is to blame.
+
+        No event tells of that, and it may be over before anybody checks: unmounted and mounted
+        again, or a directory above renamed there and back. What left below the root has events.
+        """
+        try:
+            status = os.stat(self.watch.path)
+        except OSError:
+            self.missed = True
+            return
+        self.missed |= (status.st_dev, status.st_ino) != self.identity
 
     def is_polled(self, path: str) -> bool:
         """Say whether what others write at ``path`` may give no event here."""

@@ -60,7 +60,8 @@ class Roots:
                 self._lose(root)
                 self._tree.say(root.watch.path, error)
                 continue
-            if (status.st_dev, status.st_ino) != root.identity:
+            if root.missed or (status.st_dev, status.st_ino) != root.identity:
+                root.missed = False
                 self._lose(root)
                 root.polled = mounts.is_polled(root.watch)
                 self._queue(root, root.reason)

@@ -204,6 +204,8 @@ class Watch:
     """A pyinotify.ProcessEvent class or instance of the user's own that gets the raw events."""
     processor_name: str = ""
     """What to call it in the log: its dotted path."""
+    pattern: str = ""
+    """The pattern (pyinotify's ``do_glob``) that the path matches; empty where it was given."""
 
     @property
     def prefix(self) -> str:
@@ -240,5 +242,7 @@ class Config:
     out_file: str = ""
     err_file: str = ""
     """Files for the daemon's output, where they are named one by one; empty: in ``log_dir``."""
+    globs: tuple[Watch, ...] = ()
+    """The entries with ``do_glob``: their paths are patterns. What matches is in ``watches``."""
     belongings: Any = field(default=None, compare=False, repr=False)
     """What its code brought into the process (``config.belongings``)."""

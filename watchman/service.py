@@ -282,7 +282,8 @@ class Service:
         if self._reload and not self._stopping:
             self._reload = False
             return self._reloaded(config)
-        return config
+        # There may be more watches by now (do_glob).
+        return config if self._pipeline is None else self._pipeline.config
 
     @property
     def _interrupted(self) -> bool:

@@ -49,6 +49,11 @@ class CatchUp:
         self._next_progress = 0.0
         journal.known.load_directories()
 
+    def add(self, path: str) -> None:
+        """Take another watch root that no run has scanned to the end yet."""
+        now_ns = time.time_ns() - CLOCK_GRAIN_NS
+        self._first_runs |= self._journal.begin_first_runs([path], now_ns)
+
     @property
     def pending(self) -> bool:
         """Whether there is something to list or to handle."""

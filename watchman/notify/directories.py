@@ -78,7 +78,7 @@ class DirectoryWatcher:
         """Begin to watch."""
         for root in self._source.roots:
             log.debug("Adding watch on %s, processed by %s", printable(root.path), PROCESSOR)
-            self._scans[root] = not self._resumed
+            self._scans[root] = not self._resumed or root.path in self._first_runs
         self._thread.start()
 
     def stop(self) -> None:
@@ -159,7 +159,7 @@ class DirectoryWatcher:
         if self._scans:
             container = next(iter(self._scans))
             self._scan(container, may_predate=self._scans.pop(container))
-        elif not self.watching:
+        else:
             self._now_watching()
         if now >= self._next_check or self._source.root_left:
             self._check(now)
@@ -170,14 +170,20 @@ class DirectoryWatcher:
         return max(0.0, soonest - time.monotonic()) if self.watching else 0.0
 
     def _now_watching(self) -> None:
-        self._journal.note_first_run(self._first_runs)
-        self._first_runs = {}
+        """Note whose first run is over. A root that is not there has it before it."""
         self.watching = True
+        if self._first_runs:
+            there = {root.path for root in self._source.roots if root.identity is not None}
+            over = there & self._first_runs.keys()
+            self._journal.note_first_run(over)
+            for path in over:
+                del self._first_runs[path]
 
     def _check(self, now: float) -> None:
         self._next_check = now + CHECK
         self._source.root_left = False
-        self._scans |= dict.fromkeys(self._source.check_roots(), False)
+        changed = self._source.check_roots()
+        self._scans |= {root: root.path in self._first_runs for root in changed}
         for root in self._source.roots:
             period = root.watch.interval if root.polled else root.watch.rescan
             if period and now >= self._next_scan.setdefault(root, now + period):

@@ -8,13 +8,15 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from watchman import guard, hanging, queued_logging, status
 from watchman.filesystem import PATH_MAX
 from watchman.journal import Journal
 from watchman.mounts import is_polled
+from watchman.mover import MoveStatus
+from watchman.notify.destinations import subject_of
 from watchman.notify.schedule import RETRY_UNWATCHED
 from watchman.sources.inotify import Source
 from watchman.status.snapshot import Snapshot, TroubleStatus, WatchStatus
@@ -88,6 +90,11 @@ class Health:
             if path in self.unwatched:
                 self._take_note(path, None)
 
+    def say(self, subject: str, reason: str | None) -> None:
+        """Take note of what keeps files from being moved; None: nothing does."""
+        with self._lock:
+            self._set(subject, reason, "%s is possible again", "%s: %s")
+
     def hanging(self, found: Mapping[str, str]) -> None:
         """Take note of all that hangs: what waits → the mount point that it waits for."""
         if found.keys() == self._hanging.keys():
@@ -102,7 +109,9 @@ class Health:
             since = time.time_ns()
             self._hanging[subject] = {"subject": subject, "message": message, "since_ns": since}
 
-    def _set(self, subject: str, reason: str | None, healed: str) -> None:
+    def _set(
+        self, subject: str, reason: str | None, healed: str, said: str = "Not watching %s: %s"
+    ) -> None:
         if reason is None:
             if self.troubles.pop(subject, None) is not None:
                 del self._since[subject]
@@ -112,7 +121,7 @@ class Health:
             return
         if subject not in self.troubles:
             self._since[subject] = time.time_ns()
-            log.warning("Not watching %s: %s", printable(subject), reason)
+            log.warning(said, printable(subject), printable(reason))
             self._next_beat = 0.0
         self.troubles[subject] = reason
 
@@ -169,13 +178,14 @@ class Health:
             }
             for watch in pipeline.config.watches
         ]
+        moves = pipeline.mover.status()
         return {
             "pid": guard.pid(),
             "started_ns": self._started_ns,
             "beat_ns": time.time_ns(),
             "watching": pipeline.watching,
             "watches": watches,
-            "troubles": self._current_troubles() + _unsent(pipeline),
+            "troubles": self._troubles_besides(moves) + _unsent(pipeline),
             "brokers": {
                 name: {
                     "trouble": sender.trouble,
@@ -184,10 +194,15 @@ class Health:
                 }
                 for name, sender in pipeline.senders.items()
             },
-            "moves": pipeline.mover.status(),  # type: ignore[typeddict-item]  # — NamedTuples
+            "moves": moves,  # type: ignore[typeddict-item]  # — NamedTuples
             "last_arrival_ns": pipeline.last_arrival_ns,
             "overflows": pipeline.overflows,
         }
+
+    def _troubles_besides(self, moves: Iterable[MoveStatus]) -> list[TroubleStatus]:
+        """Return all troubles but those of destinations of which the mover knows more."""
+        told = {subject_of(move.source, move.root) for move in moves if move.reason}
+        return [one for one in self._current_troubles() if one["subject"] not in told]
 
     def _current_troubles(self) -> list[TroubleStatus]:
         with self._lock:

@@ -21,7 +21,9 @@ from watchman.journal import Journal
 from watchman.model import Config, Delivery, Publisher, State, Watch
 from watchman.mover import OWN, Hand, Mover
 from watchman.notify.catchup import CLOCK_GRAIN_NS
+from watchman.notify.destinations import Destinations
 from watchman.notify.directories import DirectoryWatcher
+from watchman.notify.globs import Globs
 from watchman.notify.health import Health
 from watchman.notify.looking import watch_root
 from watchman.notify.schedule import CHECK
@@ -71,6 +73,7 @@ class Pipeline:
         self._stopping = False
         self._apart = set() if apart is None else apart
         journal.resume(watch.path for watch in config.watches)
+        self._begin_matched(config.watches)
         self.watching = False
         """Whether the first scan is over: every directory is watched, but for those that hang."""
         ignore = [*config.ignore, OWN]
@@ -80,7 +83,10 @@ class Pipeline:
             self._open_sources(undo)
             undo.pop_all()
         self._loops: list[WatcherThread | DirectoryWatcher] = [*self.threads, *self.directories]
-        root_of = partial(watch_root, config.watches)
+
+        def root_of(path: str) -> str:
+            return watch_root(self.config.watches, path)  # as they are by then
+
         self.mover = Mover(
             journal,
             config.moves,
@@ -123,6 +129,20 @@ class Pipeline:
         undo.callback(self.processors.stop)
         units = self._groups(watch for watch in rest if watch.kind == "directories")
         self.directories = [self._directory_watcher(group, undo) for group in units]
+        self.destinations = Destinations(config.moves, self.health.say)
+        self.globs = Globs(config, self._trouble, self._look_at_parts) if config.globs else None
+
+    def _begin_matched(self, watches: Iterable[Watch]) -> None:
+        """Have the first run of what matches a pattern begin when that of the pattern began.
+
+        What came into such a directory since then is an arrival: it is noticed later only.
+        """
+        now_ns = time.time_ns() - CLOCK_GRAIN_NS
+        patterns = {glob.path for glob in self.config.globs}
+        begun = self.journal.begin_first_runs(patterns, now_ns)
+        for pattern in patterns:
+            paths = [watch.path for watch in watches if watch.pattern == pattern]
+            self.journal.begin_first_runs(self.journal.first_runs(paths), begun[pattern])
 
     def _groups(self, watches: Iterable[Watch]) -> list[list[Watch]]:
         """Return the watches on local file systems, then those that hang together, if they do."""
@@ -188,6 +208,9 @@ class Pipeline:
         self.processors.start()
         self._tell_where_it_may_hang()
         fail_unserved(self.journal, self.senders)
+        self.destinations.check()
+        if self.globs is not None:
+            self.globs.start()
         self.local.start()
         for loop in self._loops:
             loop.start()
@@ -227,6 +250,7 @@ class Pipeline:
         """Say where files are at which nobody may look without a limit of time."""
         for station in self._stations():
             station.look_at_mounts()
+        self.destinations.look_at_mounts()
         places = [watch.path for watch in self.config.watches]
         may_hang = hanging.prefixes([*places, *(root for _, root in self.config.moves)])
         for sender in self.senders.values():
@@ -236,11 +260,15 @@ class Pipeline:
         if self.journal.damage:
             self.stop()  # no part has died: all can go on with one that is opened again
             return
-        for part in (*self._loops, self.processors, self.mover, *self.senders.values()):
+        parts = [*self._loops, self.processors, self.mover, *self.senders.values()]
+        for part in [*parts, self.globs] if self.globs is not None else parts:
             error: BaseException | None = part.error
             if error is not None:
                 raise WatchmanError(f"a part of the daemon died: {error!r}") from error
         self._look_for_hangs(now)
+        self.destinations.check()
+        if self.globs is not None and self.watching:
+            self._take_matched(self.globs)
         if self.health.check(now, self):
             if not self.journal.in_place:
                 service_log.warning(
@@ -256,6 +284,26 @@ class Pipeline:
             for sender in self.senders.values():
                 sender.wake()
             self.journal.prune(time.time_ns() - int(self.config.retention * 1e9))
+
+    def _take_matched(self, globs: Globs) -> None:
+        """Watch the directories that have begun to match a pattern.
+
+        Where one needs a part of its own the pipeline ends as for a reload; the next has it.
+        """
+        found = globs.take()
+        if found is None:
+            return
+        new = found.watches[len(self.config.watches) :]
+        self.config = found
+        self._begin_matched(new)
+        for watch in new:
+            local = watch.processor is None and watch.kind == "files"
+            if not local or hanging.points(watch.path):
+                self.stop()
+                return
+        for watch in new:
+            service_log.info("%s is there, and watched from now on", printable(watch.path))
+            self.local.add(watch)
 
     def _look_for_hangs(self, now: float) -> None:
         """Say what waits for a file system that does not answer."""
@@ -301,6 +349,8 @@ class Pipeline:
         """
         self.source.close()
         self._mount_changes.close()
+        if self.globs is not None:
+            self.globs.stop()
         # All at once, so that those who hang are found to hang at the same time.
         hanging.ask(point for station in self._stations() for point in station.where)
         for loop in self._loops:

@@ -46,6 +46,7 @@ class Watcher:
         resumed: bool,
     ) -> None:
         self._resumed = resumed
+        self._journal = journal
         self._first_runs = journal.first_runs(root.watch.path for root in source.roots)
         self._changed: collections.deque[str] = collections.deque()
         self._next_check = 0.0
@@ -59,9 +60,17 @@ class Watcher:
     def start(self) -> None:
         """Read events from now on; have everything scanned."""
         for root in self.source.roots:
-            handler = status.handler(root.watch)
-            log.debug("Adding watch on %s, processed by %s", printable(root.watch.path), handler)
+            _say_adding(root.watch)
         self.source.start(self._first_reason)
+
+    def add(self, watch: Watch) -> None:
+        """Take another watch while it runs."""
+        _say_adding(watch)
+        first = self._journal.first_runs([watch.path])
+        if first:
+            self.catch_up.add(watch.path)
+        root = self.source.add(watch, Reason.START if first else Reason.CATCH_UP)
+        self._schedule.add(root, time.monotonic())
 
     def turn(self, at_most: float, at_work: hanging.Station | None = None) -> None:
         """Handle the live events first, then a bounded piece of whatever else there is to do.
@@ -127,6 +136,11 @@ class Watcher:
         """Return what the first walk of a root is for: what it finds may predate this run."""
         first = root.watch.path in self._first_runs
         return Reason.CATCH_UP if self._resumed and not first else Reason.START
+
+
+def _say_adding(watch: Watch) -> None:
+    handler = status.handler(watch)
+    log.debug("Adding watch on %s, processed by %s", printable(watch.path), handler)
 
 
 class WatcherThread:

@@ -182,6 +182,7 @@ class DirectorySource:
         if isinstance(container, Root):
             container.identity = _identity(os.fstat(descriptor))
         if container.polled:
+            self._say(container.path, None)
             return
         try:
             wd = self._instance.add(descriptor, _MASK)
@@ -216,7 +217,8 @@ class DirectorySource:
         container.wd = -1
         for unit in [unit for unit in self._numbers if unit[0] is container]:
             self.stop_waiting(unit)
-        self._say(container.path, None)
+        if container.parent is not None:
+            self._say(container.path, None)
 
     def check_roots(self) -> list[Container]:
         """Return the roots that must be scanned: they are not the directory that is watched."""

@@ -20,7 +20,7 @@ from watchman.errors import AlreadyRunning, JournalDamaged, JournalError, Watchm
 from watchman.journal import Journal
 from watchman.model import Config, Publisher
 from watchman.mover import Hand
-from watchman.notify import Pipeline
+from watchman.notify import Lasting, Pipeline
 
 log = logging.getLogger("watchman.service")
 
@@ -116,6 +116,7 @@ class Service:
         self._hand: Hand | None = None
         self._apart: set[str] = set()
         """Watches that once could hang: they keep a thread of their own."""
+        self._lasting = Lasting()
         self._resumed = False
         self._reopened = 0.0
         """When, by the monotonic clock, the journal was opened last after it was damaged."""
@@ -262,6 +263,7 @@ class Service:
                 ready=self._now_ready,
                 hand=self._hand,
                 apart=self._apart,
+                lasting=self._lasting,
             )
             # A signal may have come before there was a pipeline to tell.
             if self._interrupted:

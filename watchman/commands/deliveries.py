@@ -324,7 +324,7 @@ def _show(records: Sequence[Record], as_json: bool, *, nothing: str) -> None:
 def _as_text(record: Record) -> list[str]:
     lines = [
         f"{record.seq}  {moment(record.arrived_ns)}  {printable(record.source)}",
-        f"    {record.state.name.lower()} {moment(record.noted_ns)}",
+        f"    {record.word} {moment(record.noted_ns)}",
     ]
     if record.reason:
         lines[1] += f": {printable(record.reason)}"

@@ -25,6 +25,7 @@ from watchman.notify.destinations import Destinations
 from watchman.notify.directories import DirectoryWatcher
 from watchman.notify.globs import Globs
 from watchman.notify.health import Health
+from watchman.notify.lasting import Lasting
 from watchman.notify.looking import watch_root
 from watchman.notify.schedule import CHECK
 from watchman.notify.unserved import fail_unserved
@@ -52,7 +53,7 @@ class Pipeline:
     process has watched before (a reload), so that nothing found now predates it. ``ready`` is
     called when every directory is watched and what was there has been dealt with, but for watches
     that hang. ``apart`` are the paths of watches that get a loop of their own, whatever their file
-    system is now; those that need one are added.
+    system is now; those that need one are added. ``lasting`` knows the troubles of the one before.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Pipeline:
         ready: Callable[[], None] = lambda: None,
         hand: Hand | None = None,
         apart: set[str] | None = None,
+        lasting: Lasting | None = None,
     ) -> None:
         self.config = config
         self.journal = journal
@@ -72,6 +74,7 @@ class Pipeline:
         self._ready = ready
         self._stopping = False
         self._apart = set() if apart is None else apart
+        self._lasting = lasting
         journal.resume(watch.path for watch in config.watches)
         self._begin_matched(config.watches)
         self.watching = False
@@ -124,7 +127,7 @@ class Pipeline:
         self.threads = [
             WatcherThread(group, self._watcher(group, undo), self.journal) for group in groups
         ]
-        self.health = Health(config.state_dir, self.source, self.journal)
+        self.health = Health(config.state_dir, self.source, self.journal, self._lasting)
         self.processors = ProcessorWatches(own, self._trouble, self._apart)
         undo.callback(self.processors.stop)
         units = self._groups(watch for watch in rest if watch.kind == "directories")
@@ -184,6 +187,7 @@ class Pipeline:
             self._start()
             while not self._stopping:
                 self.local.turn(CHECK if self.watching else STARTING)
+                self.health.answer(self)
                 now = time.monotonic()
                 if not self.watching:
                     self._look_whether_all_is_watched(now)
@@ -198,6 +202,7 @@ class Pipeline:
             log.warning("%s", error)
         finally:
             self._shut_down()
+            self.health.last_word()
 
     def _start(self) -> None:
         if not self._resumed:
@@ -269,7 +274,7 @@ class Pipeline:
         self.destinations.check()
         if self.globs is not None and self.watching:
             self._take_matched(self.globs)
-        if self.health.check(now, self):
+        if self.health.check(now):
             if not self.journal.in_place:
                 service_log.warning(
                     "The journal %s was removed or replaced while it is in use: it is closed and "

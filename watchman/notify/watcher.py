@@ -119,7 +119,8 @@ class Watcher:
 
     def covers(self, watch: Watch) -> int:
         """Return how many directories it watches of a watch at the moment; from any thread."""
-        return sum(root.count() for root in self.source.roots if root.watch is watch)
+        roots = [root for root in self.source.roots if root.watch is watch]
+        return sum(root.count() for root in roots if root.identity is not None)
 
     def _time_left(self) -> float:
         """Seconds until something is due."""

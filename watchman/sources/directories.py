@@ -108,8 +108,12 @@ class DirectorySource:
 
     def count(self, watch: Watch) -> int:
         """Return how many directories a watch covers, those that wait for a marker included."""
-        places = [*list(self._containers.values()), *(c for c, _ in list(self._numbers))]
-        return sum(container.watch is watch for container in places)
+        pending: list[Container] = [
+            root for root in self.roots if root.watch is watch and root.identity is not None
+        ]
+        for container in pending:  # grows meanwhile
+            pending += list(container.children.values())
+        return len(pending) + sum(c.watch is watch for c, _ in list(self._numbers))
 
     def take(self, timeout: float | None) -> list[Hint]:
         """Return the hints so far, waiting up to ``timeout`` seconds for the first event."""

@@ -48,6 +48,8 @@ class _Lines:
                 f"; it has given no sign of work {beat}: see its log, then 'notify restart', or "
                 "'notify stop --kill' if it does not end"
             )
+        if status.state == "waiting":
+            line += "; nothing that it is to watch is there"
         return line
 
     def watches(self, snapshot: Snapshot) -> list[str]:

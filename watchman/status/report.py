@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from watchman.model import State
 from watchman.status.snapshot import Snapshot
@@ -15,6 +16,17 @@ PATIENCE = 45.0
 
 Counts = Mapping[tuple[str, State], tuple[int, int]]
 """(broker, state) → (number of deliveries, arrival of the oldest in ns)."""
+
+
+class Now(NamedTuple):
+    """When and of whom the question is asked."""
+
+    ns: int
+    monotonic_ns: int
+    run_ns: int
+    """``run_of`` whoever holds the lock."""
+    answered: bool = False
+    """Whether it has written its snapshot because it was asked."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +45,8 @@ class Status:
     """How it stands with watchman."""
 
     state: str
-    """``active``, ``starting``, ``hung`` or ``inactive``."""
+    """``active``, ``waiting`` (nothing that it is to watch is there), ``starting``, ``hung`` or
+    ``inactive``."""
     pid: int | None
     """None while inactive; 0 where it runs in another container."""
     since_ns: int | None
@@ -47,7 +60,7 @@ class Status:
 
     @property
     def active(self) -> bool:
-        """Whether everything is watched."""
+        """Whether it watches; ``snapshot["troubles"]`` tells what it has to do without."""
         return self.state == "active"
 
 
@@ -56,15 +69,16 @@ def compose(
     snapshot: Snapshot | None,
     counts: Counts,
     latest: tuple[int, int],
-    now_ns: int,
+    now: Now,
+    *,
+    discarded: Mapping[str, tuple[int, int]] = MappingProxyType({}),
 ) -> Status:
     """Put together what is known. ``process`` is (pid, since when in ns) of the lock's holder,
     ``latest`` the journal's last arrival and last sending in ns.
     """
-    deliveries = [
-        Deliveries(broker, state.name.lower(), count, oldest)
-        for (broker, state), (count, oldest) in sorted(counts.items())
-    ]
+    numbers = [(broker, state.name.lower(), number) for (broker, state), number in counts.items()]
+    numbers += [(broker, "discarded", number) for broker, number in discarded.items()]
+    deliveries = [Deliveries(broker, state, *number) for broker, state, number in sorted(numbers)]
     beat = snapshot["beat_ns"] if snapshot else None
     arrived, sent = latest
     if snapshot:
@@ -74,15 +88,28 @@ def compose(
     if process is None:
         return Status("inactive", None, None, beat, deliveries, arrived, sent, snapshot)
     pid, since = process
-    # In a container the last run often had the same pid.
-    if snapshot and (snapshot["pid"] != pid or snapshot["started_ns"] < since):
+    if snapshot and snapshot["run_ns"] != now.run_ns:
         # No word of this process yet: it is opening its journal, unless that takes too long.
         beat, snapshot = None, None
-    if abs(now_ns - (beat or since)) > PATIENCE * 1e9:
-        state = "hung"
-    else:
-        state = "active" if snapshot and snapshot["watching"] else "starting"
+    state = _state(since, snapshot, now)
     return Status(state, pid, since, beat, deliveries, arrived, sent, snapshot)
+
+
+def _state(since_ns: int, snapshot: Snapshot | None, now: Now) -> str:
+    """Return the state of a process that lives."""
+    if snapshot is None:
+        # A clock that was set back says nothing about it.
+        silent_ns = now.ns - since_ns
+    elif now.answered:
+        silent_ns = 0
+    else:
+        silent_ns = now.monotonic_ns - snapshot["beat_monotonic_ns"]
+    if silent_ns > PATIENCE * 1e9:
+        return "hung"
+    if snapshot is None or not snapshot["watching"]:
+        return "starting"
+    there = any(watch["directories"] for watch in snapshot["watches"])
+    return "active" if there else "waiting"
 
 
 def as_json(status: Status, now_ns: int) -> dict[str, Any]:

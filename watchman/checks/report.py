@@ -43,7 +43,7 @@ def check(
             found.append(Check(f"watch {glob.path}", False, "no directory matches", remedy))
     if needed:
         found.append(_check_limit(needed, whole, limit()))
-        found.append(_check_instances())
+        found.append(_check_instances(_instances(config)))
     for source, root in config.moves:
         found += _check_move(source, root)
     found.append(_check_state(config.state_dir))
@@ -176,9 +176,16 @@ def _check_limit(needed: int, whole: bool, limit: int | None) -> Check:
     return Check("inotify", True, detail)
 
 
-def _check_instances() -> Check:
+def _instances(config: Config) -> int:
+    """Return how many inotify instances the daemon needs: one, and those of parts of their own."""
+    processors = sum(watch.processor is not None for watch in config.watches)
+    units = [w for w in config.watches if w.kind == "directories" and w.processor is None]
+    return 1 + bool(units) + processors
+
+
+def _check_instances(wanted: int) -> Check:
     """Try to have as many inotify instances as the daemon needs."""
-    missing = missing_instance()
+    missing = missing_instance(wanted)
     if missing is None:
         return Check("inotify instances", True, "can be had")
     return Check("inotify instances", False, missing)

@@ -99,6 +99,8 @@ class Pipeline:
             on_ended=self._not_moved,
             hand=hand,
         )
+        self._sending: set[str] = set()
+        """The brokers whose senders have been started."""
         self.senders = {
             name: Sender(
                 name,
@@ -131,7 +133,7 @@ class Pipeline:
         self.processors = ProcessorWatches(own, self._trouble, self._apart)
         undo.callback(self.processors.stop)
         units = self._groups(watch for watch in rest if watch.kind == "directories")
-        self.directories = [self._directory_watcher(group, undo) for group in units]
+        self.directories = [self._directory_watcher(group, undo) for group in units if group]
         self.destinations = Destinations(config.moves, self.health.say)
         self.globs = Globs(config, self._trouble, self._look_at_parts) if config.globs else None
 
@@ -220,8 +222,16 @@ class Pipeline:
         for loop in self._loops:
             loop.start()
         self.mover.start()
-        for sender in self.senders.values():
-            sender.start()
+        self._start_senders()
+
+    def _start_senders(self) -> None:
+        """Start those that have something to send, or can come to have."""
+        wanted = {route.broker for _, route in self.config.patterns}
+        wanted |= self.journal.ready_brokers()
+        for name, sender in self.senders.items():
+            if name in wanted and name not in self._sending:
+                self._sending.add(name)
+                sender.start()
 
     def stop(self) -> None:
         """End :meth:`run` after what is in hand; may be called from a signal handler."""
@@ -286,6 +296,7 @@ class Pipeline:
             # An operator may have had failed deliveries retried.
             fail_unserved(self.journal, self.senders)
             self.mover.rescan()
+            self._start_senders()
             for sender in self.senders.values():
                 sender.wake()
             self.journal.prune(time.time_ns() - int(self.config.retention * 1e9))
@@ -396,7 +407,7 @@ class Pipeline:
     def last_arrival_ns(self) -> int:
         """When the last file or finished directory was recorded; 0 for never."""
         files = [watcher.intake.last_arrival_ns for watcher in self._watchers]
-        return max(*files, *(part.last_arrival_ns for part in self.directories))
+        return max([*files, *(part.last_arrival_ns for part in self.directories)])
 
     @property
     def overflows(self) -> int:

@@ -318,6 +318,22 @@ class Journal(WatchRuns):
         query = "SELECT 1 FROM deliveries WHERE seq = ? AND state IN (1, 2)"
         return self._database.reader.execute(query, (seq,)).fetchone() is not None
 
+    def last_seq(self) -> int:
+        """Return the seq of the last delivery that was recorded; 0 if there is none."""
+        return self._next_seq - 1
+
+    def tried(self, broker: str, first: int, last: int) -> set[int]:
+        """Return those from ``first`` to ``last`` that wait although they were tried before.
+
+        They are READY with a reason: why the broker did not take them.
+        """
+        query = (
+            "SELECT seq FROM deliveries WHERE broker = ? AND state = 2 AND seq BETWEEN ? AND ? "
+            "AND reason IS NOT NULL"
+        )
+        rows = self._database.reader.execute(query, (broker, first, last))
+        return {seq for (seq,) in rows.fetchall()}
+
     def announced_later(self, delivery: Delivery) -> bool:
         """Whether a newer version at the delivery's source has been announced."""
         directory, _, name = delivery.source.rpartition("/")

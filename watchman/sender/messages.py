@@ -41,6 +41,14 @@ def message_for(delivery: Delivery) -> Message:
     )
 
 
+def say_sent(sent: Sequence[Delivery]) -> None:
+    """Say what the broker has, for who wants to know all (DEBUG)."""
+    if log.isEnabledFor(logging.DEBUG):
+        for delivery in sent:
+            task = delivery.route.task if delivery.route else ""
+            log.debug("Sent task %s %s for %s", task, delivery.task_id, printable(delivery.final))
+
+
 def say_refused(refused: Sequence[tuple[Delivery, str]], broker: str) -> None:
     """Name one file for each reason: thousands may be refused for the same."""
     first: dict[tuple[str, str], Delivery] = {}

@@ -46,6 +46,7 @@ def snapshot(**changes: Any) -> Snapshot:
         "troubles": [
             {"subject": "/up/a\nb", "message": "Permission denied", "since_ns": NOW - 7200 * SECOND}
         ],
+        "notes": [],
         "brokers": {
             "b": {"trouble": "refused", "since_ns": NOW - 60 * SECOND, "last_sent_ns": NOW - SECOND}
         },
@@ -148,6 +149,29 @@ def test_text_says_it_all() -> None:
     assert line("Last arrival:", "(5 s ago)")
     assert line("Last sent:", "(1 s ago)")
     assert line("25 % of 200 bytes", "/up/a → /dst/a")
+
+
+def test_failed_deliveries_are_a_trouble() -> None:
+    counts = {("b", State.FAILED): (3, NOW - 90 * SECOND), ("", State.FAILED): (1, NOW)}
+    found = status.compose((7, STARTED), snapshot(), counts, (0, 0), AT)
+    text = status.as_text(found, NOW).partition("Troubles")[2]
+    assert "broker b" in text
+    assert "3 deliveries have failed: 'notify failed' tells why" in text
+    assert [one["subject"] for one in status.as_json(found, NOW)["troubles"][1:]] == [
+        "moving without a task",
+        "broker b",
+    ]
+    inactive = status.compose(None, None, counts, (0, 0), AT)
+    assert "3 deliveries have failed" in status.as_text(inactive, NOW)
+
+
+def test_notes_are_shown_while_it_runs() -> None:
+    note: status.TroubleStatus = {"subject": "/up", "message": "x\ny", "since_ns": NOW - SECOND}
+    found = compose((7, STARTED), notes=[note])
+    assert "  /up  since " in status.as_text(found, NOW).partition("\nNotes\n")[2]
+    assert "x\\x0ay" in status.as_text(found, NOW)
+    assert status.as_json(found, NOW)["notes"][0]["message"] == "x\ny"
+    assert "Notes" not in status.as_text(compose(None, notes=[note]), NOW)
 
 
 def test_old_news_are_not_told_of_an_inactive_one() -> None:

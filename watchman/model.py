@@ -33,6 +33,19 @@ class State(enum.IntEnum):
     """The file is at its final path and no pattern asked for a task. Restart: nothing."""
 
 
+class Noted(enum.IntEnum):
+    """Why a version is known without a delivery. Where there is one, the journal has its seq."""
+
+    UNKNOWN = 0
+    """An older watchman has noted it."""
+    UNASKED = -1
+    """No pattern matched it, and nothing moves it."""
+    BEFORE = -2
+    """It was there before the first run, or before a start, and ``existing`` leaves that out."""
+    DRY_RUN = -3
+    """DRY_RUN matched it."""
+
+
 class Version(NamedTuple):
     """What tells two contents at the same path apart; identity.py says how much each part tells.
 

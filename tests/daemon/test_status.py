@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -97,4 +98,22 @@ def test_a_trouble_lasts_through_reloads(site: Site) -> None:
     wait_until(lambda: bool(site.status()["troubles"]), 20)
     [after] = site.status()["troubles"]
     assert ns(after["since"]) > ns(before["since"])
+    site.stop()
+
+
+def test_what_gets_no_task_is_shown_and_recorded(site: Site) -> None:
+    site.start()
+    stray = site.data / "stray.dat"
+    stray.touch()
+    wait_until(lambda: bool(site.status()["notes"]), 20)
+    text = site.notify("status").stdout
+    assert f"{stray}: no task is sent, because no pattern" in text.partition("Notes")[2]
+    done = site.notify("history", str(stray))
+    assert done.stdout.splitlines() == [
+        str(stray),
+        "    no task was sent for what is there: no pattern matched it",
+    ]
+    assert (done.returncode, done.stderr) == (0, "")
+    [found] = json.loads(site.notify("history", "--json", str(stray)).stdout)
+    assert found == {"state": "noted", "source": str(stray), "reason": "no pattern matched it"}
     site.stop()

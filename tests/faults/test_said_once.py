@@ -90,3 +90,12 @@ def test_sent_is_said_only_to_who_wants_to_know_all(
     assert [r.getMessage() for r in caplog.records if "task" in r.getMessage()] == [
         "Sending task task"
     ]
+
+
+def test_a_delivery_that_vanished(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    for path in [bench.record(name) for name in ("a", "b", "c")]:
+        path.unlink()
+    bench.sender.start()
+    bench.until(VANISHED=3)
+    [line] = [r.getMessage() for r in caplog.records if "Not sent" in r.getMessage()]
+    assert line.startswith(f"Not sent: {bench.root}/a (and 2 more): ")

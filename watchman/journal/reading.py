@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from watchman.errors import JournalError
 from watchman.journal import schema, soundness
-from watchman.model import State, Version
+from watchman.model import Noted, State, Version
 
 DISCARDED = "discarded by "
 """How the reason of a delivery begins that somebody gave up."""
@@ -151,13 +151,25 @@ class Reading:
 
     def is_announced(self, path: str) -> bool:
         """Say whether what is known at a path is or was a delivery, and not only noted."""
+        number = self._number(path)
+        return number is not None and number > 0
+
+    def noted(self, path: str) -> Noted | None:
+        """Return why what is known at a path has no delivery; None if it has, or is not known."""
+        number = self._number(path)
+        if number is None or number > 0:
+            return None
+        return Noted(number) if number in list(Noted) else Noted.UNKNOWN
+
+    def _number(self, path: str) -> int | None:
         directory, _, name = path.rpartition("/")
         row = self.connection.execute(
             "SELECT seq FROM known WHERE name = ? "
             "AND directory = (SELECT id FROM directories WHERE path = ?)",
             (os.fsencode(name), os.fsencode(directory)),
         ).fetchone()
-        return row is not None and row[0] > 0
+        with soundness.understanding("a known version"):
+            return None if row is None else int(row[0])
 
     def first_runs(self, paths: Iterable[str]) -> set[str]:
         """Return those watch roots that no run has scanned to the end yet."""

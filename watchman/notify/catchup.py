@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from watchman.filesystem import Seen, look
 from watchman.journal import Journal, Scan
+from watchman.model import Noted
 from watchman.notify.intake import SLICE, Intake
 from watchman.sources.inotify import CAME, Source
 from watchman.sources.nodes import Listing, Node, Reason
@@ -68,6 +69,8 @@ class CatchUp:
         if not self.pending:
             self._source.certain = True
             self._journal.known.unload_directories()
+            for root in self._source.roots:
+                self._intake.remarks.end_scan(root.watch)
             if self._first_runs:
                 self._end_first_runs()
 
@@ -149,8 +152,11 @@ class CatchUp:
             if seen.seen is Seen.BUSY:
                 self._intake.is_complete((listing.node, name), seen, f"{path}/{name}")
             elif seen.version is not None:
-                noted.append((f"{path}/{name}", seen.version))
+                noted.append((f"{path}/{name}", seen.version, Noted.BEFORE))
         self._journal.record((), noted)
+        if noted:
+            watch = listing.node.root.watch
+            self._intake.remarks.before(watch, [noted_path for noted_path, _, _ in noted])
 
     def _forget_missing(self, listing: Listing, scanned: Scan) -> None:
         """Forget the known names that a directory no longer has.

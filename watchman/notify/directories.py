@@ -21,7 +21,8 @@ from watchman import hanging
 from watchman.errors import JournalError
 from watchman.identity import is_same_content
 from watchman.journal import Journal
-from watchman.model import Watch
+from watchman.model import Noted, Watch
+from watchman.notify.remarks import Remarks
 from watchman.notify.units import FOUND, Units
 from watchman.router import Router
 from watchman.sources.directories import Container, DirectorySource, Hint, is_there
@@ -124,6 +125,11 @@ class DirectoryWatcher:
         """When the last finished directory was recorded; 0 for never."""
         return self._units.last_arrival_ns
 
+    @property
+    def remarks(self) -> Remarks:
+        """What is to be said of the watches."""
+        return self._units.remarks
+
     # The thread
 
     def _run(self) -> None:
@@ -171,6 +177,9 @@ class DirectoryWatcher:
 
     def _now_watching(self) -> None:
         """Note whose first run is over. A root that is not there has it before it."""
+        if not self.watching:
+            for root in self._source.roots:
+                self.remarks.end_scan(root.watch)
         self.watching = True
         if self._first_runs:
             there = {root.path for root in self._source.roots if root.identity is not None}
@@ -224,7 +233,8 @@ class DirectoryWatcher:
                 if known is not None and is_same_content(known.version, version):
                     self._units.look_into(container, name, known, may_predate=may_predate)
                 elif may_predate and self._predates(container.watch, changed_ns):
-                    batch.noted.append((path, version))
+                    batch.noted.append((path, version, Noted.BEFORE))
+                    self.remarks.before(container.watch, [path])
                     self._units.look_into(container, name, None, may_predate=True)
                 else:
                     hints.append((changed_ns, Hint(container, name, FOUND)))

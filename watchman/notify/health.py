@@ -216,6 +216,10 @@ class Health:
             "beat_monotonic_ns": time.monotonic_ns(),
             "watching": pipeline.watching,
             "watches": watches,
+            "notes": [
+                {"subject": subject, "message": message, "since_ns": since_ns}
+                for subject, message, since_ns in pipeline.remarks()
+            ],
             "troubles": self._troubles_besides(moves) + _unsent(pipeline),
             "brokers": {
                 name: {

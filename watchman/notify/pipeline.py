@@ -403,6 +403,12 @@ class Pipeline:
     def _watchers(self) -> list[Watcher]:
         return [self.local, *(thread.watcher for thread in self.threads)]
 
+    def remarks(self) -> list[tuple[str, str, int]]:
+        """Return (watch, what, since when in ns) for files that get no task, or get it late."""
+        parts = [watcher.intake.remarks for watcher in self._watchers]
+        parts += [part.remarks for part in self.directories]
+        return [one for part in parts for one in part.all()]
+
     @property
     def last_arrival_ns(self) -> int:
         """When the last file or finished directory was recorded; 0 for never."""

@@ -15,7 +15,8 @@ from watchman.filesystem import GONE, Look, look
 from watchman.finished import Inside, Settling, is_unfinished
 from watchman.identity import is_same_content
 from watchman.journal import Journal, Known, NewDelivery
-from watchman.model import Version
+from watchman.model import Noted, Version
+from watchman.notify.remarks import Remarks
 from watchman.notify.task_id import task_id
 from watchman.router import Router
 from watchman.sources.directories import (
@@ -41,7 +42,7 @@ class Batch(NamedTuple):
     """What is recorded with one commit."""
 
     new: list[NewDelivery]
-    noted: list[tuple[str, Version]]
+    noted: list[tuple[str, Version, Noted]]
     gone: list[str]
     known: dict[str, Known]
     descriptors: dict[Container, int]
@@ -69,6 +70,7 @@ class Units:
         self._settling: Settling[Unit] = Settling()
         self._markers: Arrivals[Unit] = Arrivals()
         """Units whose marker is there, and may still be written."""
+        self.remarks = Remarks()
         self.last_arrival_ns = 0
 
     def look_into(
@@ -186,9 +188,11 @@ class Units:
                 printable(final or path),
                 route.task if route is not None else "no task",
             )
-            batch.noted.append((path, version))
+            batch.noted.append((path, version, Noted.DRY_RUN))
         elif route is None and final is None:
-            batch.noted.append((path, version))
+            batch.noted.append((path, version, Noted.UNASKED))
+            if not unit[0].watch.rec:  # with it, such a one is entered: its directories are units
+                self.remarks.unasked(unit[0].watch, [path])
             self.look_into(*unit, None, may_predate=False)
         else:
             # The ctime makes the task id another one if the same directory is finished again.

@@ -30,6 +30,10 @@ from watchman.text import printable
 log = logging.getLogger("watchman.notify")
 
 
+COUNT = 10.0
+"""Seconds between two looks for files that have been open for long."""
+
+
 class Watcher:
     """Watches that share a source, and what their hints become. Used from one thread.
 
@@ -50,6 +54,7 @@ class Watcher:
         self._first_runs = journal.first_runs(root.watch.path for root in source.roots)
         self._changed: collections.deque[str] = collections.deque()
         self._next_check = 0.0
+        self._next_count = 0.0
         self.source = source
         self.intake = Intake(journal, router, self.source, wake)
         self.catch_up = CatchUp(journal, self.source, self.intake, set(self._first_runs))
@@ -99,6 +104,9 @@ class Watcher:
         self._next_check = now + self._schedule.pace
         self.source.check_roots()
         self.intake.forget_vanished()
+        if now >= self._next_count:
+            self._next_count = now + COUNT
+            self.intake.look_for_long_open(now)
         busy, unwatched = self.catch_up.pending, self.source.has_trouble
         self._schedule.check(now, busy=busy, unwatched=unwatched)
 

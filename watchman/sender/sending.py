@@ -18,7 +18,14 @@ from watchman.errors import JournalError
 from watchman.log_batch import info_all
 from watchman.masking import mask
 from watchman.model import Answer, Delivery, Outcome, Publisher, State
-from watchman.sender.messages import cannot_look, message_for, say_refused, say_sent, words
+from watchman.sender.messages import (
+    cannot_look,
+    message_for,
+    say_refused,
+    say_sent,
+    say_vanished,
+    words,
+)
 from watchman.sender.pages import PAGE, Ledger, Page, Pages
 from watchman.sender.targets import Targets
 
@@ -317,6 +324,7 @@ class Sender:
                 seq for seq, state, _ in changes if state is not State.READY
             )
         if vanished:
+            say_vanished(vanished)
             # It may have been away for a moment only, and is an arrival then.
             self._on_changed([delivery.source for delivery, _ in vanished])
         if refused:

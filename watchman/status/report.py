@@ -8,9 +8,10 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from watchman.model import State
-from watchman.status.snapshot import Snapshot
+from watchman.status.snapshot import Snapshot, TroubleStatus
 from watchman.text import iso
 
+_FAILED = State.FAILED.name.lower()
 PATIENCE = 45.0
 """Seconds after which a snapshot is too old: the pipeline writes one every 10."""
 
@@ -57,6 +58,20 @@ class Status:
     last_sent_ns: int
     snapshot: Snapshot | None = field(default=None)
     """The last word of the process that runs, or of the last one that ran."""
+
+    @property
+    def failed(self) -> list[TroubleStatus]:
+        """What an operator has to decide about."""
+        return [
+            {
+                "subject": f"broker {one.broker}" if one.broker else "moving without a task",
+                "message": f"{one.count} deliveries have failed: 'notify failed' tells why; then "
+                "'notify retry' or 'notify discard'",
+                "since_ns": one.oldest_ns,
+            }
+            for one in self.deliveries
+            if one.state == _FAILED
+        ]
 
     @property
     def active(self) -> bool:
@@ -122,7 +137,8 @@ def as_json(status: Status, now_ns: int) -> dict[str, Any]:
         "since": _iso(status.since_ns),
         "last_heartbeat": _iso(status.beat_ns),
         "watches": snapshot.get("watches", []),
-        "troubles": [_with_since(trouble) for trouble in snapshot.get("troubles", [])],
+        "troubles": [_with_since(one) for one in (*snapshot.get("troubles", []), *status.failed)],
+        "notes": [_with_since(note) for note in snapshot.get("notes", [])],
         "deliveries": [
             {
                 "broker": part.broker,

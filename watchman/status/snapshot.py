@@ -95,6 +95,8 @@ class Snapshot(TypedDict):
     """Whether the first scan is over."""
     watches: list[WatchStatus]
     troubles: list[TroubleStatus]
+    notes: list[TroubleStatus]
+    """Files that get no task, or get it late, by watch."""
     brokers: dict[str, BrokerStatus]
     moves: list[MoveStatus]
     last_arrival_ns: int

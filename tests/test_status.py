@@ -156,13 +156,13 @@ def test_failed_deliveries_are_a_trouble() -> None:
     found = status.compose((7, STARTED), snapshot(), counts, (0, 0), AT)
     text = status.as_text(found, NOW).partition("Troubles")[2]
     assert "broker b" in text
-    assert "3 deliveries have failed: 'notify failed' tells why" in text
+    assert "3 have failed: 'notify failed' tells why" in text
     assert [one["subject"] for one in status.as_json(found, NOW)["troubles"][1:]] == [
         "moving without a task",
         "broker b",
     ]
     inactive = status.compose(None, None, counts, (0, 0), AT)
-    assert "3 deliveries have failed" in status.as_text(inactive, NOW)
+    assert "3 have failed" in status.as_text(inactive, NOW)
 
 
 def test_notes_are_shown_while_it_runs() -> None:

@@ -117,3 +117,23 @@ def test_what_gets_no_task_is_shown_and_recorded(site: Site) -> None:
     [found] = json.loads(site.notify("history", "--json", str(stray)).stdout)
     assert found == {"state": "noted", "source": str(stray), "reason": "no pattern matched it"}
     site.stop()
+
+
+def test_brokers_that_are_down_from_the_start(site: Site) -> None:
+    """Nothing has arrived yet, and nothing is to be sent."""
+    pattern = "('{}/*.{}', {{'broker': '{}', 'task': 't'}})"
+    names = ("redis", "amqp")
+    site.configure(
+        "BROKERS = {'redis': 'redis://127.0.0.1:1/0', 'amqp': 'amqp://127.0.0.1:1//'}\n"
+        f"PATTERNS = [{', '.join(pattern.format(site.data, name, name) for name in names)}]\n"
+    )
+    site.start()
+
+    def told() -> bool:
+        found = site.status()["brokers"]
+        return all("refused" in found[name]["trouble"] for name in names)
+
+    wait_until(told, 40, "both are shown")
+    shown = site.notify("status").stdout.partition("Troubles")[2]
+    assert all(f"broker {name}" in shown for name in names)
+    site.stop()

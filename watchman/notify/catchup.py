@@ -69,8 +69,7 @@ class CatchUp:
         if not self.pending:
             self._source.certain = True
             self._journal.known.unload_directories()
-            for root in self._source.roots:
-                self._intake.remarks.end_scan(root.watch)
+            self._intake.remarks.end_scan()
             if self._first_runs:
                 self._end_first_runs()
 

@@ -177,9 +177,7 @@ class DirectoryWatcher:
 
     def _now_watching(self) -> None:
         """Note whose first run is over. A root that is not there has it before it."""
-        if not self.watching:
-            for root in self._source.roots:
-                self.remarks.end_scan(root.watch)
+        self.remarks.end_scan()
         self.watching = True
         if self._first_runs:
             there = {root.path for root in self._source.roots if root.identity is not None}

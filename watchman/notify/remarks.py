@@ -33,8 +33,8 @@ class Remarks:
 
     def __init__(self) -> None:
         self._found: dict[tuple[str, str], _Remark] = {}
-        self._scanned: set[str] = set()
-        """Watches of which the log has what a scan has only noted."""
+        self._unsaid: dict[str, Watch] = {}
+        """Watches in which a scan has noted something that the log does not have yet."""
 
     def all(self) -> list[tuple[str, str, int]]:
         """Return (watch, what, since when in ns) for all that is so at the moment."""
@@ -77,6 +77,8 @@ class Remarks:
     def before(self, watch: Watch, paths: Sequence[str]) -> None:
         """Take note of what was there before and is not sent; :meth:`end_scan` says it."""
         found = self._found.get((watch.path, _BEFORE))
+        if found is None:
+            self._unsaid[watch.path] = watch
         count = len(paths) + (found.files if found else 0)
         what = (
             f"there before, and not sent because 'existing' is {watch.existing!r}; touch what is "
@@ -84,12 +86,11 @@ class Remarks:
         )
         self._set(watch, _BEFORE, count, f"{_such_as(count, paths[-1])}: {what}")
 
-    def end_scan(self, watch: Watch) -> None:
-        """Say what has only been noted, once."""
-        found = self._found.get((watch.path, _BEFORE))
-        if found is not None and watch.path not in self._scanned:
-            self._scanned.add(watch.path)
-            self._log(watch, found.text, logging.INFO)
+    def end_scan(self) -> None:
+        """Say what has only been noted, once for each watch."""
+        while self._unsaid:
+            path, watch = self._unsaid.popitem()
+            self._log(watch, self._found[path, _BEFORE].text, logging.INFO)
 
     def long_open(self, watch: Watch, paths: Sequence[str]) -> None:
         """Say which files have been open for writing for long; none: that is over."""

@@ -65,8 +65,8 @@ class Status:
         return [
             {
                 "subject": f"broker {one.broker}" if one.broker else "moving without a task",
-                "message": f"{one.count} deliveries have failed: 'notify failed' tells why; then "
-                "'notify retry' or 'notify discard'",
+                "message": f"{one.count} {'has' if one.count == 1 else 'have'} failed: "
+                "'notify failed' tells why; then 'notify retry' or 'notify discard'",
                 "since_ns": one.oldest_ns,
             }
             for one in self.deliveries

@@ -408,7 +408,8 @@ def test_the_extension_tells_unless_unfinished_says_otherwise(
 
 def test_polling_needs_no_events(scene: Scene) -> None:
     with scene.watching(method="poll", interval=0.1, marker="DONE") as watcher:
-        assert watcher.directories(watcher._source.roots[0].watch) == 0
+        assert watcher.directories(watcher._source.roots[0].watch) == 1
+        assert not watcher._source._containers  # the kernel watches none
         (scene.data / "a").mkdir()
         (scene.data / "a" / "DONE").touch()
         wait_until(lambda: scene.announced == ["a"], timeout=20)

@@ -17,6 +17,7 @@ from tests.running import Remembering, config_for, running
 from tests.waiting import wait_until
 from watchman import notify
 from watchman.model import ACCEPTED, Answer, Outcome, Route, State, Version
+from watchman.notify.watcher import Watcher
 
 
 @pytest.fixture
@@ -415,3 +416,23 @@ def test_task_id_is_a_uuid5() -> None:
     name = "/up/a.csv\x001\x002\x003\x004\x005\x000"
     assert text == str(uuid.uuid5(namespace, name))
     assert notify.task_id("/up/a.csv", version._replace(size=4)) != text
+
+
+def test_the_status_counts_directories_while_they_are_scanned(
+    root: Path, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(30):
+        (root / f"d{number}/e").mkdir(parents=True)
+    monkeypatch.setattr("watchman.notify.catchup.SCAN_TIME", 0.0)  # one at a time
+    monkeypatch.setattr("watchman.sources.scout.Scout.send", lambda *_: None)
+    seen: set[int] = set()
+    turn = Watcher.turn
+
+    def spy(self: Watcher, at_most: float) -> None:
+        turn(self, at_most)
+        seen.add(self.covers(self.source.roots[0].watch))
+
+    monkeypatch.setattr(Watcher, "turn", spy)
+    with running(config_for(root, state)) as (pipeline, _):
+        assert pipeline.covers(pipeline.config.watches[0]) == 61
+    assert len(seen) > 10

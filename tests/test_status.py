@@ -19,27 +19,34 @@ from watchman.status import Snapshot
 
 SECOND = 1_000_000_000
 NOW = 1_790_000_000 * SECOND
+UP, RUN = 500 * SECOND, 17
+"""The monotonic clock, and what tells the run."""
+AT = status.Now(NOW, UP, RUN)
 COUNTS = {("b", State.READY): (2, NOW - 90 * SECOND), ("", State.MOVED): (1, NOW - SECOND)}
+
+
+WATCH: status.WatchStatus = {
+    "path": "/up/ü\udcff",
+    "kind": "files",
+    "method": "inotify",
+    "handler": "x.Y",
+    "directories": 3,
+}
 
 
 def snapshot(**changes: Any) -> Snapshot:
     found: Snapshot = {
         "pid": 7,
         "started_ns": NOW - 100 * SECOND,
+        "run_ns": RUN,
         "beat_ns": NOW - 10 * SECOND,
+        "beat_monotonic_ns": UP - 10 * SECOND,
         "watching": True,
-        "watches": [
-            {
-                "path": "/up/ü\udcff",
-                "kind": "files",
-                "method": "inotify",
-                "handler": "x.Y",
-                "directories": 3,
-            }
-        ],
+        "watches": [WATCH],
         "troubles": [
             {"subject": "/up/a\nb", "message": "Permission denied", "since_ns": NOW - 7200 * SECOND}
         ],
+        "notes": [],
         "brokers": {
             "b": {"trouble": "refused", "since_ns": NOW - 60 * SECOND, "last_sent_ns": NOW - SECOND}
         },
@@ -52,7 +59,7 @@ def snapshot(**changes: Any) -> Snapshot:
 
 
 def compose(process: tuple[int, int] | None, **changes: Any) -> status.Status:
-    return status.compose(process, snapshot(**changes), COUNTS, (0, 0), NOW)
+    return status.compose(process, snapshot(**changes), COUNTS, (0, 0), AT)
 
 
 STARTED = NOW - 101 * SECOND
@@ -65,16 +72,22 @@ STARTED = NOW - 101 * SECOND
         ((7, STARTED), {}, "active"),
         # In another container: only there is it the process 7.
         ((0, STARTED), {}, "active"),
-        ((0, NOW - SECOND), {}, "starting"),
+        ((0, NOW - SECOND), {"run_ns": 16}, "starting"),
         ((7, STARTED), {"watching": False}, "starting"),
-        ((7, STARTED), {"beat_ns": NOW - 44 * SECOND}, "active"),
-        ((7, STARTED), {"beat_ns": NOW - 46 * SECOND}, "hung"),
-        ((7, STARTED), {"beat_ns": NOW - 46 * SECOND, "watching": False}, "hung"),
-        ((7, STARTED), {"beat_ns": NOW + 46 * SECOND}, "hung"),
-        ((8, NOW - SECOND), {}, "starting"),
-        ((8, NOW - 46 * SECOND), {}, "hung"),
+        ((7, STARTED), {"beat_monotonic_ns": UP - 44 * SECOND}, "active"),
+        ((7, STARTED), {"beat_monotonic_ns": UP - 46 * SECOND}, "hung"),
+        ((7, STARTED), {"beat_monotonic_ns": UP - 46 * SECOND, "watching": False}, "hung"),
+        # The clock was set: that says nothing about the process.
+        ((7, STARTED), {"beat_ns": NOW + 4600 * SECOND}, "active"),
+        ((7, STARTED), {"beat_ns": NOW - 4600 * SECOND, "started_ns": NOW + SECOND}, "active"),
+        ((7, NOW + 46 * SECOND), {"run_ns": 16}, "starting"),
+        ((8, NOW - SECOND), {"run_ns": 16}, "starting"),
+        ((8, NOW - 46 * SECOND), {"run_ns": 16}, "hung"),
         # The last run had the same pid, as in a container that was started again.
-        ((7, NOW - SECOND), {}, "starting"),
+        ((7, NOW - SECOND), {"run_ns": 16}, "starting"),
+        ((7, STARTED), {"watches": [{**WATCH, "directories": 0}]}, "waiting"),
+        ((7, STARTED), {"watches": [{**WATCH, "directories": 0}, WATCH]}, "active"),
+        ((7, STARTED), {"watches": []}, "waiting"),
     ],
 )
 def test_state(process: tuple[int, int] | None, changes: dict[str, Any], state: str) -> None:
@@ -86,10 +99,26 @@ def test_state(process: tuple[int, int] | None, changes: dict[str, Any], state: 
     json.dumps(status.as_json(found, NOW))
 
 
+def test_one_that_answers_does_not_hang() -> None:
+    old = snapshot(beat_monotonic_ns=UP - 100 * SECOND)
+    at = AT._replace(answered=True)
+    assert status.compose((7, STARTED), old, COUNTS, (0, 0), at).state == "active"
+
+
+def test_what_was_given_up_has_not_vanished() -> None:
+    counts = {("b", State.VANISHED): (1, NOW - SECOND)}
+    given_up = {"b": (2, NOW - 2 * SECOND)}
+    found = status.compose(None, None, counts, (0, 0), AT, discarded=given_up)
+    assert [(one.state, one.count) for one in found.deliveries] == [
+        ("discarded", 2),
+        ("vanished", 1),
+    ]
+
+
 def test_without_a_word_from_any_run() -> None:
-    assert status.compose(None, None, {}, (0, 0), NOW).state == "inactive"
-    assert status.compose((7, NOW), None, {}, (0, 0), NOW).state == "starting"
-    text = status.as_text(status.compose(None, None, {}, (0, 0), NOW), NOW)
+    assert status.compose(None, None, {}, (0, 0), AT).state == "inactive"
+    assert status.compose((7, NOW), None, {}, (0, 0), AT).state == "starting"
+    text = status.as_text(status.compose(None, None, {}, (0, 0), AT), NOW)
     assert "No deliveries yet" in text
     assert "Last sent:    never" in text
 
@@ -124,6 +153,29 @@ def test_text_says_it_all() -> None:
     assert line("25 % of 200 bytes", "/up/a → /dst/a")
 
 
+def test_failed_deliveries_are_a_trouble() -> None:
+    counts = {("b", State.FAILED): (3, NOW - 90 * SECOND), ("", State.FAILED): (1, NOW)}
+    found = status.compose((7, STARTED), snapshot(), counts, (0, 0), AT)
+    text = status.as_text(found, NOW).partition("Troubles")[2]
+    assert "broker b" in text
+    assert "3 have failed: 'notify failed' tells why" in text
+    assert [one["subject"] for one in status.as_json(found, NOW)["troubles"][1:]] == [
+        "moving without a task",
+        "broker b",
+    ]
+    inactive = status.compose(None, None, counts, (0, 0), AT)
+    assert "3 have failed" in status.as_text(inactive, NOW)
+
+
+def test_notes_are_shown_while_it_runs() -> None:
+    note: status.TroubleStatus = {"subject": "/up", "message": "x\ny", "since_ns": NOW - SECOND}
+    found = compose((7, STARTED), notes=[note])
+    assert "  /up  since " in status.as_text(found, NOW).partition("\nNotes\n")[2]
+    assert "x\\x0ay" in status.as_text(found, NOW)
+    assert status.as_json(found, NOW)["notes"][0]["message"] == "x\ny"
+    assert "Notes" not in status.as_text(compose(None, notes=[note]), NOW)
+
+
 def test_old_news_are_not_told_of_an_inactive_one() -> None:
     text = status.as_text(compose(None), NOW)
     assert "refused" not in text
@@ -148,7 +200,7 @@ def test_json_has_times_that_programs_read() -> None:
 
 
 def test_the_journal_knows_of_earlier_runs() -> None:
-    found = status.compose(None, None, {}, (NOW - 9, NOW - 8), NOW)
+    found = status.compose(None, None, {}, (NOW - 9, NOW - 8), AT)
     assert (found.last_arrival_ns, found.last_sent_ns) == (NOW - 9, NOW - 8)
 
 
@@ -167,7 +219,7 @@ def test_written_in_one_step_and_read_again(tmp_path: Path) -> None:
         "done": 1,
         "total": 2,
     }
-    status.as_text(status.compose((7, STARTED), found, COUNTS, (0, 0), NOW), NOW)
+    status.as_text(status.compose((7, STARTED), found, COUNTS, (0, 0), AT), NOW)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '"x"', '{"pid": 7}', "\0"])

@@ -67,11 +67,11 @@ def misconfigured(
 ) -> Iterator[dict[str, Supervisor]]:
     """Two that cannot work. Begun first: it may take 15 s before supervisord gives up."""
     configs = {
-        "at once": "WATCHES = [{'path': '/no/such'}]\n",
+        "at once": "WATCHES = ['/no/such']\n",
         "late": (
             "import threading\n"
             f"threading.Event().wait({startsecs(checkout) + 0.5})\n"
-            "WATCHES = [{'path': '/no/such'}]\n"
+            "WATCHES = ['/no/such']\n"
         ),
     }
     started: dict[str, Supervisor] = {}
@@ -328,3 +328,22 @@ def test_a_bad_configuration_found_late_is_not_tried_again(
     ends = re.findall(r"exited: notify \((.*)\)", supervisor.own_log.read_text())
     assert ends == [LATE]
     assert supervisor.log.read_text().count("/no/such") == 1
+
+
+def test_a_late_mount_is_no_end(checkout: Path, tmp_path: Path) -> None:
+    uploads = tmp_path / "mnt/uploads"
+    directory = directory_for(checkout, tmp_path / "site", configuration(uploads))
+    supervisor = start(checkout, directory)
+    try:
+        pid = supervisor.running_as()
+        wait_until(
+            lambda: f"Not watching {uploads}" in supervisor.log.read_text(), 20, "it says so"
+        )
+        uploads.mkdir(parents=True)
+        wait_until(lambda: f"Watching {uploads} again" in supervisor.log.read_text(), 20)
+        (uploads / "late.csv").touch()
+        messages = directory / "var/broker/messages"
+        wait_until(lambda: len([*messages.glob("[!.]*.msg")]) == 1, 20, "its task")
+        assert supervisor.running_as() == pid
+    finally:
+        supervisor.end()

@@ -13,7 +13,7 @@ fs/namei.c ``open_last_lookups``):
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from typing import Generic, NamedTuple, TypeVar
 
 from watchman.duetimes import DueTimes
@@ -28,6 +28,9 @@ EMPTY_AGE = 2.0
 """Seconds after which an empty file that nobody closed counts as complete."""
 UNTESTED_SETTLE = 10.0
 """Seconds of the settle rule where the lease test cannot be made and the watch sets none."""
+
+_BUSY = -1
+"""A size that no file has: however one looks when it is free, it has to settle from then on."""
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -89,7 +92,7 @@ class Arrivals(Generic[Key]):
     def postpone(self, key: Key, now: float) -> None:
         """Look at a file that was written to after a while, unless it is waited for already."""
         if key not in self._waiting:
-            self._waiting[key] = _Waiting(now, -1, 0, FIRST_DELAY, closed=False)
+            self._waiting[key] = _Waiting(now, _BUSY, 0, FIRST_DELAY, closed=False)
             self._times.set(key, now + WRITTEN_DELAY)
 
     def forget(self, key: Key) -> None:
@@ -100,6 +103,12 @@ class Arrivals(Generic[Key]):
     def due(self, now: float) -> list[Key]:
         """Return the files to look at again now, without forgetting them."""
         return self._times.take(now)
+
+    def open_since(self, before: float) -> Iterator[Key]:
+        """Yield the files that were open for writing ``before`` some time, and are since."""
+        for key, waiting in self._waiting.items():
+            if waiting.size == _BUSY and waiting.since <= before:
+                yield key
 
     def next_due(self) -> float | None:
         """Return when :meth:`due` has something to say again."""
@@ -123,6 +132,6 @@ class Arrivals(Generic[Key]):
         waiting = self._waiting.get(key)
         closed = closed or (waiting is not None and waiting.closed)
         delay = FIRST_DELAY if waiting is None else min(waiting.delay * 2, LONGEST_DELAY)
-        # Size -1: however the file looks when it is free, it has to settle from then on.
-        self._waiting[key] = _Waiting(now, -1, 0, delay, closed)
+        since = waiting.since if waiting is not None and waiting.size == _BUSY else now
+        self._waiting[key] = _Waiting(since, _BUSY, 0, delay, closed)
         self._times.set(key, now + delay)

@@ -33,6 +33,19 @@ class State(enum.IntEnum):
     """The file is at its final path and no pattern asked for a task. Restart: nothing."""
 
 
+class Noted(enum.IntEnum):
+    """Why a version is known without a delivery. Where there is one, the journal has its seq."""
+
+    UNKNOWN = 0
+    """An older watchman has noted it."""
+    UNASKED = -1
+    """No pattern matched it and nothing moves it, or the watch's mask leaves it out."""
+    BEFORE = -2
+    """It was there before the first run, or before a start, and ``existing`` leaves that out."""
+    DRY_RUN = -3
+    """DRY_RUN matched it."""
+
+
 class Version(NamedTuple):
     """What tells two contents at the same path apart; identity.py says how much each part tells.
 
@@ -206,6 +219,8 @@ class Watch:
     """A pyinotify.ProcessEvent class or instance of the user's own that gets the raw events."""
     processor_name: str = ""
     """What to call it in the log: its dotted path."""
+    pattern: str = ""
+    """The pattern (pyinotify's ``do_glob``) that the path matches; empty where it was given."""
 
     @property
     def prefix(self) -> str:
@@ -242,5 +257,7 @@ class Config:
     out_file: str = ""
     err_file: str = ""
     """Files for the daemon's output, where they are named one by one; empty: in ``log_dir``."""
+    globs: tuple[Watch, ...] = ()
+    """The entries with ``do_glob``: their paths are patterns. What matches is in ``watches``."""
     belongings: Any = field(default=None, compare=False, repr=False)
     """What its code brought into the process (``config.belongings``)."""

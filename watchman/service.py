@@ -20,7 +20,7 @@ from watchman.errors import AlreadyRunning, JournalDamaged, JournalError, Watchm
 from watchman.journal import Journal
 from watchman.model import Config, Publisher
 from watchman.mover import Hand
-from watchman.notify import Pipeline
+from watchman.notify import Lasting, Pipeline
 from watchman.sources.at_start import Starts
 
 log = logging.getLogger("watchman.service")
@@ -122,6 +122,7 @@ class Service:
         self._apart: set[str] = set()
         """Watches that once could hang: they keep a thread of their own."""
         self._starts = Starts()
+        self._lasting = Lasting()
         self._resumed = False
         self._reopened = 0.0
         """When, by the monotonic clock, the journal was opened last after it was damaged."""
@@ -270,6 +271,7 @@ class Service:
                 hand=self._hand,
                 apart=self._apart,
                 starts=self._starts,
+                lasting=self._lasting,
             )
             # A signal may have come before there was a pipeline to tell.
             if self._interrupted:
@@ -290,7 +292,8 @@ class Service:
         if self._reload and not self._stopping:
             self._reload = False
             return self._reloaded(config)
-        return config
+        # There may be more watches by now (do_glob).
+        return config if self._pipeline is None else self._pipeline.config
 
     @property
     def _interrupted(self) -> bool:

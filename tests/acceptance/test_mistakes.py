@@ -37,14 +37,6 @@ MISTAKES = {
         pattern("{'broker': 'improt', 'task': 't'}"),
         "PATTERNS['$D/ftp/*.csv']: unknown broker 'improt'; write 'import'",
     ),
-    "missing directory": (
-        watch("{'path': '$D/gone'}, {'path': '$D/ftp'}"),
-        "WATCHES[0]: the directory $D/gone does not exist; create it",
-    ),
-    "a file to watch": (
-        watch("{'path': '$D/config.py'}, {'path': '$D/ftp'}"),
-        "WATCHES[0]: $D/config.py is no directory",
-    ),
     "nested watches": (
         watch("{'path': '$D/ftp', 'rec': True}, {'path': '$D/ftp/sub'}"),
         "WATCHES[1]: the directory $D/ftp/sub lies in $D/ftp",
@@ -52,10 +44,6 @@ MISTAKES = {
     "move into the watch": (
         "MOVES = {'$D/ftp': '$D/ftp/sub'}",
         "MOVES['$D/ftp']: the destination $D/ftp/sub lies in the watched directory $D/ftp",
-    ),
-    "unmounted destination": (
-        "MOVES = {'$D/ftp': '$D/unmounted'}",
-        "MOVES['$D/ftp']: the destination $D/unmounted does not exist",
     ),
     "no task": (
         pattern("{'broker': 'import'}"),
@@ -187,9 +175,9 @@ def test_bytes_that_are_no_text(place: Place) -> None:
 
 
 def test_all_mistakes_at_once(place: Place) -> None:
-    texts = [MISTAKES[name][0] for name in ("unknown setting", "no task", "missing directory")]
+    texts = [MISTAKES[name][0] for name in ("unknown setting", "no task", "unknown key")]
     place.write("\n".join([GOOD["BROKERS"], *texts]))
-    begins = ["WATCHS: unknown", "WATCHES[0]: the directory $D/gone", "PATTERNS['$D/ftp/*.csv']"]
+    begins = ["WATCHS: unknown", "WATCHES[0]: unknown key", "PATTERNS['$D/ftp/*.csv']"]
     problems = place.problems()
     assert [p for p, b in zip(problems, begins, strict=True) if not p.startswith(b)] == []
 

@@ -272,7 +272,7 @@ def use_all(state: Path, count: int) -> None:
 def ask_all(state: Path) -> None:
     with reading(str(state)) as found:
         found.counts()
-        found.latest()
+        found.summary()
         found.first_runs(["/up"])
         found.known("/up/d1")
         history(found, ["/up"], 100)

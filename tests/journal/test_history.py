@@ -175,7 +175,7 @@ def test_reading_changes_nothing(journal: Journal, tmp_path: Path) -> None:
             ("b", State.READY): (1, 1001),
             ("", State.READY): (1, 1002),
         }
-        assert found.latest() == (1002, 0)
+        assert found.summary().latest == (1002, 0)
         assert found.first_runs(["/up"]) == {"/up"}
         assert found.known("/up") == {"1": Version(1, 1, 2, 3), "2": Version(1, 2, 2, 3)}
         with pytest.raises(sqlite3.OperationalError, match="readonly"):
@@ -199,7 +199,7 @@ def test_reading_after_a_crash(journal: Journal, tmp_path: Path) -> None:
 def test_a_journal_that_is_not_there_yet(tmp_path: Path) -> None:
     with reading(str(tmp_path / "none")) as found:
         assert found.counts() == {}
-        assert found.latest() == (0, 0)
+        assert found.summary().latest == (0, 0)
         assert failed(found) == []
     with pytest.raises(JournalError, match="nothing has been recorded"):
         retry(str(tmp_path), ALL, lambda _: False)
@@ -221,3 +221,27 @@ def test_one_that_cannot_be_read(tmp_path: Path) -> None:
 
 def contents(directory: Path) -> dict[str, tuple[bytes, int]]:
     return {p.name: (p.read_bytes(), p.stat().st_mtime_ns) for p in directory.iterdir()}
+
+
+def test_the_last_one_is_the_latest_and_not_the_one_that_came_last(
+    journal: Journal, tmp_path: Path
+) -> None:
+    record(journal, ("/up/1", None, ROUTE), ("/up/2", None, ROUTE))
+    journal.note([(2, State.SENT, "")])
+    with reading(str(tmp_path)) as found:
+        before = found.summary().latest[1]
+    journal.note([(1, State.SENT, "")])  # it had to wait, say for its queue
+    with reading(str(tmp_path)) as found:
+        arrived, sent = found.summary().latest
+    assert arrived == 1002
+    assert sent > before
+
+
+def test_what_is_given_up_is_counted_apart(journal: Journal, tmp_path: Path) -> None:
+    record(journal, *((f"/up/{n}", None, ROUTE) for n in range(3)))
+    journal.note([(1, State.FAILED, "no"), (2, State.FAILED, "no"), (3, State.VANISHED, "gone")])
+    discard(str(tmp_path), Selection(seqs=frozenset({1, 2})), "root")
+    with reading(str(tmp_path)) as found:
+        summary = found.summary()
+    assert summary.counts == {("b", State.VANISHED): (1, 1003)}
+    assert summary.discarded == {"b": (2, 1001)}

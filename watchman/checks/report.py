@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections.abc import Callable
 
 from watchman import timelimit
@@ -36,9 +37,13 @@ def check(
         if not _is_polled(watch):
             needed += directories
             whole = whole and complete
+    for glob in config.globs:
+        if not any(watch.pattern == glob.path for watch in config.watches):
+            remedy = "create one, or correct WATCHES; it is watched as soon as it is there"
+            found.append(Check(f"watch {glob.path}", False, "no directory matches", remedy))
     if needed:
         found.append(_check_limit(needed, whole, limit()))
-        found.append(_check_instances())
+        found.append(_check_instances(_instances(config)))
     for source, root in config.moves:
         found += _check_move(source, root)
     found.append(_check_state(config.state_dir))
@@ -97,9 +102,9 @@ def _check_watch(watch: Watch) -> tuple[list[Check], int, bool]:
     silence = _silence(subject, watch.path)
     if silence is not None:
         return [silence], 0, True
-    if not os.path.isdir(watch.path):
-        gone = Check(subject, False, "does not exist", "create it, or correct WATCHES")
-        return [gone], 0, True
+    wrong = _wrong_with(watch.path)
+    if wrong is not None:
+        return [Check(subject, False, *wrong)], 0, True
     tree = walk(watch)
     more = "" if tree.whole else "more than "
     count = f"{more}{tree.directories} director{'y' if tree.directories == 1 else 'ies'}"
@@ -130,6 +135,20 @@ def _check_watch(watch: Watch) -> tuple[list[Check], int, bool]:
     return checks, tree.directories, tree.whole
 
 
+def _wrong_with(path: str) -> tuple[str, str] | None:
+    """Return why a directory cannot be watched, and the remedy; None if it can."""
+    try:
+        if stat.S_ISDIR(os.stat(path).st_mode):
+            return None
+    except (FileNotFoundError, NotADirectoryError):
+        later = "it is watched as soon as it is there"
+        return "does not exist", f"create it, or correct WATCHES; {later}"
+    except OSError as error:
+        above = "give this user search permission on the directories above it"
+        return f"cannot be reached ({error.strerror})", above
+    return "is no directory", "correct WATCHES"
+
+
 def _check_lease(watch: Watch, sample: str | None) -> Check:
     """Say how completeness will be found out; without leases it takes longer, but works."""
     subject = f"completeness in {watch.path}"
@@ -157,9 +176,16 @@ def _check_limit(needed: int, whole: bool, limit: int | None) -> Check:
     return Check("inotify", True, detail)
 
 
-def _check_instances() -> Check:
+def _instances(config: Config) -> int:
+    """Return how many inotify instances the daemon needs: one, and those of parts of their own."""
+    processors = sum(watch.processor is not None for watch in config.watches)
+    units = [w for w in config.watches if w.kind == "directories" and w.processor is None]
+    return 1 + bool(units) + processors
+
+
+def _check_instances(wanted: int) -> Check:
     """Try to have as many inotify instances as the daemon needs."""
-    missing = missing_instance()
+    missing = missing_instance(wanted)
     if missing is None:
         return Check("inotify instances", True, "can be had")
     return Check("inotify instances", False, missing)
@@ -170,8 +196,10 @@ def _check_move(source: str, root: str) -> list[Check]:
     silence = _silence(subject, source) or _silence(subject, root)
     if silence is not None:
         return [silence]
-    if not os.path.isdir(root):
+    if not os.path.lexists(root):
         return [Check(subject, False, "the destination does not exist", "create or mount it")]
+    if not os.path.isdir(root):
+        return [Check(subject, False, "the destination is no directory", "correct MOVES")]
     found = []
     for directory, remedy in (
         (root, "give this user write permission on the destination"),

@@ -95,7 +95,7 @@ def watch_limit(
     return min((limit for limit in limits if limit is not None), default=None)
 
 
-def missing_instance(wanted: int = 3) -> str | None:
+def missing_instance(wanted: int) -> str | None:
     """Make so many inotify instances, and give them back; say why they cannot be had, or None."""
     from watchman.sources.kernel import Kernel
 

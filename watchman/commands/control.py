@@ -74,26 +74,29 @@ def reload_() -> None:
 def status_(ctx: click.Context, as_json: bool) -> None:
     """Say how it stands; exit status 0 if it is active, 1 otherwise."""
     from watchman import daemon, status
-    from watchman.journal.reading import reading
+    from watchman.journal.reading import Summary, reading
 
     config = load_own()
-    counts: status.Counts = {}
-    latest, readable = (0, 0), True
+    summary, readable = Summary({}, {}, (0, 0)), True
+    found = daemon.running(config)
     try:
+        # Before the snapshot: that must not tell of a copy which is over by the journal's word.
         with reading(config.state_dir) as journal:
-            counts, latest = journal.counts(), journal.latest()
+            summary = journal.summary()
     except JournalError as error:
         # Whether it runs and watches can be said all the same.
         readable = False
         warn(str(error))
-    found = daemon.running(config)
     process = None if found is None else (found.pid, found.since_ns)
-    now = time.time_ns()
-    composed = status.compose(process, status.read(config.state_dir), counts, latest, now)
+    answered = found is not None and status.ask(config.state_dir)
+    snapshot, run_ns = status.read(config.state_dir), status.run_of(config.state_dir)
+    now = status.Now(time.time_ns(), time.monotonic_ns(), run_ns, answered)
+    counts, discarded, latest = summary
+    composed = status.compose(process, snapshot, counts, latest, now, discarded=discarded)
     if as_json:
-        print_json(status.as_json(composed, now))
+        print_json(status.as_json(composed, now.ns))
     else:
-        say(status.as_text(composed, now))
+        say(status.as_text(composed, now.ns))
     if not (composed.active and readable):
         ctx.exit(1)
 

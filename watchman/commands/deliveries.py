@@ -6,7 +6,8 @@ import contextlib
 import dataclasses
 import os
 import pwd
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -25,7 +26,7 @@ from watchman.commands.common import (
 from watchman.errors import ConfigError, WatchmanError
 from watchman.filesystem import version_of
 from watchman.identity import is_same_content
-from watchman.model import Delivery
+from watchman.model import Delivery, Noted
 from watchman.text import iso, moment, printable
 
 if TYPE_CHECKING:
@@ -49,6 +50,14 @@ _limit = click.option(
 )
 
 
+_WHY = {
+    Noted.UNKNOWN: "it was there before the first run, or nothing asked for it",
+    Noted.UNASKED: "no pattern matched it",
+    Noted.BEFORE: "it was there before the first run, and 'existing' leaves that out",
+    Noted.DRY_RUN: "DRY_RUN matched it",
+}
+
+
 @click.command()
 @common
 @as_json_option
@@ -64,21 +73,24 @@ def history(ctx: click.Context, paths: Sequence[str], limit: int | None, as_json
 
     most = limit or SHOWN
     with reading(load_own().state_dir) as journal:
-        records, missing = _history(journal, paths, min(most + 1, MOST))
+        records, noted, missing = _history(journal, paths, min(most + 1, MOST))
     records = _cut(records, most, told=limit is not None)
-    _show(records, as_json, nothing="" if paths else "nothing is recorded")
+    _show(records, as_json, nothing="" if paths else "nothing is recorded", noted=noted)
     for path in missing:
         warn(f"nothing is recorded of {printable(path)}")
     if missing:
         ctx.exit(1)
 
 
-def _history(journal: Reading, paths: Sequence[str], limit: int) -> tuple[list[Record], list[str]]:
-    """Return the newest records of the paths, and the paths of which there are none."""
+def _history(
+    journal: Reading, paths: Sequence[str], limit: int
+) -> tuple[list[Record], dict[str, Noted], list[str]]:
+    """Return the newest records of the paths, which are only noted and why, and the others."""
     from watchman.journal.history import history as find
 
+    noted: dict[str, Noted] = {}
     if not paths:
-        return find(journal, [], limit), []
+        return find(journal, [], limit), noted, []
     found: dict[int, Record] = {}
     missing = []
     for path in paths:
@@ -87,10 +99,13 @@ def _history(journal: Reading, paths: Sequence[str], limit: int) -> tuple[list[R
             # Of a file that was moved, its user knows the name.
             records = find(journal, [f"*/{path}"], limit)
         found |= {record.seq: record for record in records}
-        if not records:
+        why = None if records else journal.noted(absolute(path))
+        if why is not None:
+            noted[absolute(path)] = why
+        elif not records:
             missing.append(path)
     newest = sorted(found.values(), key=lambda record: -record.seq)
-    return newest[:limit], missing
+    return newest[:limit], noted, missing
 
 
 @click.command()
@@ -310,10 +325,23 @@ def _cut(records: list[Record], most: int, *, told: bool) -> list[Record]:
     return records[:most]
 
 
-def _show(records: Sequence[Record], as_json: bool, *, nothing: str) -> None:
+def _show(
+    records: Sequence[Record],
+    as_json: bool,
+    *,
+    nothing: str,
+    noted: Mapping[str, Noted] = MappingProxyType({}),
+) -> None:
     if as_json:
-        print_json([_as_json(record) for record in records])
+        found: list[dict[str, Any]] = [_as_json(record) for record in records]
+        found += [
+            {"state": "noted", "source": path, "reason": _WHY[why]} for path, why in noted.items()
+        ]
+        print_json(found)
         return
+    for path, why in noted.items():
+        say(printable(path))
+        say(f"    no task was sent for what is there: {_WHY[why]}")
     if not records and nothing:
         say(nothing)
     for record in records:
@@ -324,7 +352,7 @@ def _show(records: Sequence[Record], as_json: bool, *, nothing: str) -> None:
 def _as_text(record: Record) -> list[str]:
     lines = [
         f"{record.seq}  {moment(record.arrived_ns)}  {printable(record.source)}",
-        f"    {record.state.name.lower()} {moment(record.noted_ns)}",
+        f"    {record.word} {moment(record.noted_ns)}",
     ]
     if record.reason:
         lines[1] += f": {printable(record.reason)}"

@@ -6,7 +6,17 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from watchman.config import belongings, celerysettings, logs, own, places, routes, source, watches
+from watchman.config import (
+    belongings,
+    celerysettings,
+    globs,
+    logs,
+    own,
+    places,
+    routes,
+    source,
+    watches,
+)
 from watchman.config.problems import Problems, closest, show
 from watchman.config.values import MOST_DAYS, is_number, plain
 from watchman.errors import ConfigError
@@ -103,7 +113,8 @@ def _load(
     if problems.problems or config is None:
         raise ConfigError(problems.problems)
     warnings = tuple(problems.warnings)
-    return Config(**config, celery=celery_settings, warnings=warnings, belongings=mine)
+    loaded = Config(**config, celery=celery_settings, warnings=warnings, belongings=mine)
+    return globs.without_conflicts(loaded, [one for one in loaded.watches if one.pattern])
 
 
 def _plain_settings(main: source.Source, problems: Problems) -> dict[str, Any]:
@@ -139,9 +150,13 @@ def _config(
         brokers = routes.brokers(values.get("BROKERS", {}), check_url, problems)
     setting = _watches_setting(values, problems)
     watched: tuple[Watch, ...] = ()
+    matched: tuple[Watch, ...] = ()
     if setting:
         with problems.guard(setting):
-            watched = watches.watches(values[setting], setting, base, check_processor, problems)
+            watched, matched = watches.watches(
+                values[setting], setting, base, check_processor, problems
+            )
+            watched = globs.expand(watched, matched).watches
     files = [watch for watch in watched if watch.processor is None]
     patterns: tuple[tuple[str, Route], ...] = ()
     with problems.guard("PATTERNS"):
@@ -157,6 +172,7 @@ def _config(
         "proftpd": bool(proftpd),
         "brokers": brokers,
         "watches": watched,
+        "globs": matched,
         "patterns": patterns,
         "moves": moves,
         "ignore": _texts(values, "IGNORE", DEFAULT_IGNORE, "['*.part', '.*']", problems),

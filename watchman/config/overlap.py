@@ -39,6 +39,16 @@ def _excluded(watch: Watch, below: str) -> bool:
     return False
 
 
+def meet(one: Watch, other: Watch, real_path: Callable[[str], str]) -> bool:
+    """Say whether both would announce the same. Processors of the user's own are free to."""
+    if one.processor_name or other.processor_name:
+        return False
+    return real_path(one.path) == real_path(other.path) or any(
+        outer.rec and outer.kind == "files" and covers(outer, inner.path, real_path)
+        for inner, outer in ((one, other), (other, one))
+    )
+
+
 def check_overlap(found: list[tuple[str, Watch]], problems: Problems) -> None:
     """Note what would be announced twice. Processors of the user's own may watch what they like."""
     plain = [(label, watch) for label, watch in found if not watch.processor_name]

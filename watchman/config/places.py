@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from watchman import mounts, timelimit
+from watchman import mounts
 from watchman.config.overlap import covers
 from watchman.config.problems import NOT_A_PAIR, Problems, as_path, pairs, show
 from watchman.config.values import pattern_error
@@ -54,39 +54,18 @@ def _check_source(source: str, label: str, watched: Sequence[Watch], problems: P
 def _check_root(
     source: str, root: str, label: str, watched: Sequence[Watch], problems: Problems
 ) -> None:
-    try:
-        there, is_directory, writable = timelimit.within(root, lambda: _look_at(root))
-    except TimeoutError:
-        there = is_directory = writable = True  # the daemon says it, as long as it lasts
-    if not is_directory:
-        wrong = "is no directory" if there else "does not exist"
-        problems.add(
-            label, f"the destination {root} {wrong}", "create it, or mount what belongs there"
-        )
-    elif mounts.real_path(root) == mounts.real_path(source):
+    if mounts.real_path(root) == mounts.real_path(source):
         problems.add(label, "source and destination are the same", "remove it, or correct one")
-    elif not writable:
-        problems.add(
-            label,
-            f"the destination {root} cannot be written by user {os.geteuid()}",
-            "give this user write permission",
-        )
-    else:
-        for watch in watched:
-            if covers(watch, root):
-                problems.add(
-                    label,
-                    f"the destination {root} lies in the watched directory {watch.path}, "
-                    "where what is moved would arrive again",
-                    "choose one outside of it",
-                )
-                break
-
-
-def _look_at(root: str) -> tuple[bool, bool, bool]:
-    """Say whether it is there, a directory, and can be written."""
-    writable = os.access(root, os.W_OK | os.X_OK, effective_ids=True)
-    return os.path.exists(root), os.path.isdir(root), writable
+        return
+    for watch in watched:
+        if not watch.pattern and covers(watch, root):
+            problems.add(
+                label,
+                f"the destination {root} lies in the watched directory {watch.path}, "
+                "where what is moved would arrive again",
+                "choose one outside of it",
+            )
+            break
 
 
 def texts(value: Any, setting: str, example: str, problems: Problems) -> tuple[str, ...]:
@@ -109,7 +88,7 @@ def own_place(
         return ""
     directory = path if setting.endswith("_DIR") else os.path.dirname(path)
     for watch in watched:
-        if covers(watch, directory):
+        if not watch.pattern and covers(watch, directory):
             problems.add(
                 setting,
                 f"{path} lies in the watched directory {watch.path}",

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import glob
+import dataclasses
 import logging
-import os
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from watchman import hanging, timelimit
 from watchman.config.overlap import check_overlap
 from watchman.config.problems import Problems, as_path, show
 from watchman.config.values import (
@@ -41,11 +39,15 @@ def a_callable(processor: object) -> str | None:
 
 def watches(
     value: Any, setting: str, base: str, check_processor: CheckProcessor, problems: Problems
-) -> tuple[Watch, ...]:
-    """Return a Watch for each directory; ``base`` is what relative paths are relative to."""
+) -> tuple[tuple[Watch, ...], tuple[Watch, ...]]:
+    """Return a Watch for each directory, and one for each pattern (``do_glob``).
+
+    ``base`` is what relative paths are relative to. Nobody looks whether they are there: that is
+    no matter of the configuration, and may change at any time.
+    """
     if not isinstance(value, (list, tuple)):
         problems.add(setting, f"{show(value)} is no list", f"write {EXAMPLE}")
-        return ()
+        return (), ()
     if not value:
         problems.add(setting, "is empty, so nothing would be watched", f"write {EXAMPLE}")
     reader = _Reader(base, check_processor, problems)
@@ -53,8 +55,10 @@ def watches(
     for number, entry in enumerate(value):
         label = f"{setting}[{number}]"
         found += [(label, watch) for watch in reader.entry(entry, label)]
-    check_overlap(found, problems)
-    return tuple(watch for _, watch in found)
+    given = [(label, watch) for label, watch in found if not watch.pattern]
+    check_overlap(given, problems)
+    globs = tuple(watch for _, watch in found if watch.pattern)
+    return tuple(watch for _, watch in given), globs
 
 
 class _Reader:
@@ -91,7 +95,7 @@ class _Reader:
                 else:
                     self.problems.add(label, f"'{key}' is {show(value)}", f"write {wanted}")
         fields = {key: _CONVERT.get(key, _same)(value) for key, value in values.items()}
-        fields.pop("do_glob", None)
+        is_pattern = fields.pop("do_glob", False)
         if values.get("quiet", True) in (False, 0):
             self.problems.warn(
                 label,
@@ -103,7 +107,10 @@ class _Reader:
         paths = self._paths(entry, label)
         if len(self.problems.problems) > before:
             return []
-        return [Watch(path=path, **fields) for path in paths]
+        found = [Watch(path=path, **fields) for path in paths]
+        if is_pattern:
+            return [dataclasses.replace(watch, pattern=watch.path) for watch in found]
+        return found
 
     def _paths(self, entry: Mapping[Any, Any], label: str) -> list[str]:
         if "path" not in entry:
@@ -118,53 +125,11 @@ class _Reader:
                 self.problems.add(
                     label, f"'path' is {show(item)}", "write 'path': '/the/directory'"
                 )
-            elif entry.get("do_glob"):
-                paths += self._glob(path, label)
-            elif self._usable(path, label):
+            else:
                 paths.append(path)
         if not several:
             self.problems.add(label, "'path' is empty", "write 'path': '/the/directory'")
         return paths
-
-    def _glob(self, pattern: str, label: str) -> list[str]:
-        # The directories that match lie anywhere below what comes before the first wildcard.
-        above = glob.escape(pattern).partition("[")[0] or "/"
-        try:
-            paths = timelimit.within(
-                above,
-                lambda: sorted(path for path in glob.glob(pattern) if os.path.isdir(path)),
-                where=hanging.points(above.rpartition("/")[0] or "/"),
-            )
-        except TimeoutError as error:
-            self.problems.add(label, f"the directories of {pattern} cannot be listed: {error}", "")
-            return []
-        if not paths:
-            self.problems.add(
-                label, f"no directory matches {pattern}", "create one, or correct 'path'"
-            )
-        return [path for path in paths if self._usable(path, label)]
-
-    def _usable(self, path: str, label: str) -> bool:
-        """Say whether the directory can be watched; note why not."""
-        remedy = ""
-        try:
-            is_directory, readable = timelimit.within(path, lambda: _look_at(path))
-            if not is_directory:
-                wrong, remedy = "is no directory", "correct 'path'"
-            elif not readable:
-                wrong = f"cannot be read by user {os.geteuid()}"
-                remedy = f"give this user read and search permission (chmod u+rx {path})"
-        except TimeoutError:
-            return True  # the daemon says it, as long as it lasts
-        except (FileNotFoundError, NotADirectoryError):
-            wrong, remedy = "does not exist", "create it, or correct 'path'"
-        except OSError as error:
-            wrong = f"cannot be reached ({error.strerror})"
-            remedy = "give this user search permission on the directories above it"
-        if remedy:
-            subject = path if remedy == "correct 'path'" else f"the directory {path}"
-            self.problems.add(label, f"{subject} {wrong}", remedy)
-        return not remedy
 
     def _exclude(self, value: Any, label: str) -> Callable[[str], bool] | None:
         if value is None:
@@ -269,12 +234,6 @@ def _is_patterns(value: object) -> bool:
     return isinstance(several, (list, tuple)) and all(
         isinstance(one, str) and one and not pattern_error(one) for one in several
     )
-
-
-def _look_at(path: str) -> tuple[bool, bool]:
-    """Say whether it is a directory, and can be read. Raises OSError."""
-    os.stat(path)
-    return os.path.isdir(path), os.access(path, os.R_OK | os.X_OK, effective_ids=True)
 
 
 _SWITCHES = ("rec", "auto_add", "do_glob", "quiet")

@@ -17,7 +17,7 @@ from watchman.daemon.detach import Output, Report, detach
 from watchman.daemon.finding import detached, ended, process, running, send, supervised
 from watchman.errors import AlreadyRunning, NotRunning, WatchmanError
 from watchman.model import Config
-from watchman.status import handler
+from watchman.status import handler, read
 from watchman.text import printable
 
 Say = Callable[[str], None]
@@ -72,12 +72,24 @@ def start(load: Callable[[], Config], say: Say, warn: Say) -> None:
         failure = (AlreadyRunning if heard.get("already") else WatchmanError)(reason)
         failure.exit_status = heard.get("status", failure.exit_status)
         raise failure
+    missing = _warn_of_troubles(config, warn)
     for watch in config.watches:
+        if watch.path in missing:
+            continue
         say(f"DEBUG Adding watch on {printable(watch.path)}, processed by {handler(watch)}")
     # A LOGGING of the user's own mostly writes to standard error, and nothing to the other.
     own = config.logging != DEFAULT_LOGGING
     output = f"{heard['out']} and {heard['err']}" if own else heard["out"]
     say(f"Watching with process id {heard['ready']}; output in {output}")
+
+
+def _warn_of_troubles(config: Config, warn: Say) -> set[str]:
+    """Say what the daemon has to do without at the moment; return the subjects."""
+    snapshot = read(config.state_dir)
+    troubles = snapshot["troubles"] if snapshot is not None else []
+    for trouble in troubles:
+        warn(f"{printable(trouble['subject'])}: {printable(trouble['message'])}")
+    return {trouble["subject"] for trouble in troubles}
 
 
 def _serve(load: Callable[[], Config], config: Config, report: Report) -> int:

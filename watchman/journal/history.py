@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from watchman.errors import JournalError
 from watchman.journal import schema, soundness
-from watchman.journal.reading import Reading, reading, unusable
+from watchman.journal.reading import DISCARDED, Reading, reading, unusable
 from watchman.model import State, Version
 
 
@@ -34,6 +34,13 @@ class Record(NamedTuple):
     noted_ns: int
     """When it came into this state."""
     reason: str
+
+    @property
+    def word(self) -> str:
+        """The state as it is shown: what somebody gave up has not vanished."""
+        if self.state is State.VANISHED and self.reason.startswith(DISCARDED):
+            return DISCARDED.split()[0]
+        return self.state.name.lower()
 
 
 _SELECT = """SELECT seq, task_id, source, final, device, inode, size, mtime_ns, changed_ns,
@@ -162,7 +169,7 @@ def discard(state_dir: str, selection: Selection, by: str) -> list[Record]:
 
     The files stay where they are. Raises JournalError.
     """
-    return _change(state_dir, selection, lambda _: (State.VANISHED, f"discarded by {by}"))
+    return _change(state_dir, selection, lambda _: (State.VANISHED, f"{DISCARDED}{by}"))
 
 
 def _change(

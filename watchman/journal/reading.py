@@ -6,11 +6,15 @@ import contextlib
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
 from urllib.parse import quote
 
 from watchman.errors import JournalError
 from watchman.journal import schema, soundness
-from watchman.model import State, Version
+from watchman.model import Noted, State, Version
+
+DISCARDED = "discarded by "
+"""How the reason of a delivery begins that somebody gave up."""
 
 
 @contextlib.contextmanager
@@ -92,37 +96,48 @@ def _connect(path: str) -> sqlite3.Connection:
     return connection
 
 
+class Summary(NamedTuple):
+    """All deliveries, counted. The broker is empty for those that are only moved."""
+
+    counts: Mapping[tuple[str, State], tuple[int, int]]
+    """By (broker, state): how many, and when the oldest arrived, in ns."""
+    discarded: Mapping[str, tuple[int, int]]
+    """Those that somebody gave up, by broker; they are not among the others."""
+    latest: tuple[int, int]
+    """When the last one arrived, and when the last one was sent, in ns; 0 for never."""
+
+
 class Reading:
     """The journal, opened for reading."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.connection = connection
 
-    def counts(self) -> Mapping[tuple[str, State], tuple[int, int]]:
-        """Return for each (broker, state) the number of deliveries and the oldest's arrival.
-
-        The broker is empty for deliveries that are only moved.
-        """
+    def summary(self) -> Summary:
+        """Count the deliveries, in one pass: there may be millions."""
         rows = self.connection.execute(
-            "SELECT coalesce(broker, ''), state, count(*), min(arrived_ns) FROM deliveries "
-            "GROUP BY 1, 2"
-        )
+            "SELECT coalesce(broker, ''), state, state = ? AND coalesce(reason, '') GLOB ?, "
+            "count(*), min(arrived_ns), max(arrived_ns), max(noted_ns) FROM deliveries "
+            "GROUP BY 1, 2, 3",
+            (int(State.VANISHED), f"{DISCARDED}*"),
+        ).fetchall()
+        counts: dict[tuple[str, State], tuple[int, int]] = {}
+        discarded: dict[str, tuple[int, int]] = {}
+        arrived = sent = 0
         with soundness.understanding("a delivery"):
-            return {
-                (str(broker), State(state)): (int(count), int(oldest))
-                for broker, state, count, oldest in rows
-            }
+            for broker, number, by_hand, count, oldest, newest, noted in rows:
+                state = State(number)
+                if by_hand:
+                    discarded[str(broker)] = (int(count), int(oldest))
+                else:
+                    counts[str(broker), state] = (int(count), int(oldest))
+                arrived = max(arrived, int(newest))
+                sent = max(sent, int(noted)) if state is State.SENT else sent
+        return Summary(counts, discarded, (arrived, sent))
 
-    def latest(self) -> tuple[int, int]:
-        """Return when the last delivery was recorded and the last one sent, in ns; 0 for never."""
-        arrival = self.connection.execute(
-            "SELECT arrived_ns FROM deliveries ORDER BY seq DESC LIMIT 1"
-        ).fetchone()
-        sent = self.connection.execute(
-            "SELECT noted_ns FROM deliveries WHERE state = 3 ORDER BY seq DESC LIMIT 1"
-        ).fetchone()
-        with soundness.understanding("a delivery"):
-            return (int(arrival[0]) if arrival else 0, int(sent[0]) if sent else 0)
+    def counts(self) -> Mapping[tuple[str, State], tuple[int, int]]:
+        """Return ``summary().counts``."""
+        return self.summary().counts
 
     def known(self, directory: str) -> dict[str, Version]:
         """Return the known version of every name in the directory at a path."""
@@ -136,13 +151,25 @@ class Reading:
 
     def is_announced(self, path: str) -> bool:
         """Say whether what is known at a path is or was a delivery, and not only noted."""
+        number = self._number(path)
+        return number is not None and number > 0
+
+    def noted(self, path: str) -> Noted | None:
+        """Return why what is known at a path has no delivery; None if it has, or is not known."""
+        number = self._number(path)
+        if number is None or number > 0:
+            return None
+        return Noted(number) if number in list(Noted) else Noted.UNKNOWN
+
+    def _number(self, path: str) -> int | None:
         directory, _, name = path.rpartition("/")
         row = self.connection.execute(
             "SELECT seq FROM known WHERE name = ? "
             "AND directory = (SELECT id FROM directories WHERE path = ?)",
             (os.fsencode(name), os.fsencode(directory)),
         ).fetchone()
-        return row is not None and row[0] > 0
+        with soundness.understanding("a known version"):
+            return None if row is None else int(row[0])
 
     def first_runs(self, paths: Iterable[str]) -> set[str]:
         """Return those watch roots that no run has scanned to the end yet."""

@@ -20,7 +20,7 @@ from watchman.journal.known import KnownVersions
 from watchman.journal.patience import Patience
 from watchman.journal.routes import Routes
 from watchman.journal.watches import WatchRuns
-from watchman.model import Delivery, Route, State, Version
+from watchman.model import Delivery, Noted, Route, State, Version
 from watchman.text import printable
 from watchman.turns import turn
 
@@ -41,6 +41,9 @@ class NewDelivery(NamedTuple):
     unless: str = ""
     """The task id under which this very arrival may be under way already."""
 
+
+NotedVersion = tuple[str, Version] | tuple[str, Version, Noted]
+"""What becomes known without a delivery: path, version, why."""
 
 _SELECT = """SELECT seq, task_id, source, final, device, inode, size, mtime_ns, changed_ns,
     arrived_ns, route, state, kind FROM deliveries """
@@ -131,22 +134,22 @@ class Journal(WatchRuns):
     def record(
         self,
         deliveries: Sequence[NewDelivery],
-        noted: Iterable[tuple[str, Version]] = (),
+        noted: Iterable[NotedVersion] = (),
         gone: Iterable[str] = (),
     ) -> list[NewDelivery]:
         """Record arrivals and make their versions known, in one commit.
 
         ``deliveries`` come in the order in which they are to be sent; ``noted`` are versions,
-        (path, version) each, that become known without a delivery; ``gone`` are paths that are
-        to be forgotten. Return those of which a delivery with the same task id is under way:
+        (path, version, why) each, that become known without a delivery; ``gone`` are paths that
+        are to be forgotten. Return those of which a delivery with the same task id is under way:
         they were not recorded again, and are known as that delivery.
         """
         now = time.time_ns()
         forgotten = self.known.keys(gone)
-        everything: list[NewDelivery | tuple[str, Version]] = [*noted, *deliveries]
+        everything: list[NewDelivery | NotedVersion] = [*noted, *deliveries]
 
         def work(
-            connection: sqlite3.Connection, part: Sequence[NewDelivery | tuple[str, Version]]
+            connection: sqlite3.Connection, part: Sequence[NewDelivery | NotedVersion]
         ) -> list[NewDelivery]:
             if part[:1] == everything[:1]:
                 self.known.drop(connection, forgotten)
@@ -157,11 +160,15 @@ class Journal(WatchRuns):
     def _insert(
         self,
         connection: sqlite3.Connection,
-        part: Sequence[NewDelivery | tuple[str, Version]],
+        part: Sequence[NewDelivery | NotedVersion],
         now: int,
     ) -> list[NewDelivery]:
         """Insert rows within a transaction; return those that are under way already."""
-        versions = [(*row, 0) for row in part if type(row) is tuple]
+        versions: list[tuple[str, Version, int]] = [
+            (row[0], row[1], int(row[2]) if len(row) > 2 else 0)
+            for row in part
+            if not isinstance(row, NewDelivery)
+        ]
         deliveries = [row for row in part if type(row) is NewDelivery]
         # Files and finished directories are recorded by two threads: numbers are taken here,
         # one writer at a time. One that is skipped does no harm.
@@ -203,7 +210,7 @@ class Journal(WatchRuns):
             now,
         )
 
-    def _left_out(self, row: NewDelivery | tuple[str, Version], error: Exception) -> None:
+    def _left_out(self, row: NewDelivery | NotedVersion, error: Exception) -> None:
         path = row.source if isinstance(row, NewDelivery) else row[0]
         if path in self._unrecorded or len(self._unrecorded) >= _MOST_SAID:
             return
@@ -318,6 +325,22 @@ class Journal(WatchRuns):
         """Whether a delivery is neither sent nor ended."""
         query = "SELECT 1 FROM deliveries WHERE seq = ? AND state IN (1, 2)"
         return self._database.reader.execute(query, (seq,)).fetchone() is not None
+
+    def last_seq(self) -> int:
+        """Return the seq of the last delivery that was recorded; 0 if there is none."""
+        return self._next_seq - 1
+
+    def tried(self, broker: str, first: int, last: int) -> set[int]:
+        """Return those from ``first`` to ``last`` that wait although they were tried before.
+
+        They are READY with a reason: why the broker did not take them.
+        """
+        query = (
+            "SELECT seq FROM deliveries WHERE broker = ? AND state = 2 AND seq BETWEEN ? AND ? "
+            "AND reason IS NOT NULL"
+        )
+        rows = self._database.reader.execute(query, (broker, first, last))
+        return {seq for (seq,) in rows.fetchall()}
 
     def announced_later(self, delivery: Delivery) -> bool:
         """Whether a newer version at the delivery's source has been announced."""

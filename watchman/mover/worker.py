@@ -109,7 +109,12 @@ class Mover:
         """Start moving: first what was left behind, then what :meth:`wake` announces."""
         for lane in self._lanes:
             lane.start()
-        self._thread.start()
+        self._start_dispatch()
+
+    def _start_dispatch(self) -> None:
+        """Start what hands out rows, unless there are none and cannot be any."""
+        if self._thread.ident is None and (self._lanes or self._ledger.page_moving(0, 1)):
+            self._thread.start()
 
     def wake(self) -> None:
         """Say that rows were recorded, or that a changed one was refreshed. Never blocks."""
@@ -121,6 +126,7 @@ class Mover:
         """Say that older rows came back to MOVING (an operator's retry): read all again."""
         with self._ready:
             self._rescan = True
+        self._start_dispatch()
         self.wake()
 
     def stations(self) -> list[hanging.Station]:

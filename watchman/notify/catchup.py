@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from watchman.filesystem import Seen, look
 from watchman.journal import Journal, Scan
+from watchman.model import Noted
 from watchman.notify.intake import SLICE, Intake
 from watchman.sources.inotify import CAME, Source
 from watchman.sources.nodes import Listing, Node, Reason
@@ -49,6 +50,11 @@ class CatchUp:
         self._next_progress = 0.0
         journal.known.load_directories()
 
+    def add(self, path: str) -> None:
+        """Take another watch root that no run has scanned to the end yet."""
+        now_ns = time.time_ns() - CLOCK_GRAIN_NS
+        self._first_runs |= self._journal.begin_first_runs([path], now_ns)
+
     @property
     def pending(self) -> bool:
         """Whether there is something to list or to handle."""
@@ -63,6 +69,7 @@ class CatchUp:
         if not self.pending:
             self._source.certain = True
             self._journal.known.unload_directories()
+            self._intake.remarks.end_scan()
             if self._first_runs:
                 self._end_first_runs()
 
@@ -144,8 +151,11 @@ class CatchUp:
             if seen.seen is Seen.BUSY:
                 self._intake.is_complete((listing.node, name), seen, f"{path}/{name}")
             elif seen.version is not None:
-                noted.append((f"{path}/{name}", seen.version))
+                noted.append((f"{path}/{name}", seen.version, Noted.BEFORE))
         self._journal.record((), noted)
+        if noted:
+            watch = listing.node.root.watch
+            self._intake.remarks.before(watch, [noted_path for noted_path, _, _ in noted])
 
     def _forget_missing(self, listing: Listing, scanned: Scan) -> None:
         """Forget the known names that a directory no longer has.

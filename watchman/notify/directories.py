@@ -21,7 +21,8 @@ from watchman import hanging
 from watchman.errors import JournalError
 from watchman.identity import is_same_content
 from watchman.journal import Journal
-from watchman.model import Watch
+from watchman.model import Noted, Watch
+from watchman.notify.remarks import Remarks
 from watchman.notify.units import FOUND, Units
 from watchman.router import Router
 from watchman.sources.directories import Container, DirectorySource, Hint, is_there
@@ -78,7 +79,7 @@ class DirectoryWatcher:
         """Begin to watch."""
         for root in self._source.roots:
             log.debug("Adding watch on %s, processed by %s", printable(root.path), PROCESSOR)
-            self._scans[root] = not self._resumed
+            self._scans[root] = not self._resumed or root.path in self._first_runs
         self._thread.start()
 
     def stop(self) -> None:
@@ -124,6 +125,11 @@ class DirectoryWatcher:
         """When the last finished directory was recorded; 0 for never."""
         return self._units.last_arrival_ns
 
+    @property
+    def remarks(self) -> Remarks:
+        """What is to be said of the watches."""
+        return self._units.remarks
+
     # The thread
 
     def _run(self) -> None:
@@ -159,7 +165,7 @@ class DirectoryWatcher:
         if self._scans:
             container = next(iter(self._scans))
             self._scan(container, may_predate=self._scans.pop(container))
-        elif not self.watching:
+        else:
             self._now_watching()
         if now >= self._next_check or self._source.root_left:
             self._check(now)
@@ -170,14 +176,21 @@ class DirectoryWatcher:
         return max(0.0, soonest - time.monotonic()) if self.watching else 0.0
 
     def _now_watching(self) -> None:
-        self._journal.note_first_run(self._first_runs)
-        self._first_runs = {}
+        """Note whose first run is over. A root that is not there has it before it."""
+        self.remarks.end_scan()
         self.watching = True
+        if self._first_runs:
+            there = {root.path for root in self._source.roots if root.identity is not None}
+            over = there & self._first_runs.keys()
+            self._journal.note_first_run(over)
+            for path in over:
+                del self._first_runs[path]
 
     def _check(self, now: float) -> None:
         self._next_check = now + CHECK
         self._source.root_left = False
-        self._scans |= dict.fromkeys(self._source.check_roots(), False)
+        changed = self._source.check_roots()
+        self._scans |= {root: root.path in self._first_runs for root in changed}
         for root in self._source.roots:
             period = root.watch.interval if root.polled else root.watch.rescan
             if period and now >= self._next_scan.setdefault(root, now + period):
@@ -218,7 +231,8 @@ class DirectoryWatcher:
                 if known is not None and is_same_content(known.version, version):
                     self._units.look_into(container, name, known, may_predate=may_predate)
                 elif may_predate and self._predates(container.watch, changed_ns):
-                    batch.noted.append((path, version))
+                    batch.noted.append((path, version, Noted.BEFORE))
+                    self.remarks.before(container.watch, [path])
                     self._units.look_into(container, name, None, may_predate=True)
                 else:
                     hints.append((changed_ns, Hint(container, name, FOUND)))

@@ -8,13 +8,16 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from watchman import guard, hanging, queued_logging, status
 from watchman.filesystem import PATH_MAX
 from watchman.journal import Journal
 from watchman.mounts import is_polled
+from watchman.mover import MoveStatus
+from watchman.notify.destinations import subject_of
+from watchman.notify.lasting import Lasting
 from watchman.notify.schedule import RETRY_UNWATCHED
 from watchman.sources.inotify import Source
 from watchman.status.snapshot import Snapshot, TroubleStatus, WatchStatus
@@ -39,14 +42,21 @@ _WATCHES = "inotify watches"
 class Health:
     """Keeps ``STATE_DIR/status.json`` true while events come through."""
 
-    def __init__(self, state_dir: str, source: Source, journal: Journal) -> None:
+    def __init__(
+        self, state_dir: str, source: Source, journal: Journal, lasting: Lasting | None = None
+    ) -> None:
         self._state_dir = state_dir
+        self._run_ns = status.run_of(state_dir)
+        self._lasting = lasting or Lasting()
+        self._lasting.begin()
         self._source = source
         self._journal = journal
         self._last: Snapshot | None = None
         self._started_ns = time.time_ns()
-        self._file = os.path.join(state_dir, "heartbeat")
+        self._file = os.path.join(state_dir, status.HEARTBEAT)
         self._next_beat = 0.0
+        self._not_before = 0.0
+        """When, by the monotonic clock, another question may be answered."""
         self._since: dict[str, int] = {}
         self._unwritten = False
         self._lock = threading.Lock()
@@ -88,6 +98,11 @@ class Health:
             if path in self.unwatched:
                 self._take_note(path, None)
 
+    def say(self, subject: str, reason: str | None) -> None:
+        """Take note of what keeps files from being moved; None: nothing does."""
+        with self._lock:
+            self._set(subject, reason, "%s is possible again", "%s: %s")
+
     def hanging(self, found: Mapping[str, str]) -> None:
         """Take note of all that hangs: what waits → the mount point that it waits for."""
         if found.keys() == self._hanging.keys():
@@ -102,7 +117,9 @@ class Health:
             since = time.time_ns()
             self._hanging[subject] = {"subject": subject, "message": message, "since_ns": since}
 
-    def _set(self, subject: str, reason: str | None, healed: str) -> None:
+    def _set(
+        self, subject: str, reason: str | None, healed: str, said: str = "Not watching %s: %s"
+    ) -> None:
         if reason is None:
             if self.troubles.pop(subject, None) is not None:
                 del self._since[subject]
@@ -112,11 +129,11 @@ class Health:
             return
         if subject not in self.troubles:
             self._since[subject] = time.time_ns()
-            log.warning("Not watching %s: %s", printable(subject), reason)
+            log.warning(said, printable(subject), printable(reason))
             self._next_beat = 0.0
         self.troubles[subject] = reason
 
-    def check(self, now: float, pipeline: Pipeline) -> bool:
+    def check(self, now: float) -> bool:
         """Touch the heartbeat when it is due; True if so."""
         if now < self._next_beat:
             return False
@@ -126,16 +143,39 @@ class Health:
         except FileNotFoundError:
             with contextlib.suppress(OSError):  # the whole directory is gone, and the journal
                 self._listen()
-        if self._source.beaten:
-            # The touch before this one has come back: events come through.
+        return True
+
+    def answer(self, pipeline: Pipeline) -> None:
+        """Write the status file if the heartbeat was touched, by us or by who asks: events come."""
+        now = time.monotonic()
+        if self._source.beaten and now >= self._not_before:
             self._source.beaten = False
             self.write(pipeline)
-        return True
+            # However often somebody asks: the answers take a tenth of the time at most.
+            after = time.monotonic()
+            self._not_before = after + 10 * (after - now)
 
     def write(self, pipeline: Pipeline) -> None:
         """Write the status file; a full disk must not end the watching."""
         self._last = self.snapshot(pipeline)
         self._write(self._last)
+
+    def last_word(self) -> None:
+        """Say when this pipeline ended; nothing is watched until there is another."""
+        if self._last is not None:
+            self._last["watching"] = False
+            self._renew()
+
+    def _renew(self) -> None:
+        """Say once more what was said last, with the troubles of now."""
+        if self._last is not None:
+            beat: Snapshot = {
+                **self._last,
+                "beat_ns": time.time_ns(),
+                "beat_monotonic_ns": time.monotonic_ns(),
+                "troubles": self._current_troubles(),
+            }
+            self._write(beat)
 
     def _journal_waits(self) -> None:
         """Renew the last word, with what everything waits for.
@@ -143,9 +183,7 @@ class Health:
         Called by the thread that waits, which may hold what a new snapshot would need.
         """
         self._next_beat = 0.0
-        if self._last is not None:
-            beat = time.time_ns()
-            self._write({**self._last, "beat_ns": beat, "troubles": self._current_troubles()})
+        self._renew()
 
     def _write(self, snapshot: Snapshot) -> None:
         try:
@@ -169,13 +207,20 @@ class Health:
             }
             for watch in pipeline.config.watches
         ]
-        return {
+        moves = pipeline.mover.status()
+        found: status.Snapshot = {
             "pid": guard.pid(),
             "started_ns": self._started_ns,
+            "run_ns": self._run_ns,
             "beat_ns": time.time_ns(),
+            "beat_monotonic_ns": time.monotonic_ns(),
             "watching": pipeline.watching,
             "watches": watches,
-            "troubles": self._current_troubles() + _unsent(pipeline),
+            "notes": [
+                {"subject": subject, "message": message, "since_ns": since_ns}
+                for subject, message, since_ns in pipeline.remarks()
+            ],
+            "troubles": self._troubles_besides(moves) + _unsent(pipeline),
             "brokers": {
                 name: {
                     "trouble": sender.trouble,
@@ -184,10 +229,33 @@ class Health:
                 }
                 for name, sender in pipeline.senders.items()
             },
-            "moves": pipeline.mover.status(),  # type: ignore[typeddict-item]  # — NamedTuples
+            "moves": [_as_status(move) for move in moves],
             "last_arrival_ns": pipeline.last_arrival_ns,
             "overflows": pipeline.overflows,
         }
+        self._settle(found)
+        return found
+
+    def _settle(self, found: Snapshot) -> None:
+        """Have troubles last that the pipeline before this one had already."""
+        since = {f"trouble {one['subject']}": one["since_ns"] for one in found["troubles"]}
+        since |= {f"broker {n}": b["since_ns"] for n, b in found["brokers"].items() if b["trouble"]}
+        for move in found["moves"]:
+            if move["stuck_since_ns"] is not None:
+                since[f"move {move['source']} to {move['root']}"] = move["stuck_since_ns"]
+        since = dict(self._lasting.settle(since))
+        for one in found["troubles"]:
+            one["since_ns"] = since[f"trouble {one['subject']}"]
+        for name, broker in found["brokers"].items():
+            broker["since_ns"] = since.get(f"broker {name}", broker["since_ns"])
+        for move in found["moves"]:
+            name = f"move {move['source']} to {move['root']}"
+            move["stuck_since_ns"] = since.get(name, move["stuck_since_ns"])
+
+    def _troubles_besides(self, moves: Iterable[MoveStatus]) -> list[TroubleStatus]:
+        """Return all troubles but those of destinations of which the mover knows more."""
+        told = {subject_of(move.source, move.root) for move in moves if move.reason}
+        return [one for one in self._current_troubles() if one["subject"] not in told]
 
     def _current_troubles(self) -> list[TroubleStatus]:
         with self._lock:
@@ -195,7 +263,7 @@ class Health:
                 {"subject": subject, "message": reason, "since_ns": self._since[subject]}
                 for subject, reason in self.troubles.items()
             ]
-        found += list(self._hanging.values())
+        found += [one.copy() for one in self._hanging.values()]
         patience = self._journal.patience
         if reason := patience.trouble:
             subject = self._journal.path
@@ -203,6 +271,12 @@ class Health:
         for subject, reason, since_ns in queued_logging.troubles():
             found.append({"subject": subject, "message": reason, "since_ns": since_ns})
         return found
+
+
+def _as_status(move: MoveStatus) -> status.MoveStatus:
+    copies = [copy._asdict() for copy in move.copies]
+    found: status.MoveStatus = {**move._asdict(), "copies": copies}  # type: ignore[typeddict-item]  # — the same names
+    return found
 
 
 def _unsent(pipeline: Pipeline) -> list[TroubleStatus]:

@@ -14,10 +14,10 @@ from watchman.filesystem import Look, Seen, is_too_long
 from watchman.identity import Evidence, Verdict, compare, is_same_content
 from watchman.journal import Journal, NewDelivery
 from watchman.log_batch import info_all
-from watchman.model import Version, Watch
+from watchman.model import Noted, Version, Watch
 from watchman.notify.doubts import Doubts, Key
 from watchman.notify.looking import descriptor_of, look_at
-from watchman.notify.remarks import Remarks
+from watchman.notify.remarks import LONG, Remarks
 from watchman.notify.task_id import TaskIds, task_id
 from watchman.router import Router
 from watchman.sources.inotify import (
@@ -106,7 +106,7 @@ class Intake:
         self._left: dict[str, float] = {}
         """Directories that left, and when what is known in them is to be forgotten."""
         self._task_ids = TaskIds()
-        self._remarks = Remarks()
+        self.remarks = Remarks()
         self.last_arrival_ns = 0
 
     @property
@@ -160,6 +160,14 @@ class Intake:
         if self._left and next(iter(self._left.values())) <= now:
             self._forget_left(now)
 
+    def look_for_long_open(self, now: float) -> None:
+        """Say which files have been open for writing for long."""
+        found: dict[Root, list[str]] = {root: [] for root in self._source.roots}
+        for node, name in self._arrivals.open_since(now - LONG):
+            found[node.root].append(f"{node.path.rstrip('/')}/{name}")
+        for root, paths in found.items():
+            self.remarks.long_open(root.watch, paths)
+
     def close(self) -> None:
         """Forget what is not there; nothing may be handled afterwards."""
         self.forget_vanished()
@@ -181,7 +189,7 @@ class Intake:
             # What another host writes, neither events nor leases on this one can see.
             settle = UNTESTED_SETTLE
         elif seen.seen is Seen.UNTESTED and not root.is_polled(path):
-            self._remarks.untested(root)
+            self.remarks.untested(root.watch)
         closed = bool(mask & CLOSED)
         if closed and seen.seen is Seen.COMPLETE and not settle and key not in self._arrivals:
             return True  # as Arrivals would say, without asking two clocks for each file
@@ -270,7 +278,7 @@ class Intake:
         """Look after a write in a while: if the path was truncated no close follows."""
         root = key[0].root
         if mask != MODIFY:
-            self._remarks.too_long(root, path)
+            self.remarks.too_long(root.watch, path)
         else:
             self._arrivals.postpone(key, time.monotonic())
             self._keep(key, Evidence.WRITTEN)
@@ -382,20 +390,24 @@ class Intake:
         info_all(log, "Notified of %s", list(map(printable, unknown)))
         self.last_arrival_ns = now_ns = time.time_ns()
         new: list[NewDelivery] = []
-        noted: list[tuple[str, Version]] = []
+        noted: list[tuple[str, Version, Noted]] = []
+        unasked: dict[Root, list[str]] = {}
         for path, item in unknown.items():
             version = item.version
             route, final = self._router.route(path), self._router.destination(path)
             if self._router.is_dry_run(path):
                 say_what_would_happen(path, final, route and route.task)
-                noted.append((path, version))
+                noted.append((path, version, Noted.DRY_RUN))
             elif route is None and final is None:
-                noted.append((path, version))
+                noted.append((path, version, Noted.UNASKED))
+                unasked.setdefault(item.node.root, []).append(path)
             else:
                 number, unless = self._task_ids.choose(path, version, item.evidence, now_ns)
                 new.append(
                     NewDelivery(number, path, final, version, now_ns, route, "files", unless)
                 )
+        for root, paths in unasked.items():
+            self.remarks.unasked(root.watch, paths)
         doubled = self._journal.record(new, noted, gone)
         if doubled:
             new = [one for one in new if one not in doubled] + self._record_again(doubled, now_ns)

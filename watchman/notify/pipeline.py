@@ -21,8 +21,11 @@ from watchman.journal import Journal
 from watchman.model import Config, Delivery, Publisher, State, Watch
 from watchman.mover import OWN, Hand, Mover
 from watchman.notify.catchup import CLOCK_GRAIN_NS
+from watchman.notify.destinations import Destinations
 from watchman.notify.directories import DirectoryWatcher
+from watchman.notify.globs import Globs
 from watchman.notify.health import Health
+from watchman.notify.lasting import Lasting
 from watchman.notify.looking import watch_root
 from watchman.notify.schedule import CHECK
 from watchman.notify.unserved import fail_unserved
@@ -52,7 +55,7 @@ class Pipeline:
     called when every directory is watched and what was there has been dealt with, but for watches
     that hang. ``apart`` are the paths of watches that get a loop of their own, whatever their file
     system is now; those that need one are added. ``starts`` remembers what was below watches at
-    their start.
+    their start, ``lasting`` knows the troubles of the one before.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class Pipeline:
         hand: Hand | None = None,
         apart: set[str] | None = None,
         starts: Starts | None = None,
+        lasting: Lasting | None = None,
     ) -> None:
         self.config = config
         self.journal = journal
@@ -74,7 +78,9 @@ class Pipeline:
         self._stopping = False
         self._apart = set() if apart is None else apart
         self._starts = starts or Starts()
+        self._lasting = lasting
         journal.resume(watch.path for watch in config.watches)
+        self._begin_matched(config.watches)
         self.watching = False
         """Whether the first scan is over: every directory is watched, but for those that hang."""
         ignore = [*config.ignore, OWN]
@@ -84,7 +90,10 @@ class Pipeline:
             self._open_sources(undo)
             undo.pop_all()
         self._loops: list[WatcherThread | DirectoryWatcher] = [*self.threads, *self.directories]
-        root_of = partial(watch_root, config.watches)
+
+        def root_of(path: str) -> str:
+            return watch_root(self.config.watches, path)  # as they are by then
+
         self.mover = Mover(
             journal,
             config.moves,
@@ -94,6 +103,8 @@ class Pipeline:
             on_ended=self._not_moved,
             hand=hand,
         )
+        self._sending: set[str] = set()
+        """The brokers whose senders have been started."""
         self.senders = {
             name: Sender(
                 name,
@@ -122,11 +133,25 @@ class Pipeline:
         self.threads = [
             WatcherThread(group, self._watcher(group, undo), self.journal) for group in groups
         ]
-        self.health = Health(config.state_dir, self.source, self.journal)
+        self.health = Health(config.state_dir, self.source, self.journal, self._lasting)
         self.processors = ProcessorWatches(own, self._trouble, self._apart, self._starts)
         undo.callback(self.processors.stop)
         units = self._groups(watch for watch in rest if watch.kind == "directories")
-        self.directories = [self._directory_watcher(group, undo) for group in units]
+        self.directories = [self._directory_watcher(group, undo) for group in units if group]
+        self.destinations = Destinations(config.moves, self.health.say)
+        self.globs = Globs(config, self._trouble, self._look_at_parts) if config.globs else None
+
+    def _begin_matched(self, watches: Iterable[Watch]) -> None:
+        """Have the first run of what matches a pattern begin when that of the pattern began.
+
+        What came into such a directory since then is an arrival: it is noticed later only.
+        """
+        now_ns = time.time_ns() - CLOCK_GRAIN_NS
+        patterns = {glob.path for glob in self.config.globs}
+        begun = self.journal.begin_first_runs(patterns, now_ns)
+        for pattern in patterns:
+            paths = [watch.path for watch in watches if watch.pattern == pattern]
+            self.journal.begin_first_runs(self.journal.first_runs(paths), begun[pattern])
 
     def _groups(self, watches: Iterable[Watch]) -> list[list[Watch]]:
         """Return the watches on local file systems, then those that hang together, if they do."""
@@ -168,6 +193,7 @@ class Pipeline:
             self._start()
             while not self._stopping:
                 self.local.turn(CHECK if self.watching else STARTING)
+                self.health.answer(self)
                 now = time.monotonic()
                 if not self.watching:
                     self._look_whether_all_is_watched(now)
@@ -182,6 +208,7 @@ class Pipeline:
             log.warning("%s", error)
         finally:
             self._shut_down()
+            self.health.last_word()
 
     def _start(self) -> None:
         if not self._resumed:
@@ -192,12 +219,23 @@ class Pipeline:
         self.processors.start()
         self._tell_where_it_may_hang()
         fail_unserved(self.journal, self.senders)
+        self.destinations.check()
+        if self.globs is not None:
+            self.globs.start()
         self.local.start()
         for loop in self._loops:
             loop.start()
         self.mover.start()
-        for sender in self.senders.values():
-            sender.start()
+        self._start_senders()
+
+    def _start_senders(self) -> None:
+        """Start those that have something to send, or can come to have."""
+        wanted = {route.broker for _, route in self.config.patterns}
+        wanted |= self.journal.ready_brokers()
+        for name, sender in self.senders.items():
+            if name in wanted and name not in self._sending:
+                self._sending.add(name)
+                sender.start()
 
     def stop(self) -> None:
         """End :meth:`run` after what is in hand; may be called from a signal handler."""
@@ -231,6 +269,7 @@ class Pipeline:
         """Say where files are at which nobody may look without a limit of time."""
         for station in self._stations():
             station.look_at_mounts()
+        self.destinations.look_at_mounts()
         places = [watch.path for watch in self.config.watches]
         may_hang = hanging.prefixes([*places, *(root for _, root in self.config.moves)])
         for sender in self.senders.values():
@@ -240,12 +279,16 @@ class Pipeline:
         if self.journal.damage:
             self.stop()  # no part has died: all can go on with one that is opened again
             return
-        for part in (*self._loops, self.processors, self.mover, *self.senders.values()):
+        parts = [*self._loops, self.processors, self.mover, *self.senders.values()]
+        for part in [*parts, self.globs] if self.globs is not None else parts:
             error: BaseException | None = part.error
             if error is not None:
                 raise WatchmanError(f"a part of the daemon died: {error!r}") from error
         self._look_for_hangs(now)
-        if self.health.check(now, self):
+        self.destinations.check()
+        if self.globs is not None and self.watching:
+            self._take_matched(self.globs)
+        if self.health.check(now):
             if not self.journal.in_place:
                 service_log.warning(
                     "The journal %s was removed or replaced while it is in use: it is closed and "
@@ -257,9 +300,30 @@ class Pipeline:
             # An operator may have had failed deliveries retried.
             fail_unserved(self.journal, self.senders)
             self.mover.rescan()
+            self._start_senders()
             for sender in self.senders.values():
                 sender.wake()
             self.journal.prune(time.time_ns() - int(self.config.retention * 1e9))
+
+    def _take_matched(self, globs: Globs) -> None:
+        """Watch the directories that have begun to match a pattern.
+
+        Where one needs a part of its own the pipeline ends as for a reload; the next has it.
+        """
+        found = globs.take()
+        if found is None:
+            return
+        new = found.watches[len(self.config.watches) :]
+        self.config = found
+        self._begin_matched(new)
+        for watch in new:
+            local = watch.processor is None and watch.kind == "files"
+            if not local or hanging.points(watch.path):
+                self.stop()
+                return
+        for watch in new:
+            service_log.info("%s is there, and watched from now on", printable(watch.path))
+            self.local.add(watch)
 
     def _look_for_hangs(self, now: float) -> None:
         """Say what waits for a file system that does not answer."""
@@ -305,6 +369,8 @@ class Pipeline:
         """
         self.source.close()
         self._mount_changes.close()
+        if self.globs is not None:
+            self.globs.stop()
         # All at once, so that those who hang are found to hang at the same time.
         hanging.ask(point for station in self._stations() for point in station.where)
         for loop in self._loops:
@@ -341,11 +407,17 @@ class Pipeline:
     def _watchers(self) -> list[Watcher]:
         return [self.local, *(thread.watcher for thread in self.threads)]
 
+    def remarks(self) -> list[tuple[str, str, int]]:
+        """Return (watch, what, since when in ns) for files that get no task, or get it late."""
+        parts = [watcher.intake.remarks for watcher in self._watchers]
+        parts += [part.remarks for part in self.directories]
+        return [one for part in parts for one in part.all()]
+
     @property
     def last_arrival_ns(self) -> int:
         """When the last file or finished directory was recorded; 0 for never."""
         files = [watcher.intake.last_arrival_ns for watcher in self._watchers]
-        return max(*files, *(part.last_arrival_ns for part in self.directories))
+        return max([*files, *(part.last_arrival_ns for part in self.directories)])
 
     @property
     def overflows(self) -> int:

@@ -38,6 +38,10 @@ class Schedule:
         self._polled = dict(self._scanned)
         self._retried = now
 
+    def add(self, root: Root, now: float) -> None:
+        """Begin to count for another root."""
+        self._scanned[root] = self._polled[root] = now
+
     def check(self, now: float, *, busy: bool, unwatched: bool) -> None:
         """Queue what is due. ``busy``: a scan is still under way; ``unwatched``: some are not."""
         asked, self._asked = self._asked, False

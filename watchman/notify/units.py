@@ -15,8 +15,9 @@ from watchman.filesystem import GONE, Look, look
 from watchman.finished import Inside, Settling
 from watchman.identity import is_same_content
 from watchman.journal import Journal, Known, NewDelivery
-from watchman.model import Version
+from watchman.model import Noted, Version
 from watchman.notify.intake import say_what_would_happen
+from watchman.notify.remarks import Remarks
 from watchman.notify.task_id import task_id
 from watchman.router import Router
 from watchman.sources.directories import (
@@ -43,7 +44,7 @@ class Batch(NamedTuple):
     """What is recorded with one commit."""
 
     new: list[NewDelivery]
-    noted: list[tuple[str, Version]]
+    noted: list[tuple[str, Version, Noted]]
     gone: list[str]
     known: dict[str, Known]
     descriptors: dict[Container, int]
@@ -71,6 +72,7 @@ class Units:
         self._settling: Settling[Unit] = Settling()
         self._markers: Arrivals[Unit] = Arrivals()
         """Units whose marker is there, and may still be written."""
+        self.remarks = Remarks()
         self.last_arrival_ns = 0
 
     def look_into(
@@ -145,7 +147,8 @@ class Units:
         if event == LEFT:
             return  # another one came since, and an event of its own follows
         if event == UNASKED and unit not in self._settling:
-            batch.noted.append((path, version))  # so that no scan takes it for new
+            # So that no scan takes it for new.
+            batch.noted.append((path, version, Noted.UNASKED))
             batch.known[path] = Known(version, 0)
             self.look_into(container, name, None, may_predate=False)
             return
@@ -196,9 +199,11 @@ class Units:
             # The lines of the system that the log comes from are the only ones, unless asked for.
             level = logging.INFO if self._router.only_tells else logging.DEBUG
             say_what_would_happen(path, final, route and route.task, level)
-            batch.noted.append((path, version))
+            batch.noted.append((path, version, Noted.DRY_RUN))
         elif route is None and final is None:
-            batch.noted.append((path, version))
+            batch.noted.append((path, version, Noted.UNASKED))
+            if not unit[0].watch.rec:  # with it, such a one is entered: its directories are units
+                self.remarks.unasked(unit[0].watch, [path])
             self.look_into(*unit, None, may_predate=False)
         else:
             # The ctime makes the task id another one if the same directory is finished again.

@@ -30,6 +30,10 @@ from watchman.text import printable
 log = logging.getLogger("watchman.notify")
 
 
+COUNT = 10.0
+"""Seconds between two looks for files that have been open for long."""
+
+
 class Watcher:
     """Watches that share a source, and what their hints become. Used from one thread.
 
@@ -46,9 +50,11 @@ class Watcher:
         resumed: bool,
     ) -> None:
         self._resumed = resumed
+        self._journal = journal
         self._first_runs = journal.first_runs(root.watch.path for root in source.roots)
         self._changed: collections.deque[str] = collections.deque()
         self._next_check = 0.0
+        self._next_count = 0.0
         self.source = source
         self.intake = Intake(journal, router, self.source, wake)
         self.catch_up = CatchUp(journal, self.source, self.intake, set(self._first_runs))
@@ -59,9 +65,17 @@ class Watcher:
     def start(self) -> None:
         """Read events from now on; have everything scanned."""
         for root in self.source.roots:
-            handler = status.handler(root.watch)
-            log.debug("Adding watch on %s, processed by %s", printable(root.watch.path), handler)
+            _say_adding(root.watch)
         self.source.start(self._first_reason)
+
+    def add(self, watch: Watch) -> None:
+        """Take another watch while it runs."""
+        _say_adding(watch)
+        first = self._journal.first_runs([watch.path])
+        if first:
+            self.catch_up.add(watch.path)
+        root = self.source.add(watch, Reason.START if first else Reason.CATCH_UP)
+        self._schedule.add(root, time.monotonic())
 
     def turn(self, at_most: float, at_work: hanging.Station | None = None) -> None:
         """Handle the live events first, then a bounded piece of whatever else there is to do.
@@ -90,6 +104,9 @@ class Watcher:
         self._next_check = now + self._schedule.pace
         self.source.check_roots()
         self.intake.forget_vanished()
+        if now >= self._next_count:
+            self._next_count = now + COUNT
+            self.intake.look_for_long_open(now)
         busy, unwatched = self.catch_up.pending, self.source.has_trouble
         self._schedule.check(now, busy=busy, unwatched=unwatched)
 
@@ -110,7 +127,8 @@ class Watcher:
 
     def covers(self, watch: Watch) -> int:
         """Return how many directories it watches of a watch at the moment; from any thread."""
-        return sum(root.count() for root in self.source.roots if root.watch is watch)
+        roots = [root for root in self.source.roots if root.watch is watch]
+        return sum(root.count() for root in roots if root.identity is not None)
 
     def _time_left(self) -> float:
         """Seconds until something is due."""
@@ -127,6 +145,11 @@ class Watcher:
         """Return what the first walk of a root is for: what it finds may predate this run."""
         first = root.watch.path in self._first_runs
         return Reason.CATCH_UP if self._resumed and not first else Reason.START
+
+
+def _say_adding(watch: Watch) -> None:
+    handler = status.handler(watch)
+    log.debug("Adding watch on %s, processed by %s", printable(watch.path), handler)
 
 
 class WatcherThread:

@@ -41,6 +41,28 @@ def message_for(delivery: Delivery) -> Message:
     )
 
 
+def say_sent(sent: Sequence[Delivery]) -> None:
+    """Say what the broker has, for who wants to know all (DEBUG)."""
+    if log.isEnabledFor(logging.DEBUG):
+        for delivery in sent:
+            task = delivery.route.task if delivery.route else ""
+            log.debug("Sent task %s %s for %s", task, delivery.task_id, printable(delivery.final))
+
+
+def say_vanished(vanished: Sequence[tuple[Delivery, str]]) -> None:
+    """Name one file for each reason: thousands may be removed at once."""
+    count = collections.Counter(reason for _, reason in vanished)
+    first = {reason: delivery for delivery, reason in reversed(vanished)}
+    for reason, delivery in first.items():
+        others = count[reason] - 1
+        log.warning(
+            "Not sent: %s%s: %s",
+            printable(delivery.final),
+            f" (and {others} more)" if others else "",
+            reason,
+        )
+
+
 def say_refused(refused: Sequence[tuple[Delivery, str]], broker: str) -> None:
     """Name one file for each reason: thousands may be refused for the same."""
     first: dict[tuple[str, str], Delivery] = {}

@@ -31,6 +31,14 @@ class Ledger(Protocol):
         """Whether a newer delivery of the same path is recorded."""
         ...
 
+    def last_seq(self) -> int:
+        """The seq of the last delivery that was recorded."""
+        ...
+
+    def tried(self, broker: str, first: int, last: int) -> set[int]:
+        """Those from ``first`` to ``last`` that are READY and have a reason."""
+        ...
+
 
 class Page(NamedTuple):
     """Ready deliveries that have been examined."""

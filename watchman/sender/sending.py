@@ -18,7 +18,14 @@ from watchman.errors import JournalError
 from watchman.log_batch import info_all
 from watchman.masking import mask
 from watchman.model import Answer, Delivery, Outcome, Publisher, State
-from watchman.sender.messages import cannot_look, message_for, say_refused, words
+from watchman.sender.messages import (
+    cannot_look,
+    message_for,
+    say_refused,
+    say_sent,
+    say_vanished,
+    words,
+)
 from watchman.sender.pages import PAGE, Ledger, Page, Pages
 from watchman.sender.targets import Targets
 
@@ -82,8 +89,13 @@ class Sender:
         self._active = 0.0
         """When the publisher was used last."""
         self._delay = 0.0
+        self._ledger = ledger
         self._said: set[int] = set()
         """The seqs of tasks that are in the log and not settled."""
+        self._inherited = 0
+        """Of those up to this seq the journal knows which are in the log already."""
+        self._unnoted: set[int] = set()
+        """Those in the log of which the journal does not know it."""
         self._tried = False
         """Whether the last pass had anything for the publisher."""
         self.obstacle = ""
@@ -98,6 +110,7 @@ class Sender:
 
     def start(self) -> None:
         """Begin to send what is ready."""
+        self._inherited = self._ledger.last_seq()
         self._woken = True
         self._thread.start()
 
@@ -296,19 +309,29 @@ class Sender:
                 why = mask(reason)
                 changes.append((delivery.seq, State.FAILED, why))
                 refused.append((delivery, why))
-            elif not (target and self._waits(delivery, target, reason, taken)):
-                again = again or mask(reason) or "no reason given"
+            else:
+                if not (target and self._waits(delivery, target, reason, taken)):
+                    again = again or mask(reason) or "no reason given"
+                if delivery.seq in self._unnoted:
+                    # For those who send it after a reload or restart, and for the history.
+                    why = mask(reason) or "no reason given"
+                    changes.append((delivery.seq, State.READY, f"not taken yet: {why}"))
+        self._unnoted.clear()
         if changes:
             # Before anybody looks at a file that has vanished its version must be forgotten.
             self._pages.note(changes, at_once=bool(vanished) or not page.full)
-            self._said.difference_update(seq for seq, _, _ in changes)
+            self._said.difference_update(
+                seq for seq, state, _ in changes if state is not State.READY
+            )
         if vanished:
+            say_vanished(vanished)
             # It may have been away for a moment only, and is an arrival then.
             self._on_changed([delivery.source for delivery, _ in vanished])
         if refused:
             say_refused(refused, self.broker)
             self._on_failed([delivery for delivery, _ in refused])
         if sent:
+            say_sent(sent)
             self.last_sent_ns = time.time_ns()
             self._on_sent(sent)
         self._judge(again, worked=tried and not again, progress=bool(sent))
@@ -348,12 +371,21 @@ class Sender:
         return outcomes
 
     def _say_sending(self, good: list[Delivery]) -> None:
-        """Log each task once, however often it has to be tried."""
+        """Log each task once, however often it has to be tried, and by whom."""
         fresh = [delivery for delivery in good if delivery.seq not in self._said]
+        first = min((delivery.seq for delivery in fresh), default=self._inherited + 1)
+        if first <= self._inherited:
+            last = max(delivery.seq for delivery in fresh)
+            before = self._ledger.tried(self.broker, first, last)
+            self._said |= before
+            fresh = [delivery for delivery in fresh if delivery.seq not in before]
         info_all(log, "Sending task %s", [d.route.task for d in fresh if d.route is not None])
         if len(self._said) > 10 * PAGE:
-            self._said.clear()  # settled by somebody else: an operator, a removed file
-        self._said.update(delivery.seq for delivery in fresh)
+            self._said.clear()  # what waits for many queues; the journal knows it
+            self._inherited = self._ledger.last_seq()
+        seqs = [delivery.seq for delivery in fresh]
+        self._said.update(seqs)
+        self._unnoted.update(seqs)
 
     def _judge(self, again: str, *, worked: bool, progress: bool = False) -> None:
         """Keep track of the broker's health; say each change of it once."""

@@ -111,8 +111,12 @@ class DirectorySource:
 
     def count(self, watch: Watch) -> int:
         """Return how many directories a watch covers, those that wait for a marker included."""
-        places = [*list(self._containers.values()), *(c for c, _ in list(self._numbers))]
-        return sum(container.watch is watch for container in places)
+        pending: list[Container] = [
+            root for root in self.roots if root.watch is watch and root.identity is not None
+        ]
+        for container in pending:  # grows meanwhile
+            pending += list(container.children.values())
+        return len(pending) + sum(c.watch is watch for c, _ in list(self._numbers))
 
     def take(self, timeout: float | None) -> list[Hint]:
         """Return the hints so far, waiting up to ``timeout`` seconds for the first event."""
@@ -186,6 +190,7 @@ class DirectorySource:
         if isinstance(container, Root):
             container.identity = _identity(os.fstat(descriptor))
         if container.polled:
+            self._say(container.path, None)
             return
         try:
             wd = self._instance.add(descriptor, _MASK)
@@ -220,7 +225,8 @@ class DirectorySource:
         container.wd = -1
         for unit in [unit for unit in self._numbers if unit[0] is container]:
             self.stop_waiting(unit)
-        self._say(container.path, None)
+        if container.parent is not None:
+            self._say(container.path, None)
 
     def check_roots(self) -> list[Container]:
         """Return the roots that must be scanned: they are not the directory that is watched."""

@@ -129,6 +129,13 @@ class Source:
             root.reason = reason(root)
             self._queue(root, root.reason)
 
+    def add(self, watch: Watch, reason: Reason) -> Root:
+        """Take another watch, and queue the walk that has its directories watched."""
+        root = self._roots.add(watch)
+        root.reason = reason
+        self._queue(root, reason)
+        return root
+
     def close(self) -> None:
         """Stop reading and give the inotify instance back."""
         self._reader.stop()

@@ -33,17 +33,22 @@ class Roots:
         self._tree = tree
         self._queue = queue
         self._find = find
-        self.all = [
-            Root(watch, starts.of(watch), polled=mounts.is_polled(watch)) for watch in watches
-        ]
+        self._starts = starts
+        self.all: list[Root] = []
         self._changes = mounts.Changes()
-        table = mounts.mounts()
-        for root in self.all:
-            self._take_over(root, mounts.below(root.watch.path, table))
+        for watch in watches:
+            self.add(watch)
 
     def close(self) -> None:
         """Let go of what is held."""
         self._changes.close()
+
+    def add(self, watch: Watch) -> Root:
+        """Take another watch; its root is to be queued."""
+        root = Root(watch, self._starts.of(watch), polled=mounts.is_polled(watch))
+        self._take_over(root, mounts.below(watch.path, mounts.mounts()))
+        self.all.append(root)
+        return root
 
     def check(self) -> None:
         """Walk again every root that is not the directory that was watched.

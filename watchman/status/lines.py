@@ -24,9 +24,10 @@ class _Lines:
     def all(self) -> list[str]:
         lines = [self.headline()]
         snapshot = self.status.snapshot
-        if snapshot and self.status.state != "inactive":
-            lines += self.watches(snapshot)
-            lines += self.troubles(snapshot)
+        told = snapshot if self.status.state != "inactive" else None
+        lines += self.watches(told) if told else []
+        lines += self.troubles(told)
+        lines += self.notes(told) if told else []
         lines += self.deliveries()
         lines.append("")
         lines.append(f"Last arrival: {self.time(self.status.last_arrival_ns)}")
@@ -48,6 +49,8 @@ class _Lines:
                 f"; it has given no sign of work {beat}: see its log, then 'notify restart', or "
                 "'notify stop --kill' if it does not end"
             )
+        if status.state == "waiting":
+            line += "; nothing that it is to watch is there"
         return line
 
     def watches(self, snapshot: Snapshot) -> list[str]:
@@ -62,23 +65,22 @@ class _Lines:
         ]
         return ["", "Watches", *_table(rows)]
 
-    def troubles(self, snapshot: Snapshot) -> list[str]:
-        found = [(t["since_ns"], t["subject"], t["message"]) for t in snapshot["troubles"]]
-        for name, broker in snapshot["brokers"].items():
-            if broker["trouble"]:
-                found.append((broker["since_ns"], f"broker {name}", broker["trouble"]))
-        for move in snapshot["moves"]:
-            subject = f"moving {move['source']} to {move['root']}"
-            if move["reason"]:
-                found.append((move["stuck_since_ns"] or 0, subject, move["reason"]))
-            found += [(since, subject, message) for since, message in move["troubles"]]
-        if not found:
-            return []
+    def troubles(self, snapshot: Snapshot | None) -> list[str]:
+        found = [(t["since_ns"], t["subject"], t["message"]) for t in self.status.failed]
+        if snapshot:
+            found += _troubles(snapshot)
+        return ["", "Troubles", *self.since(found)] if found else []
+
+    def notes(self, snapshot: Snapshot) -> list[str]:
+        found = [(n["since_ns"], n["subject"], n["message"]) for n in snapshot["notes"]]
+        return ["", "Notes", *self.since(found)] if found else []
+
+    def since(self, found: list[tuple[int, str, str]]) -> list[str]:
         rows = [
             [printable(subject), f"since {self.time(since)}", printable(message)]
             for since, subject, message in sorted(found)
         ]
-        return ["", "Troubles", *_table(rows)]
+        return _table(rows)
 
     def deliveries(self) -> list[str]:
         if not self.status.deliveries:
@@ -109,6 +111,20 @@ class _Lines:
         if not ns:
             return "never"
         return f"{moment(ns)} ({_age((self.now_ns - ns) / 1e9)})"
+
+
+def _troubles(snapshot: Snapshot) -> list[tuple[int, str, str]]:
+    """Return (since when in ns, what, why) of all that is wrong."""
+    found = [(t["since_ns"], t["subject"], t["message"]) for t in snapshot["troubles"]]
+    for name, broker in snapshot["brokers"].items():
+        if broker["trouble"]:
+            found.append((broker["since_ns"], f"broker {name}", broker["trouble"]))
+    for move in snapshot["moves"]:
+        subject = f"moving {move['source']} to {move['root']}"
+        if move["reason"]:
+            found.append((move["stuck_since_ns"] or 0, subject, move["reason"]))
+        found += [(since, subject, message) for since, message in move["troubles"]]
+    return found
 
 
 def _age(seconds: float) -> str:

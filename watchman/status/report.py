@@ -4,17 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from watchman.model import State
-from watchman.status.snapshot import Snapshot
+from watchman.status.snapshot import Snapshot, TroubleStatus
 from watchman.text import iso
 
+_FAILED = State.FAILED.name.lower()
 PATIENCE = 45.0
 """Seconds after which a snapshot is too old: the pipeline writes one every 10."""
 
 Counts = Mapping[tuple[str, State], tuple[int, int]]
 """(broker, state) → (number of deliveries, arrival of the oldest in ns)."""
+
+
+class Now(NamedTuple):
+    """When and of whom the question is asked."""
+
+    ns: int
+    monotonic_ns: int
+    run_ns: int
+    """``run_of`` whoever holds the lock."""
+    answered: bool = False
+    """Whether it has written its snapshot because it was asked."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +46,8 @@ class Status:
     """How it stands with watchman."""
 
     state: str
-    """``active``, ``starting``, ``hung`` or ``inactive``."""
+    """``active``, ``waiting`` (nothing that it is to watch is there), ``starting``, ``hung`` or
+    ``inactive``."""
     pid: int | None
     """None while inactive; 0 where it runs in another container."""
     since_ns: int | None
@@ -46,8 +60,22 @@ class Status:
     """The last word of the process that runs, or of the last one that ran."""
 
     @property
+    def failed(self) -> list[TroubleStatus]:
+        """What an operator has to decide about."""
+        return [
+            {
+                "subject": f"broker {one.broker}" if one.broker else "moving without a task",
+                "message": f"{one.count} {'has' if one.count == 1 else 'have'} failed: "
+                "'notify failed' tells why; then 'notify retry' or 'notify discard'",
+                "since_ns": one.oldest_ns,
+            }
+            for one in self.deliveries
+            if one.state == _FAILED
+        ]
+
+    @property
     def active(self) -> bool:
-        """Whether everything is watched."""
+        """Whether it watches; ``snapshot["troubles"]`` tells what it has to do without."""
         return self.state == "active"
 
 
@@ -56,15 +84,16 @@ def compose(
     snapshot: Snapshot | None,
     counts: Counts,
     latest: tuple[int, int],
-    now_ns: int,
+    now: Now,
+    *,
+    discarded: Mapping[str, tuple[int, int]] = MappingProxyType({}),
 ) -> Status:
     """Put together what is known. ``process`` is (pid, since when in ns) of the lock's holder,
     ``latest`` the journal's last arrival and last sending in ns.
     """
-    deliveries = [
-        Deliveries(broker, state.name.lower(), count, oldest)
-        for (broker, state), (count, oldest) in sorted(counts.items())
-    ]
+    numbers = [(broker, state.name.lower(), number) for (broker, state), number in counts.items()]
+    numbers += [(broker, "discarded", number) for broker, number in discarded.items()]
+    deliveries = [Deliveries(broker, state, *number) for broker, state, number in sorted(numbers)]
     beat = snapshot["beat_ns"] if snapshot else None
     arrived, sent = latest
     if snapshot:
@@ -74,15 +103,28 @@ def compose(
     if process is None:
         return Status("inactive", None, None, beat, deliveries, arrived, sent, snapshot)
     pid, since = process
-    # In a container the last run often had the same pid; from another one it is seen as 0.
-    if snapshot and (pid not in (0, snapshot["pid"]) or snapshot["started_ns"] < since):
+    if snapshot and snapshot["run_ns"] != now.run_ns:
         # No word of this process yet: it is opening its journal, unless that takes too long.
         beat, snapshot = None, None
-    if abs(now_ns - (beat or since)) > PATIENCE * 1e9:
-        state = "hung"
-    else:
-        state = "active" if snapshot and snapshot["watching"] else "starting"
+    state = _state(since, snapshot, now)
     return Status(state, pid, since, beat, deliveries, arrived, sent, snapshot)
+
+
+def _state(since_ns: int, snapshot: Snapshot | None, now: Now) -> str:
+    """Return the state of a process that lives."""
+    if snapshot is None:
+        # A clock that was set back says nothing about it.
+        silent_ns = now.ns - since_ns
+    elif now.answered:
+        silent_ns = 0
+    else:
+        silent_ns = now.monotonic_ns - snapshot["beat_monotonic_ns"]
+    if silent_ns > PATIENCE * 1e9:
+        return "hung"
+    if snapshot is None or not snapshot["watching"]:
+        return "starting"
+    there = any(watch["directories"] for watch in snapshot["watches"])
+    return "active" if there else "waiting"
 
 
 def as_json(status: Status, now_ns: int) -> dict[str, Any]:
@@ -95,7 +137,8 @@ def as_json(status: Status, now_ns: int) -> dict[str, Any]:
         "since": _iso(status.since_ns),
         "last_heartbeat": _iso(status.beat_ns),
         "watches": snapshot.get("watches", []),
-        "troubles": [_with_since(trouble) for trouble in snapshot.get("troubles", [])],
+        "troubles": [_with_since(one) for one in (*snapshot.get("troubles", []), *status.failed)],
+        "notes": [_with_since(note) for note in snapshot.get("notes", [])],
         "deliveries": [
             {
                 "broker": part.broker,

@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
@@ -14,6 +15,10 @@ from watchman.errors import WatchmanError
 from watchman.model import Watch
 
 FILE = "status.json"
+HEARTBEAT = "heartbeat"
+ANSWER = 2.0
+"""Seconds that a watchman in good health may need to answer."""
+_LOOK = 0.01
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _BLOCK = 512
 """Bytes in what st_blocks counts, stat(2)."""
@@ -80,16 +85,56 @@ class Snapshot(TypedDict):
 
     pid: int
     started_ns: int
+    run_ns: int
+    """:func:`run_of` the process: whose word this is, whatever the clock did since."""
     beat_ns: int
     """When this was written; the proof that events come through."""
+    beat_monotonic_ns: int
+    """The same by the monotonic clock, which goes on while the other is set."""
     watching: bool
     """Whether the first scan is over."""
     watches: list[WatchStatus]
     troubles: list[TroubleStatus]
+    notes: list[TroubleStatus]
+    """Files that get no task, or get it late, by watch."""
     brokers: dict[str, BrokerStatus]
     moves: list[MoveStatus]
     last_arrival_ns: int
     overflows: int
+
+
+def run_of(state_dir: str) -> int:
+    """Return what tells the run that holds STATE_DIR from all before it; 0 for none.
+
+    It is when the lock was written; not even the process id tells as much, in a container.
+    """
+    try:
+        return os.stat(os.path.join(state_dir, "lock")).st_mtime_ns
+    except OSError:
+        return 0
+
+
+def ask(state_dir: str, timeout: float = ANSWER) -> bool:
+    """Have the running watchman write a new snapshot; False if it has not within ``timeout``.
+
+    Whoever touches the heartbeat asks: that event comes to it through the kernel.
+    """
+    path = os.path.join(state_dir, FILE)
+    deadline = time.monotonic() + timeout
+    last = read(state_dir)
+    if last is None or last["run_ns"] != run_of(state_dir):
+        return False  # it has not said anything yet
+    try:
+        before = os.stat(path)
+        os.utime(os.path.join(state_dir, HEARTBEAT))
+        while time.monotonic() < deadline:
+            now = os.stat(path)
+            if (now.st_ino, now.st_mtime_ns) != (before.st_ino, before.st_mtime_ns):
+                return True
+            time.sleep(_LOOK)
+    except OSError:
+        return False  # none is there, or it is another user's
+    return False
 
 
 def handler(watch: Watch) -> str:

@@ -160,7 +160,7 @@ def _whole_copy(
     if not same(row, look.version) or busy(name, source):
         raise Odd
     with opened(temporary, target) as descriptor:
-        if not same_tree(name, source, temporary, target):
+        if not same_tree(name, source, temporary, target, progress.check, read=False):
             raise Odd
         yield Copied(descriptor, os.fstat(descriptor))
 

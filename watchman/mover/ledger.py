@@ -30,6 +30,10 @@ class Ledger(Protocol):
         """Record (seq, new state, reason) for all, durable together when it returns."""
         ...
 
+    def unlearn(self, seqs: Sequence[int]) -> None:
+        """Let their sources be arrivals should they be there after all; durable when it returns."""
+        ...
+
     def shut_out(self, thread: threading.Thread) -> None:
         """Let a thread that hangs write no more."""
         ...

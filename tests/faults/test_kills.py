@@ -2,7 +2,7 @@
 
 Among the uploads are large files, and directories are renamed away and back; the daemon is told to
 reload now and then. WATCHMAN_LONG=1 makes it 1,000 kills over 100,000 uploads, with RabbitMQ
-beside Redis.
+beside Redis; WATCHMAN_KILLS another number of kills.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from tests.servers.redis import RedisServer
 from tests.waiting import wait_until
 
 LONG = os.environ.get("WATCHMAN_LONG") == "1"
-KILLS, UPLOADS = (1000, 100_000) if LONG else (25, 3_000)
+KILLS = int(os.environ.get("WATCHMAN_KILLS", "1000" if LONG else "25"))
+UPLOADS = KILLS * (100 if LONG else 120)
 SEED = int(os.environ.get("WATCHMAN_SEED", "1"))
 
 LARGE = 3 << 20

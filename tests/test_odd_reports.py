@@ -13,7 +13,7 @@ import pytest
 
 from tests.daemon.site import Site
 from watchman.journal import Journal
-from watchman.text import iso, moment
+from watchman.text import iso, moment, printable
 
 MOST, LEAST = (1 << 63) - 1, -(1 << 63)
 NUMBERS = [MOST, LEAST, 0, -1, 1 << 62, 10**18]
@@ -149,6 +149,24 @@ def test_patterns_of_history_that_are_odd(site: Site, pattern: str) -> None:
     done = site.notify("history", pattern)
     assert done.returncode in (0, 1)
     assert done.returncode == 0 or done.stderr == f"notify: nothing is recorded of {pattern}\n"
+
+
+@pytest.mark.parametrize(
+    "mark",
+    "\x00\x1b\x7f\x9b\u061c\u180e\u200b\u200e\u200f\u2028\u2029\u202a\u202e\u2060\u2066\u2069\u206f"
+    "\ufeff\ufffb\udc80\udcff\ud800\U000e0001\U000e007f",
+)
+def test_nothing_forges_or_disguises_a_line(mark: str) -> None:
+    shown = printable(f"a{mark}b")
+    assert shown.isascii()
+    assert shown.isprintable()
+    assert len(shown) > 3
+
+
+def test_what_names_are_spelled_with_is_shown() -> None:
+    # A joiner of Persian, one of an emoji, a space of French.
+    for name in ("größe", "می\u200cخواهم", "👩\u200d🔬", "données\u202f2", "数据"):
+        assert printable(name) == name
 
 
 def test_times_beyond_any_calendar() -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from tests.journals import counts
 from tests.running import Remembering, config_for, running
+from tests.servers.fuse import FuseServer, needs_fuse
 from tests.waiting import wait_until
 from watchman.journal.history import history
 from watchman.journal.reading import reading
@@ -310,3 +311,19 @@ def test_a_write_that_restores_the_time_replaces_the_unsent_version(
         )
         publisher.answer = ACCEPTED
         assert flush(root, sent) == [str(path)]
+
+
+@needs_fuse
+def test_a_time_before_1970_is_not_before_the_first_run(tmp_path: Path, state: Path) -> None:
+    """FUSE gives any ctime; what comes while watchman is down is an arrival."""
+    with FuseServer(tmp_path / "fuse") as server:
+        config = config_for(server.point, state, watch={"settle": 0.05, "method": "inotify"})
+        first = server.point / "first"
+        with running(config) as (_, sent):
+            first.write_text("x")
+            wait_until(lambda: sent.paths == [str(first)], 20, "the first is sent")
+        second = server.point / "second"
+        second.write_text("x")
+        server.claim(second, ctime_ns=-1)
+        with running(config) as (_, sent):
+            wait_until(lambda: sent.paths == [str(second)], 20, "the second is sent")

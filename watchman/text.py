@@ -5,9 +5,13 @@ from __future__ import annotations
 import re
 from datetime import datetime, timezone
 
-# C0 and C1 controls, lone surrogates (bytes that are not UTF-8), line and paragraph separators,
-# and the marks that turn the direction of writing: all that could forge or disguise a log line.
-_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+# All that could forge or disguise a log line: C0 and C1 controls, lone surrogates (bytes that are
+# not UTF-8), line and paragraph separators, the marks that turn the direction of writing, and
+# what is not seen. The joiners U+200C and U+200D belong to the spelling of some languages.
+_UNPRINTABLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff"
+    "\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
 
 
 def printable(text: str) -> str:
@@ -43,4 +47,6 @@ def _escape(match: re.Match[str]) -> str:
     code = ord(match[0])
     if 0xDC80 <= code <= 0xDCFF:
         code -= 0xDC00
+    if code > 0xFFFF:
+        return f"\\U{code:08x}"
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

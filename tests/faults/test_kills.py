@@ -1,6 +1,8 @@
 """kill -9 at random moments of a stream of uploads, with brokers that are restarted meanwhile.
 
-WATCHMAN_LONG=1 makes it 1,000 kills over 100,000 uploads, with RabbitMQ beside Redis.
+Among the uploads are large files, and directories are renamed away and back; the daemon is told to
+reload now and then. WATCHMAN_LONG=1 makes it 1,000 kills over 100,000 uploads, with RabbitMQ
+beside Redis; WATCHMAN_KILLS another number of kills.
 """
 
 from __future__ import annotations
@@ -9,19 +11,25 @@ import os
 import random
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
-from tests.faults.driver import Daemon, Sent, check, in_rabbit, in_redis, wait_for_tasks
+from tests.faults.driver import Daemon, Sent, in_rabbit, in_redis
 from tests.servers.rabbitmq import RabbitServer
 from tests.servers.redis import RedisServer
 from tests.waiting import wait_until
 
 LONG = os.environ.get("WATCHMAN_LONG") == "1"
-KILLS, UPLOADS = (1000, 100_000) if LONG else (25, 3_000)
+KILLS = int(os.environ.get("WATCHMAN_KILLS", "1000" if LONG else "25"))
+UPLOADS = KILLS * (100 if LONG else 120)
 SEED = int(os.environ.get("WATCHMAN_SEED", "1"))
+
+LARGE = 3 << 20
+AWAY = "-away"
 
 CONFIG = """\
 BROKERS = {brokers!r}
@@ -34,39 +42,124 @@ MOVES = {moves!r}
 """
 
 
-class Uploads(threading.Thread):
-    """Writes files as fast as it is allowed to: ``allowed`` counts them."""
+class Upload(NamedTuple):
+    """A file, and what is in it: ``piece``, which no other file has, so many ``times``."""
 
-    def __init__(self, directories: list[Path]) -> None:
+    piece: bytes
+    times: int
+
+    @property
+    def content(self) -> bytes:
+        return self.piece * self.times
+
+
+class Uploads(threading.Thread):
+    """Writes files as fast as it is allowed to: ``allowed`` counts them.
+
+    One directory at a time is away, under another name in the watch or outside of it.
+    """
+
+    def __init__(self, watches: list[Path]) -> None:
         super().__init__(name="uploads")
-        self.files: dict[str, bytes] = {}
+        self.files: dict[str, Upload] = {}
+        self.times_away: Counter[str] = Counter()
+        """How often a file's directory was away since it was written."""
         self.allowed = 0
         self.error: BaseException | None = None
-        self._directories = directories
+        self._watches = watches
+        self._away: tuple[Path, Path] | None = None
+        """The directory that is away, and where it is."""
+        self._returning = 0.0
+        """With what chance it comes back before an upload: soon, or after a kill or two."""
         self._chance = random.Random(SEED)
 
     def run(self) -> None:
         try:
             for number in range(UPLOADS):
                 wait_until(lambda n=number: n < self.allowed, 120, "leave to upload")  # type: ignore[misc]  # — binds
+                if self._away is not None and self._chance.random() < self._returning:
+                    self._come_back()
+                elif self._away is None and self._chance.random() < 0.03:
+                    self._go_away()
                 self._upload(number)
+            if self._away is not None:
+                self._come_back()
         except BaseException as error:  # noqa: BLE001 — the test looks at it
             self.error = error
 
+    def _go_away(self) -> None:
+        watch = self._chance.choice(self._watches)
+        directory = watch / self._chance.choice(["a", "b", "b/c"])
+        if not directory.exists():
+            return
+        away = directory.with_name(directory.name + AWAY)
+        if self._chance.random() < 0.3:
+            away = watch.with_name(f"outside-{watch.name}") / directory.name
+            away.parent.mkdir(exist_ok=True)
+        directory.rename(away)
+        self._away = directory, away
+        self._returning = self._chance.choice([0.5, 0.005])
+        within = f"{directory}/"
+        self.times_away.update(path for path in self.files if path.startswith(within))
+
+    def _come_back(self) -> None:
+        assert self._away is not None
+        directory, away = self._away
+        away.rename(directory)
+        self._away = None
+
     def _upload(self, number: int) -> None:
         chance = self._chance
-        directory = chance.choice(self._directories) / chance.choice(["", "a", "b/c"])
+        directory = chance.choice(self._watches) / chance.choice(["", "a", "b/c"])
+        while self._away is not None and directory.is_relative_to(self._away[0]):
+            directory = chance.choice(self._watches)
         directory.mkdir(parents=True, exist_ok=True)
         # The same name in several watches that lead to one destination.
         path = directory / f"{number // 3}.{chance.choice(['csv', 'other'])}"
         if str(path) in self.files:  # it may have been moved away since
             path = path.with_name(f"again-{number}{path.suffix}")
-        content = f"{number} {path}".encode() * chance.choice([1, 1, 200])
+        piece = f"{number} {path}".encode()
+        times = LARGE // len(piece) + 1 if number % 200 == 0 else chance.choice([1, 1, 200])
+        upload = Upload(piece, times)
         written = path.with_name(f".in.{path.name}.") if chance.random() < 0.3 else path
-        self.files[str(path)] = content
-        written.write_bytes(content)
+        self.files[str(path)] = upload
+        written.write_bytes(upload.content)
         if written != path:  # else it may have been moved away since
             written.rename(path)
+
+
+def home(source: str) -> str:
+    """Return the path at which a file was uploaded, whatever its directory's name was since."""
+    return source.replace(f"{AWAY}/", "/")
+
+
+def check(uploads: Uploads, sent: Sequence[Sent], moves: Mapping[str, str], store: Path) -> None:
+    """Nothing is lost, truncated or without a task; doubles have the same id.
+
+    A directory that comes back may be another arrival, each time; so may be what is in it.
+    """
+    found: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for message in sent:
+        found[home(message.source)][message.task_id].add(message.path)
+    assert found.keys() == uploads.files.keys()
+    announced: set[str] = set()
+    for path, ids in found.items():
+        finals = set().union(*ids.values())
+        # Away and back are two arrivals at most, each time.
+        most = 1 + 2 * uploads.times_away[path]
+        assert len(ids) <= most, f"{path} has too many ids: {ids}"
+        assert len(finals) <= most, f"{path} has too many copies: {ids}"
+        if path.startswith(tuple(moves)):
+            assert not os.path.lexists(path), f"{path} is still there"
+            announced |= finals
+        else:
+            assert path in finals, f"no task: {path}"
+            finals = {path}
+        for final in finals:
+            content = Path(final).read_bytes()
+            assert content == uploads.files[path].content, f"{final} is not {path}"
+    there = {str(path) for path in store.rglob("*") if path.is_file()}
+    assert there == announced, f"no task: {sorted(there - announced)[:5]}"
 
 
 @pytest.fixture
@@ -99,7 +192,7 @@ def test_random_kills_lose_nothing(
     uploads = Uploads(watches)
     uploads.start()
     try:
-        early = 0
+        early = reloads = 0
         for cycle in range(KILLS):
             running = daemon(config)
             uploads.allowed += UPLOADS // KILLS
@@ -108,6 +201,11 @@ def test_random_kills_lose_nothing(
             threading.Event().wait(chance.uniform(0.0, 0.5))  # at any moment, the start included
             assert running.status is None, running.output
             early += not running.watches()
+            if running.watches() and chance.random() < 0.3:
+                os.kill(running.pid, signal.SIGHUP)
+                reloads += 1
+                threading.Event().wait(chance.uniform(0.0, 0.3))
+                assert running.status is None, running.output
             running.kill()
             if cycle % 8 == 3:
                 redis_own.stop(signal.SIGKILL)
@@ -117,6 +215,7 @@ def test_random_kills_lose_nothing(
                 rabbit.kill()
                 rabbit.start()
         assert 0 < early < KILLS
+        assert reloads
         if redis_own.process is None:
             redis_own.start()
     finally:
@@ -129,10 +228,18 @@ def test_random_kills_lose_nothing(
         sent = in_redis(redis_own.port) + in_redis(redis_own.port, "other")
         return sent if rabbit is None else sent + in_rabbit(rabbit, "other")
 
-    sent = wait_for_tasks(uploads.files, everything, 900 if LONG else 60)
+    def all_sent() -> list[Sent] | None:
+        assert last.status is None, last.output
+        sent = everything()
+        there = {message.path for message in sent} | {home(message.source) for message in sent}
+        staying = {path for path in uploads.files if not path.startswith(tuple(moves))}
+        complete = uploads.files.keys() <= there and staying <= {message.path for message in sent}
+        return sent if complete else None
+
+    sent = wait_until(all_sent, 900 if LONG else 60, "a task for each file", interval=0.5)
+    assert sent is not None
     last.stop()
-    check(uploads.files, sent, moves)
-    assert len(uploads.files) == len({message.path for message in sent}) == UPLOADS
-    assert sum(path.is_file() for path in store.rglob("*")) == sum(
-        path.startswith(tuple(moves)) for path in uploads.files
-    )
+    check(uploads, everything(), moves, store)
+    assert len(uploads.files) == UPLOADS
+    assert uploads.times_away
+    assert "Traceback" not in last.log.read_text("utf-8", "replace")

@@ -71,6 +71,9 @@ class FileLedger:
     def shut_out(self, thread: threading.Thread) -> None:
         raise AssertionError(f"{thread} hangs")
 
+    def unlearn(self, seqs: Sequence[int]) -> None:
+        raise AssertionError("no directory is away")
+
     def note(self, changes: Sequence[tuple[int, State, str]]) -> None:
         self.write("note", list(changes))
 

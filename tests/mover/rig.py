@@ -27,6 +27,7 @@ class MemoryLedger:
         self.reasons: dict[int, str] = {}
         self.redirects: list[tuple[int, str]] = []
         self.pages: list[int] = []
+        self.unlearned: list[int] = []
         self.most_returned = 0
         self.shut: list[threading.Thread] = []
         self._lock = threading.Lock()
@@ -55,6 +56,10 @@ class MemoryLedger:
         with self._lock:
             newest = [row.seq for row in self.rows.values() if row.source == delivery.source]
         return max(newest) > delivery.seq
+
+    def unlearn(self, seqs: Sequence[int]) -> None:
+        with self._lock:
+            self.unlearned += seqs
 
     def shut_out(self, thread: threading.Thread) -> None:
         self.shut.append(thread)

@@ -193,6 +193,19 @@ def test_a_directory_that_grows_during_its_copy_is_copied_again(
     assert list(far.inbox.iterdir()) == []
 
 
+@pytest.mark.parametrize("seconds", [1 << 62, -(1 << 62), 15_032_385_536, -(1 << 31) - 1])
+def test_a_tree_with_times_that_the_destination_cannot_keep(far: Rig, seconds: int) -> None:
+    """ext4 keeps none after 2446 or before 1901, and tmpfs keeps any."""
+    for name in ("t/a", "t/b/c"):
+        os.utime(far.upload(name), (seconds, seconds))
+    os.utime(far.inbox / "t", (seconds, seconds))
+    seq = far.record("t", kind="directories")
+    with far.running():
+        far.wait(seq, State.READY)
+    assert far.files() == {"t/a": b"content", "t/b/c": b"content"}
+    assert list(far.inbox.iterdir()) == []
+
+
 def test_a_removed_tree_during_its_copy_leaves_nothing(
     far: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

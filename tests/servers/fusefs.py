@@ -10,6 +10,7 @@ with a line, ``ok`` or what is wrong:
 - ``go``: answer what was held, and everything from now on.
 - ``remount``: unmount and mount again: same content, other inode numbers, another device.
 - ``unmount`` and ``mount``: the two halves.
+- ``claim JSON``: a path and what looks at it are told instead of the truth.
 - ``held``: answer with how many requests are being held.
 
 It ends with its standard input. Nothing is cached by the kernel: each look asks this program.
@@ -20,11 +21,12 @@ from __future__ import annotations
 import collections
 import ctypes
 import errno
+import json
 import os
 import select
 import sys
 
-from tests.servers.fusefiles import HEADER, NO_ANSWER, FileSystem
+from tests.servers.fusefiles import HEADER, INIT, NO_ANSWER, FileSystem
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _MNT_DETACH = 2
@@ -83,9 +85,13 @@ class Server:
         self._device = -1
         self._held.clear()
 
-    def _command(self, word: str) -> None:
+    def _command(self, line: str) -> None:
         said = "ok"
-        if word in ("hold", "suspend", "go"):
+        word, _, rest = line.partition(" ")
+        if word == "claim":
+            path, claims = json.loads(rest)
+            self._files.claim(os.fsencode(path), claims)
+        elif word in ("hold", "suspend", "go"):
             self._holding, self._suspended = word == "hold", word == "suspend"
             while self._held and word == "go":
                 self._reply(self._held.popleft())
@@ -112,7 +118,8 @@ class Server:
                 raise
             return
         opcode = HEADER.unpack_from(request)[1]
-        if self._holding and opcode not in NO_ANSWER:
+        # The mount's own first request is nobody who waits.
+        if self._holding and opcode not in NO_ANSWER and opcode != INIT:
             self._held.append(request)
         else:
             self._reply(request)

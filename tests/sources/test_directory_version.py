@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers.fuse import FuseServer, needs_fuse
 from tests.waiting import wait_until
 from watchman.sources.directory_version import birth_ns, identify, walk_inside
 
@@ -32,6 +33,24 @@ def test_an_identity_survives_changes_inside(tmp_path: Path, above: int) -> None
     assert after is not None
     assert after[0] == before[0]
     assert before[0].size == 0
+
+
+@needs_fuse
+def test_an_identity_fits_into_64_bits_with_a_sign(tmp_path: Path) -> None:
+    """As SQLite takes it; other inode numbers give other identities."""
+    with FuseServer(tmp_path / "fuse") as server:
+        (server.point / "a").mkdir()
+        above = os.open(server.point, os.O_PATH | os.O_DIRECTORY)
+        found = []
+        try:
+            for inode in (1 << 63, (1 << 64) - 1, (1 << 63) - 1):
+                server.claim(server.point / "a", inode=inode, birth_ns=(1 << 62) * 10**9)
+                identity = identify("a", above)
+                assert identity is not None
+                found.append((identity[0].inode, identity[0].mtime_ns))
+        finally:
+            os.close(above)
+    assert found == [(number, (1 << 63) - 1) for number in (-(1 << 63), -1, (1 << 63) - 1)]
 
 
 def test_only_directories_have_one(tmp_path: Path, above: int) -> None:

@@ -321,6 +321,10 @@ class Journal(WatchRuns):
 
         self._database.write(work)
 
+    def unlearn(self, seqs: Sequence[int]) -> None:
+        """Forget the versions that these deliveries announced: to be found again is to arrive."""
+        self._database.write(lambda connection: self.known.unlearn(connection, seqs))
+
     def is_under_way(self, seq: int) -> bool:
         """Whether a delivery is neither sent nor ended."""
         query = "SELECT 1 FROM deliveries WHERE seq = ? AND state IN (1, 2)"

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from watchman.model import Delivery, State
 from watchman.mover import underway
 from watchman.mover.folders import Folders
+from watchman.mover.hold import is_same
 from watchman.mover.leftovers import remove_leftovers
 from watchman.mover.marks import alike, clean_up
 from watchman.mover.names import temporary_name
@@ -33,6 +34,8 @@ class Batch:
         self.moved: list[Delivery] = []
         self.copied: list[Delivery] = []
         """Their claims are held until :meth:`clean_up_late`."""
+        self.not_removed: list[Delivery] = []
+        """Those of them whose sources may still be there: their directories are away."""
         self.ended: list[tuple[Delivery, State, str]] = []
         self.failure: OSError | None = None
         """Why what the hand has moved could not be made durable."""
@@ -45,9 +48,23 @@ class Batch:
             self.folders.source(os.path.dirname(row.source))
             self.folders.target(os.path.dirname(row.final), None)
         self.folders.sync_sources()
+        self.not_removed = [row for row in self.copied if self._may_be_there(row)]
         for row in self.copied:
             self._clean_up(row, late=False)
         self.folders.sync_targets()
+
+    def _may_be_there(self, row: Delivery) -> bool:
+        """Say whether a source that could not be removed may come back with its directory.
+
+        A copy was found in its place after a crash, and the directory of its source was not there.
+        """
+        directory, _, name = row.source.rpartition("/")
+        try:
+            source = self.folders.source(directory)
+            there = None if source is None else status_of(name, source)
+        except OSError:
+            return True
+        return source is None or (there is not None and is_same(row, there))
 
     def remove_leftovers(self) -> None:
         """Remove what attempts at ended rows have left.
@@ -82,14 +99,16 @@ class Batch:
         """Remove the traces of a finished copy.
 
         Before the note (``late`` is False) those of copies that a restart would recognise without
-        them; after it the others: of a tree that was touched since it was recorded.
+        them; after it the others: of a tree that was touched since it was recorded, and where the
+        source may come back before the restart, to be copied once more.
         """
         directory, _, name = row.final.rpartition("/")
         target = self.folders.target(directory, None)
         if target is None:
             return
         there = status_of(name, target)
-        if late or there is None or alike(row, there):
+        early = row not in self.not_removed and (there is None or alike(row, there))
+        if late or early:
             clean_up(row, target)
 
 

@@ -461,6 +461,10 @@ class Lane:
         done = [row.in_state(State.READY if row.route else State.MOVED) for row in moved]
         changes = [(row.seq, row.state, "") for row in done]
         changes += [(row.seq, state, reason) for row, state, reason in batch.ended]
+        away = batch.not_removed
+        if away:
+            # Before the note: with it, nobody would look for what comes back as it was.
+            self._host.ledger.unlearn([row.seq for row in away])
         self._host.ledger.note(changes)
         batch.clean_up_late()
         self._finals.add(done)
@@ -472,6 +476,8 @@ class Lane:
         self._all_is_well(done)
         if done:
             self._host.on_moved(done)
+        if away:
+            self._host.on_changed([row.source for row in away])  # it may be back already
 
     def _all_is_well(self, moved: list[Delivery]) -> None:
         """End the troubles that a success disproves, or that no row waits for any more."""

@@ -34,6 +34,10 @@ class Ledger(Protocol):
         """Whether a newer arrival at the delivery's source is recorded."""
         ...
 
+    def unlearn(self, seqs: Sequence[int]) -> None:
+        """Let their sources be arrivals should they be there after all; durable when it returns."""
+        ...
+
     def shut_out(self, thread: threading.Thread) -> None:
         """Let a thread that hangs write no more."""
         ...

@@ -117,7 +117,7 @@ def remove_source_tree(place: Place, source: int, progress: Progress) -> None:
         if busy(aside, source):
             raise Odd  # what is written through an open descriptor would go with the tree
         equal = target is not None and same_tree(
-            aside, source, final, target, content=progress.check
+            aside, source, final, target, progress.check, read=True
         )
     except BaseException:
         put_back(aside, source, name, source, tree=True)

@@ -21,6 +21,8 @@ DOOMED (a placed tree, compared with its copy)         remove DOOMED
 ASIDE, not placed (the copy was taken away)            put ASIDE back under the source's name
 ASIDE and a new source of another version              the same, the new one is another delivery
 placed, source gone                                    remove TEMP and MARK, note
+placed, the source's directory away                    note, its source not known: should it come
+                                                       back it is another arrival; then remove both
 final of the recorded size and mtime, source gone      note
 nothing of all this                                    vanished: remove TEMP and MARK
 =====================================================  =========================================
@@ -169,7 +171,7 @@ def _whole_copy(
     if not same(row, look.version) or busy(name, source):
         raise Odd
     with opened(temporary, target) as descriptor:
-        if not same_tree(name, source, temporary, target):
+        if not same_tree(name, source, temporary, target, progress.check, read=False):
             raise Odd
         yield Copied(descriptor, os.fstat(descriptor))
 

@@ -153,20 +153,22 @@ def same_tree(
     directory: int,
     other: str,
     other_directory: int,
+    check: Callable[[], None],
     *,
-    content: Callable[[], None] | None = None,
+    read: bool,
 ) -> bool:
-    """Say whether two trees have the same names, types, sizes, file times and link targets.
+    """Say whether two trees have the same names, types, sizes, link targets and contents.
 
-    With ``content`` the files are read and compared as well; it is called before each piece and
-    may raise to stop half-way.
+    Without ``read`` only files whose times differ are read: nothing tells whether they were
+    written to, or the file system of one tree cannot keep the time (ext4 none after 2446 or before
+    1901). ``check`` is called before each piece and may raise to stop half-way.
     """
     with opened(name, directory) as here, opened(other, other_directory) as there:
         ours, theirs = _entries(here), dict(_entries(there))
         if [entry for entry, _ in ours] != sorted(theirs):
             return False
         return all(
-            _same_entry(entry, status, theirs[entry], here, there, content)
+            _same_entry(entry, status, theirs[entry], here, there, check, read=read)
             for entry, status in ours
         )
 
@@ -177,17 +179,20 @@ def _same_entry(
     theirs: os.stat_result,
     here: int,
     there: int,
-    content: Callable[[], None] | None,
+    check: Callable[[], None],
+    *,
+    read: bool,
 ) -> bool:
     if stat.S_IFMT(ours.st_mode) != stat.S_IFMT(theirs.st_mode):
         return False
     if stat.S_ISDIR(ours.st_mode):
-        return same_tree(entry, here, entry, there, content=content)
+        return same_tree(entry, here, entry, there, check, read=read)
     if stat.S_ISLNK(ours.st_mode):
         return os.readlink(entry, dir_fd=here) == os.readlink(entry, dir_fd=there)
-    if ours.st_size != theirs.st_size or not same_time(ours.st_mtime_ns, theirs.st_mtime_ns):
+    if ours.st_size != theirs.st_size:
         return False
-    return content is None or same_file(entry, here, entry, there, content)
+    alike = not read and same_time(ours.st_mtime_ns, theirs.st_mtime_ns)
+    return alike or same_file(entry, here, entry, there, check)
 
 
 def remove_tree(name: str, directory: int, check: Callable[[], None] = lambda: None) -> None:

@@ -44,6 +44,10 @@ class _Serial:
         with self._lock:
             return self._ledger.announced_later(delivery)
 
+    def unlearn(self, seqs: Sequence[int]) -> None:
+        with self._lock:
+            self._ledger.unlearn(seqs)
+
     def shut_out(self, thread: threading.Thread) -> None:
         with self._lock:
             self._ledger.shut_out(thread)

@@ -140,7 +140,9 @@ class CatchUp:
             return False
         if watch.existing == "none":
             return changed_ns < self._started_ns
-        return changed_ns < self._first_runs.get(watch.path, 0)
+        began_ns = self._first_runs.get(watch.path)
+        # Not 0 for a watch that has had its first run: a time may be before 1970.
+        return began_ns is not None and changed_ns < began_ns
 
     def _note_existing(self, listing: Listing, names: Sequence[str]) -> None:
         """Make known what was there before the first run, unless somebody is writing it."""

@@ -259,4 +259,6 @@ class DirectoryWatcher:
             return False
         if watch.existing == "none":
             return changed_ns < self._started_ns
-        return changed_ns < self._first_runs.get(watch.path, 0)
+        began_ns = self._first_runs.get(watch.path)
+        # Not 0 for a watch that has had its first run: a time may be before 1970.
+        return began_ns is not None and changed_ns < began_ns

@@ -10,7 +10,7 @@ import stat
 import struct
 from typing import Any
 
-from watchman.filesystem import DIRECTORY_FLAGS, Seen, look
+from watchman.filesystem import DIRECTORY_FLAGS, Seen, bounded, look, signed
 from watchman.model import Version
 
 _AT_SYMLINK_NOFOLLOW = 0x100
@@ -50,7 +50,8 @@ def identify(name: str, directory: int) -> tuple[Version, int] | None:
     """Return a directory's identity and its ctime in ns; None if there is no directory.
 
     The identity is a Version that stays the same whatever changes inside: no size, and the time
-    when the directory was made for an mtime. An inode number alone is soon used again.
+    when the directory was made for an mtime. An inode number alone is soon used again. Both fit
+    into 64 bits with a sign, whatever the file system says.
     """
     try:
         status = os.stat(name, dir_fd=directory, follow_symlinks=False)
@@ -58,8 +59,8 @@ def identify(name: str, directory: int) -> tuple[Version, int] | None:
         return None
     if not stat.S_ISDIR(status.st_mode):
         return None
-    version = Version(status.st_dev, status.st_ino, 0, birth_ns(name, directory))
-    return version, status.st_ctime_ns
+    made_ns = bounded(birth_ns(name, directory))
+    return Version(status.st_dev, signed(status.st_ino), 0, made_ns), status.st_ctime_ns
 
 
 class Contents:

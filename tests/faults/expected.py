@@ -57,6 +57,9 @@ class Expected:
         """How many more where a scan takes the place of events."""
         self.arrived: set[str] = set()
         """Paths whose last upload is not settled."""
+        self.renumbered = False
+        """Files have other inode numbers than those that are known: what comes back with its
+        directory cannot be told from what was made anew, and may be announced once more."""
         self.blind = False
         """Events may have been lost since all was settled."""
         self.items: dict[str, bytes] = {}
@@ -202,7 +205,7 @@ class Expected:
             self.most[target] += 1
             return
         if path.startswith(f"{self.up}/"):
-            sure = not (self.blind or silent or path in self._touched)
+            sure = not (self.blind or self.renumbered or silent or path in self._touched)
             self._left[path] = _Left(version, arrived, sure, time.monotonic())
         if not inside:
             self.items[target] = digest

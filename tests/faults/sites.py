@@ -247,6 +247,7 @@ class Site:
         self.uploads.finish()
         self.uploads.lose_events()
         if self._fuse is not None:
+            self.uploads.renumbered = True
             self._fuse.remount()
         else:
             self._unbind()

@@ -355,7 +355,9 @@ class Lane:
 
     def _is_anothers(self, row: Delivery, batch: Batch) -> bool:
         """Say whether the file at the final path was moved there by another row."""
-        not_noted = batch.moved + (self._kept.moved if self._kept is not None else [])
+        with self._ready:
+            not_noted = list(self._claims.values())
+        not_noted += batch.moved + (self._kept.moved if self._kept is not None else [])
         return self._finals.is_anothers(row) or any(
             other.final == row.final and other.seq != row.seq for other in not_noted
         )

@@ -318,6 +318,7 @@ def test_every_setting_it_names_is_known(checkout: Path, base: Path, site: Path)
         "     'mask': 136, 'quiet': True},\n"
         "    {'path': '/data', 'method': 'poll', 'interval': 5, 'kind': 'directories',\n"
         "     'unfinished': ['*.new'], 'marker': 'done', 'settle': 5},\n"
+        "    {'path': '/share/*/in', 'do_glob': True},\n"
         "]\n"
         "PATTERNS = {'*': {'broker': 'one', 'task': 't', 'args': [1], 'kwargs': {'a': 1},\n"
         "    'options': {'queue': 'q', 'priority': 1, 'expires': 60}}}\n"

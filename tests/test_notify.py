@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
+import struct
 import subprocess
 import sys
 import threading
@@ -413,8 +415,9 @@ def test_task_id_is_a_uuid5() -> None:
     text = notify.task_id("/up/a.csv", version)
     assert uuid.UUID(text).version == 5
     namespace = uuid.UUID(bytes=notify.NAMESPACE)
-    name = "/up/a.csv\x001\x002\x003\x004\x005\x000"
-    assert text == str(uuid.uuid5(namespace, name))
+    name = b"/up/a.csv" + struct.pack(">6q", 1, 2, 3, 4, 5, 0)
+    digest = hashlib.sha1(namespace.bytes + name, usedforsecurity=False).digest()
+    assert text == str(uuid.UUID(bytes=digest[:16], version=5))
     assert notify.task_id("/up/a.csv", version._replace(size=4)) != text
 
 

@@ -13,6 +13,7 @@ from watchman.identity import Evidence, Verdict, compare
 from watchman.journal.database import Database
 from watchman.journal.reader import Reader
 from watchman.model import Version
+from watchman.text import PATHS
 
 WHOLE = 20_000
 """A directory with up to so many known names is read in one go when it is scanned."""
@@ -80,12 +81,12 @@ class KnownVersions:
         self, connection: sqlite3.Connection, items: Iterable[tuple[str, Version, int]]
     ) -> None:
         """Make versions known, (path, version, seq) each, within a transaction."""
-        ids, fsencode = self._ids, os.fsencode
+        ids = self._ids
         rows = []
         for path, version, seq in items:
             directory, _, name = path.rpartition("/")
             number = ids.get(directory) or self._make_id(connection, directory)
-            rows.append((number, fsencode(name), *version, seq))
+            rows.append((number, name.encode(*PATHS), *version, seq))
         connection.executemany(_REMEMBER, rows)
 
     def _make_id(self, connection: sqlite3.Connection, directory: str) -> int:
@@ -130,7 +131,7 @@ class KnownVersions:
             directory, _, name = path.rpartition("/")
             number = self._id(directory)
             if number:
-                wanted[number, os.fsencode(name)] = path
+                wanted[number, name.encode(*PATHS)] = path
         return {
             wanted[number, name]: known.version for number, name, known in self._rows([*wanted])
         }

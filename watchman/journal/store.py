@@ -21,7 +21,7 @@ from watchman.journal.patience import Patience
 from watchman.journal.routes import Routes
 from watchman.journal.watches import WatchRuns
 from watchman.model import Delivery, Noted, Route, State, Version
-from watchman.text import printable
+from watchman.text import PATHS, printable
 from watchman.turns import turn
 
 log = logging.getLogger("watchman.journal")
@@ -199,8 +199,8 @@ class Journal(WatchRuns):
         return (
             seq,
             task_id,
-            os.fsencode(source),
-            None if final is None else os.fsencode(final),
+            source.encode(*PATHS),
+            None if final is None else final.encode(*PATHS),
             *version,
             arrived_ns,
             None if route is None else route.broker,
@@ -261,21 +261,21 @@ class Journal(WatchRuns):
             rows = self._database.reader.execute(_SELECT + where, parameters)
         try:
             return self._deliveries(rows)
-        except (TypeError, ValueError, KeyError) as error:
+        except (AttributeError, TypeError, ValueError, KeyError) as error:
             self._database.found_damage(ValueError(f"a delivery in it is none: {error!r}"))
 
     def _deliveries(self, rows: Iterable[tuple[Any, ...]]) -> list[Delivery]:
-        fsdecode, route_of = os.fsdecode, self._routes.get
+        route_of = self._routes.get
         page = []
         for row in rows:
             seq, task_id, blob, final, *version, arrived_ns, route, state, kind = row
-            source = fsdecode(blob)
+            source = blob.decode(*PATHS)
             page.append(
                 Delivery(
                     seq,
                     task_id,
                     source,
-                    source if final is None else fsdecode(final),
+                    source if final is None else final.decode(*PATHS),
                     Version(*version),
                     arrived_ns,
                     None if route is None else route_of(route),

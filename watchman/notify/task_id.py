@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import os
+import struct
 
 from watchman import mounts
 from watchman.identity import Evidence
 from watchman.model import Version
+from watchman.text import PATHS
 
 NAMESPACE = bytes.fromhex("5f0a4b0e7d6c5d5f9a3c2f1e8b7d6a54")
+
+_NUMBERS = struct.Struct(">6q").pack
+_VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 _OLD_NS = 2_000_000_000
 """A file whose ctime is so much older than the directory that came with it was here before,
@@ -23,10 +27,9 @@ def task_id(source: str, version: Version, salt: int = 0) -> str:
 
     The same as ``str(uuid.uuid5(namespace, name))``, several times faster.
     """
-    name = b"%s\0%d\0%d\0%d\0%d\0%d\0%d" % (os.fsencode(source), *version, salt)
-    digest = hashlib.sha1(NAMESPACE + name, usedforsecurity=False).hexdigest()
-    variant = "89ab"[int(digest[16], 16) & 3]
-    return f"{digest[:8]}-{digest[8:12]}-5{digest[13:16]}-{variant}{digest[17:20]}-{digest[20:32]}"
+    name = source.encode(*PATHS) + _NUMBERS(*version, salt)
+    d = hashlib.sha1(NAMESPACE + name, usedforsecurity=False).hexdigest()
+    return f"{d[:8]}-{d[8:12]}-5{d[13:16]}-{_VARIANT[d[16]]}{d[17:20]}-{d[20:32]}"
 
 
 class TaskIds:

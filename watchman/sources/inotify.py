@@ -7,7 +7,6 @@ watches are added here, events are parsed here, and an overflow is a reason to s
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Callable, Iterator, Sequence
 
@@ -26,6 +25,7 @@ from watchman.sources.scout import Scout
 from watchman.sources.tree import Tree
 from watchman.sources.vanguard import Vanguard
 from watchman.sources.watched import Watched
+from watchman.text import PATHS
 
 CONTENT = pyinotify.IN_CLOSE_WRITE | pyinotify.IN_MOVED_TO | pyinotify.IN_CREATE
 CLOSE_WRITE = pyinotify.IN_CLOSE_WRITE
@@ -226,7 +226,7 @@ class Source:
 
     def _parse(self, chunk: bytes) -> None:
         unpack = _EVENT.unpack_from
-        nodes, hints, fsdecode = self._watched.nodes, self._hints, os.fsdecode
+        nodes, hints = self._watched.nodes, self._hints
         masked = self._masked
         offset, end = 0, len(chunk)
         # Most events are of the file that the event before was of: made, written, closed.
@@ -238,7 +238,7 @@ class Source:
             raw = chunk[offset : offset + length]
             offset += length
             if mask & _SPECIAL:
-                self._special(wd, mask, fsdecode(raw.rstrip(b"\0")), cookie)
+                self._special(wd, mask, raw.rstrip(b"\0").decode(*PATHS), cookie)
                 last_wd = -1
                 continue
             if wd != last_wd or raw != last_raw:
@@ -247,7 +247,7 @@ class Source:
                     self._stray(wd)
                     continue
                 last_wd, last_raw = wd, raw
-                key = (node, fsdecode(raw.rstrip(b"\0")))
+                key = (node, raw.rstrip(b"\0").decode(*PATHS))
             assert key is not None
             before = hints.get(key)
             if before is not None:

@@ -54,8 +54,13 @@ def test_across_restarts(bench: Bench, caplog: pytest.LogCaptureFixture) -> None
     another(bench).start()
     bench.until(SENT=4)
     assert said(caplog) == 4
-    sent = [r.getMessage() for r in caplog.records if r.getMessage().startswith("Sent task")]
-    assert sent == [f"Sent task task id {p.name} x for {p}" for p in (*paths, new)]
+    expected = [f"Sent task task id {p.name} x for {p}" for p in (*paths, new)]
+
+    def sent() -> list[str]:
+        lines = [r.getMessage() for r in caplog.records]
+        return [line for line in lines if line.startswith("Sent task")]
+
+    wait_until(lambda: sent() == expected, 5, "what the broker has is said")
     with reading(str(bench.root.parent)) as journal:
         assert {record.reason for record in history(journal, [], 9)} == {""}
 
@@ -97,5 +102,10 @@ def test_a_delivery_that_vanished(bench: Bench, caplog: pytest.LogCaptureFixture
         path.unlink()
     bench.sender.start()
     bench.until(VANISHED=3)
-    [line] = [r.getMessage() for r in caplog.records if "Not sent" in r.getMessage()]
+
+    def lines() -> list[str]:
+        return [r.getMessage() for r in caplog.records if "Not sent" in r.getMessage()]
+
+    wait_until(lambda: len(lines()) == 1, 5, "it is said")
+    [line] = lines()
     assert line.startswith(f"Not sent: {bench.root}/a (and 2 more): ")

@@ -86,7 +86,7 @@ class Sender:
         """When all that is ready may be read again, where queues are in trouble."""
         self._unfinished = False
         """True if the broker balked in the last pass: what is behind has not been seen."""
-        self._active = 0.0
+        self._active = float("-inf")
         """When the publisher was used last."""
         self._delay = 0.0
         self._ledger = ledger
@@ -158,6 +158,10 @@ class Sender:
                     self._tend(self._publisher)
                 if self._warm and self._publisher is None:
                     self._prepare()
+                idle = time.monotonic() - self._active >= TEND
+                if self._publisher is not None and idle and not self._tried:
+                    # However often somebody wakes us for nothing. At first it opens the connection.
+                    self._tend(self._publisher)
                 self._wait()
         except JournalError as error:
             # What was sent and could not be noted is sent again, with the same task id.
@@ -184,14 +188,12 @@ class Sender:
             with self._condition:
                 self._condition.wait_for(lambda: self._stopping, pause)
             return
-        tend = TEND if self._publisher is not None else None
+        left = self._active + TEND - time.monotonic()
+        tend = max(0.01, left) if self._publisher is not None else None
         timeouts = (self._look_again, self._targets.next_due(), tend)
         timeout = min((seconds for seconds in timeouts if seconds), default=None)
         with self._condition:
             self._condition.wait_for(lambda: self._stopping or self._woken, timeout)
-        idle = time.monotonic() - self._active >= TEND
-        if self._publisher is not None and not self._woken and idle:
-            self._tend(self._publisher)
 
     def _tend(self, publisher: Publisher) -> None:
         self._active = time.monotonic()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
 
@@ -13,21 +14,33 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @cache
 def files() -> tuple[Path, ...]:
-    """Return what a commit of all would hold, relative to the checkout: no ignored files."""
-    command = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others"]
-    # The checkout may belong to somebody else than who runs the tests.
-    trust = os.environ | {
-        "GIT_CONFIG_COUNT": "1",
-        "GIT_CONFIG_KEY_0": "safe.directory",
-        "GIT_CONFIG_VALUE_0": str(ROOT),
-    }
-    done = subprocess.run(
-        [*command, "--exclude-standard"], check=True, capture_output=True, env=trust
-    )
-    names = (os.fsdecode(name) for name in done.stdout.split(b"\0") if name)
-    found = tuple(sorted(Path(name) for name in names if (ROOT / name).is_file()))
+    """Return what a commit of all would hold, relative to the checkout: no ignored files.
+
+    Without git, which who unpacked an archive may not have.
+    """
+    found: list[Path] = []
+    for directory, names, others in os.walk(ROOT):
+        below = Path(directory).relative_to(ROOT)
+        names[:] = [name for name in names if name != ".git" and not ignored(below / name, True)]
+        found += [below / name for name in others if not ignored(below / name, False)]
+    found = [path for path in found if path != Path(".git")]  # a file, in a further work tree
     assert Path("setup.py") in found
-    return found
+    return tuple(sorted(found))
+
+
+def ignored(path: Path, directory: bool) -> bool:
+    """Say whether .gitignore names the path, relative to the checkout."""
+    return any(
+        (directory or not line.endswith("/"))
+        and fnmatch(f"/{path}" if line.startswith("/") else path.name, line.rstrip("/"))
+        for line in ignored_lines()
+    )
+
+
+@cache
+def ignored_lines() -> tuple[str, ...]:
+    lines = (ROOT / ".gitignore").read_text().splitlines()
+    return tuple(line for line in lines if line and not line.startswith("#"))
 
 
 def clone(to: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -13,10 +14,11 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 import watchman
-from tests.checkout import clone, environment, run
+from tests.checkout import ROOT, clone, environment, run
 from tests.servers import require
 from tests.supervised import processes_of
 from tests.waiting import wait_until
@@ -271,3 +273,121 @@ def test_a_checkout_of_somebody_else(foreign: Path, shell: list[str], state: str
     ids = [f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
     message = refused([require("setpriv"), *ids, *shell], foreign / "bin/notify")
     assert f"cannot write {foreign}/.venv.lock: run this once as the owner of {foreign}" in message
+
+
+def in_debian(
+    shell: list[str], *arguments: str, by: tuple[str, ...] = (), **changes: str
+) -> tuple[int, str]:
+    """Run what must be refused before anything is made; its status and the one line it says."""
+    command = [*by, *shell, str(ROOT / "bin/in-debian"), *arguments]
+    done = run(command[0], *command[1:], **changes)
+    assert done.stdout == ""
+    assert done.stderr.startswith("watchman: ")
+    assert done.stderr.count("\n") == 1, done.stderr
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("arguments", [[], [""], ["11"], ["--help"], ["trixie", "true"]])
+def test_a_debian_that_is_not_known(shell: list[str], tmp_path: Path, arguments: list[str]) -> None:
+    status, message = in_debian(shell, *arguments, IN_DEBIAN_KEEP=str(tmp_path / "kept"))
+    assert status == 2
+    assert message.endswith(": bin/in-debian 12|13|testing [command [argument…]]\n")
+    assert not (tmp_path / "kept").exists()
+
+
+@pytest.mark.parametrize("place", ["/", "here", "/a/../b", "/opt/it's", "/opt/x/", "/opt/a b"])
+def test_a_place_inside_that_is_none(shell: list[str], tmp_path: Path, place: str) -> None:
+    kept = str(tmp_path / "kept")
+    status, message = in_debian(shell, "13", CHECKOUT=place, IN_DEBIAN_KEEP=kept)
+    assert (status, f"CHECKOUT={place} is no plain absolute path" in message) == (2, True)
+    assert not (tmp_path / "kept").exists()
+
+
+def test_a_debian_by_somebody_who_is_not_root(shell: list[str], foreign: Path) -> None:
+    ids = [f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+    done = run(require("setpriv"), *ids, *shell, str(foreign / "bin/in-debian"), "12")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "watchman: only root can make a Debian system: run this with sudo\n"
+
+
+@pytest.fixture
+def tools(tmp_path: Path) -> Path:
+    """A PATH of our own, with a debootstrap that copies no archive."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can make a Debian system")
+    require("unshare")
+    found = tmp_path / "tools"
+    found.mkdir()
+    return found
+
+
+def write_debootstrap(tools: Path, text: str) -> None:
+    path = tools / "debootstrap"
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+
+
+@contextlib.contextmanager
+def begun(shell: list[str], tools: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """Start bin/in-debian; it is gone afterwards."""
+    (tools / "tmp").mkdir(exist_ok=True)
+    ours = {"PATH": f"{tools}:{os.environ['PATH']}", "TMPDIR": str(tools / "tmp")}
+    with subprocess.Popen(
+        [*shell, str(ROOT / "bin/in-debian"), *arguments],
+        env=environment(**ours, IN_DEBIAN_MIRROR="http://127.0.0.1:9/"),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as making:
+        try:
+            yield making
+        finally:
+            making.terminate()
+
+
+def mounts_below(directory: Path) -> list[str]:
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return [line for line in lines if f" {directory}/" in line]
+
+
+def test_a_debian_that_cannot_be_made_leaves_nothing(shell: list[str], tools: Path) -> None:
+    write_debootstrap(tools, 'echo "E: $4 does not answer"; mkdir -p "$3/proc"; exit 1')
+    with begun(shell, tools, "12", "true") as making:
+        output, errors = making.communicate(timeout=60)
+    assert (making.returncode, output) == (1, "")
+    assert "E: http://127.0.0.1:9/ does not answer\n" in errors
+    assert errors.endswith(
+        "watchman: debootstrap failed, see above; IN_DEBIAN_MIRROR=URL names another mirror\n"
+    )
+    assert list((tools / "tmp").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name
+)
+def test_a_debian_that_is_interrupted_leaves_nothing(
+    shell: list[str], tools: Path, number: signal.Signals
+) -> None:
+    """No process, no mount, no directory: whatever it was in the midst of."""
+    busy = tools / "busy"
+    write_debootstrap(
+        tools,
+        'mkdir -p "$3/proc" && mount -t proc proc "$3/proc" && mount --rbind /dev "$3/proc/tty"\n'
+        f"cat /proc/self/status >{busy}.new; mv {busy}.new {busy}; tail -f {busy}",
+    )
+    with begun(shell, tools, "12", "true") as making:
+        wait_until(busy.exists, 60.0, "it is making a system")
+        # What runs inside can be interrupted: its shell does not have it ignore the signal.
+        [held_off] = re.findall(r"^SigIgn:\s*(\w+)$", busy.read_text(), re.MULTILINE)
+        assert not int(held_off, 16) & 1 << (signal.SIGINT - 1)
+        left = psutil.Process(making.pid).children(recursive=True)
+        assert {"unshare", "debootstrap"} <= {process.name() for process in left}
+        assert mounts_below(tools) == []
+        making.send_signal(number)
+        assert making.communicate(timeout=60)[0] == ""
+        assert making.returncode == 128 + {1: 15}.get(number, number)
+        assert psutil.wait_procs(left, 10)[1] == []
+    assert mounts_below(tools) == []
+    assert list((tools / "tmp").iterdir()) == []
+    assert Path("/dev/null").is_char_device()

@@ -37,7 +37,9 @@ User {user}
 Group {group}
 PidFile {run}/proftpd.pid
 ScoreboardFile {run}/scoreboard
-DelayEngine off
+<IfModule mod_delay.c>
+  DelayEngine off
+</IfModule>
 SystemLog {run}/system.log
 TransferLog {run}/xferlog
 WtmpLog off

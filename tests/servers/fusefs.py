@@ -76,6 +76,11 @@ class Server:
         if _libc.mount(*words, ctypes.c_ulong(6), options.encode()):  # NOSUID, NODEV
             code = ctypes.get_errno()
             raise OSError(code, os.strerror(code), self._point)
+        # The kernel greets in its own time: whoever holds the answers from now on means others'.
+        greeting = select.poll()
+        greeting.register(self._device, select.POLLIN)
+        greeting.poll()
+        self._reply(os.read(self._device, _MOST))
 
     def unmount(self) -> None:
         """Unmount it at once; who waits for an answer gets ENOTCONN."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import warnings
 
 
 def main() -> None:
@@ -18,6 +19,9 @@ def main() -> None:
     if sys.getfilesystemencoding() != "utf-8":
         _again_in_utf8()
     _standard_streams()
+    # pyinotify imports it; where it is gone (Python 3.12) there is pyasyncore. With -W error, what
+    # nobody here can change would be the end.
+    warnings.filterwarnings("ignore", "The asyncore module is deprecated", DeprecationWarning)
     try:
         from watchman.cli import main as command
 

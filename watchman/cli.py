@@ -58,16 +58,16 @@ class _Commands(click.Group):
     cls=_Commands,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    help=(
+        "Turn every completed upload into one Celery task.\n\n"
+        "Without a command: run in the foreground."
+    ),
 )
 @common
 @dry_run_option
 @click.version_option(__version__, prog_name="watchman", message="%(prog)s %(version)s")
 @click.pass_context
 def main(ctx: click.Context) -> None:
-    """Turn every completed upload into one Celery task.
-
-    Without a command: run in the foreground.
-    """
     if os.environ.get("NO_COLOR"):  # https://no-color.org
         ctx.color = False
     if ctx.invoked_subcommand is None:
@@ -76,11 +76,10 @@ def main(ctx: click.Context) -> None:
         raise click.UsageError("--dry-run is for `notify run`, in the foreground")
 
 
-@main.command()
+@main.command(help="Run in the foreground; SIGTERM ends it, SIGHUP reloads the configuration.")
 @common
 @dry_run_option
 def run() -> None:
-    """Run in the foreground; SIGTERM ends it, SIGHUP reloads the configuration."""
     from watchman import queued_logging
     from watchman.commands import dry_run
     from watchman.service import Service
@@ -115,12 +114,11 @@ def _give_up_broken_output() -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-@main.command()
+@main.command(help="Read the configuration and test all that it names; change nothing.")
 @common
 @as_json_option
 @click.pass_context
 def check(ctx: click.Context, as_json: bool) -> None:
-    """Read the configuration and test all that it names; change nothing."""
     from watchman import checks
 
     try:
@@ -166,12 +164,13 @@ def _check_broker(config: Config, broker: Broker) -> str | None:
         publisher.close()
 
 
-@main.command()
+@main.command(
+    help="Say for each PATH which watch, pattern, task, broker, queue and destination it would get."
+)
 @common
 @as_json_option
 @click.argument("paths", nargs=-1, required=True, type=click.Path())
 def match(paths: Sequence[str], as_json: bool) -> None:
-    """Say for each PATH which watch, pattern, task, broker, queue and destination it would get."""
     from watchman import checks
 
     config = load()
@@ -183,10 +182,9 @@ def match(paths: Sequence[str], as_json: bool) -> None:
         click.echo(found.text())
 
 
-@main.command()
+@main.command(help="Show the whole chain in a scratch directory, with a real Celery worker.")
 @click.option("--once", is_flag=True, help="End after the samples; status 0 if all arrived.")
 def demo(once: bool) -> None:
-    """Show the whole chain in a scratch directory, with a real Celery worker."""
     from watchman.demo import Demo
 
     Demo(click.echo).run(once=once)

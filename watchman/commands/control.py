@@ -28,51 +28,50 @@ _timeout = click.option(
 )
 
 
-@click.command()
+@click.command(help="Start the daemon; returns when it watches.")
 @common
 def start() -> None:
-    """Start the daemon; returns when it watches."""
     from watchman import daemon
 
     daemon.start(load, say, warn)
 
 
-@click.command()
+@click.command(help="Stop the daemon; returns when it has gone.")
 @common
 @_timeout
 @click.option("--kill", is_flag=True, help="Then kill it; nothing is lost by that.")
 def stop(timeout: float, kill: bool) -> None:
-    """Stop the daemon; returns when it has gone."""
     from watchman import daemon
 
     daemon.stop(load_own(), say, timeout=timeout, kill=kill)
 
 
-@click.command()
+@click.command(
+    help="Stop the daemon if it runs, then start it; a bad configuration changes nothing."
+)
 @common
 @_timeout
 def restart(timeout: float) -> None:
-    """Stop the daemon if it runs, then start it; a bad configuration changes nothing."""
     from watchman import daemon
 
     daemon.restart(load, say, warn, timeout=timeout)
 
 
-@click.command("reload")
+@click.command(
+    "reload", help="Have the running watchman read its configuration and open its log files again."
+)
 @common
 def reload_() -> None:
-    """Have the running watchman read its configuration and open its log files again."""
     from watchman import daemon
 
     daemon.reload(load(), say)
 
 
-@click.command("status")
+@click.command("status", help="Say how it stands; exit status 0 if it is active, 1 otherwise.")
 @common
 @as_json_option
 @click.pass_context
 def status_(ctx: click.Context, as_json: bool) -> None:
-    """Say how it stands; exit status 0 if it is active, 1 otherwise."""
     from watchman import daemon, status
     from watchman.journal.reading import Summary, reading
 

@@ -58,17 +58,18 @@ _WHY = {
 }
 
 
-@click.command()
+@click.command(
+    help=(
+        "Say what became of files: PATH is a file (before or after its move), directory or pattern."
+        "\n\nA name that nothing here has is looked for in all directories."
+    )
+)
 @common
 @as_json_option
 @_limit
 @click.argument("paths", nargs=-1, type=click.Path())
 @click.pass_context
 def history(ctx: click.Context, paths: Sequence[str], limit: int | None, as_json: bool) -> None:
-    """Say what became of files: PATH is a file (before or after its move), directory or pattern.
-
-    A name that nothing here has is looked for in all directories.
-    """
     from watchman.journal.reading import reading
 
     most = limit or SHOWN
@@ -108,12 +109,13 @@ def _history(
     return newest[:limit], noted, missing
 
 
-@click.command()
+@click.command(
+    help="List the deliveries that failed and wait for 'retry' or 'discard'; all of them as JSON."
+)
 @common
 @as_json_option
 @_limit
 def failed(limit: int | None, as_json: bool) -> None:
-    """List the deliveries that failed and wait for 'retry' or 'discard'; all of them as JSON."""
     from watchman.journal.history import failed as find
     from watchman.journal.reading import reading
 
@@ -124,13 +126,12 @@ def failed(limit: int | None, as_json: bool) -> None:
     _show(records, as_json, nothing="nothing failed")
 
 
-@click.command()
+@click.command(help="Try failed deliveries again; a running daemon begins within seconds.")
 @common
 @_selection
 @_all
 @click.pass_context
 def retry(ctx: click.Context, which: Sequence[str], everything: bool) -> None:
-    """Try failed deliveries again; a running daemon begins within seconds."""
     from watchman.journal.history import retry as put_back
 
     own = load_own()
@@ -168,13 +169,12 @@ def _sendable(state_dir: str, selection: Selection) -> tuple[Selection, list[Rec
     return Chosen(rest) if gone else selection, gone
 
 
-@click.command()
+@click.command(help="Give failed deliveries up; their files stay where they are.")
 @common
 @_selection
 @_all
 @click.pass_context
 def discard(ctx: click.Context, which: Sequence[str], everything: bool) -> None:
-    """Give failed deliveries up; their files stay where they are."""
     from watchman.journal.history import discard as give_up
 
     selection = _selected(which, everything)
@@ -186,12 +186,11 @@ def discard(ctx: click.Context, which: Sequence[str], everything: bool) -> None:
     _complain(ctx, which, records)
 
 
-@click.command()
+@click.command(help="Report what is in the watches and not known; --send has it sent.")
 @common
 @as_json_option
 @click.option("--send", is_flag=True, help="Have the running daemon catch up now.")
 def scan(as_json: bool, send: bool) -> None:
-    """Report what is in the watches and not known; --send has it sent."""
     from watchman import daemon
     from watchman.checks.scanning import unknown
     from watchman.journal.reading import reading

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.checkout import ROOT
+from tests.checkout import ROOT, require_open_checkout
 from tests.running import Remembering, config_for, running
 from tests.servers import require
 from tests.sources.uploads import age, arrive, arrive_at_least, await_count, program
@@ -190,6 +190,7 @@ def in_namespace(state: Path, text: str, *arguments: str | Path, user: int = 0) 
     """Run a program that uses a pipeline, in a user namespace or as another user."""
     prefix = [require("unshare"), "-Ur"]
     if user:
+        require_open_checkout()
         ids = [f"--reuid={user}", f"--regid={user}", "--clear-groups"]
         prefix = [require("setpriv"), *ids]
     state.mkdir(exist_ok=True)

@@ -343,6 +343,7 @@ for path in sys.argv[1:]:
 @as_root
 def test_where_no_lease_can_be_had_the_settle_rule_decides(public: Path) -> None:
     """A lease is for the file's owner, or CAP_LEASE; said once for the watch."""
+    require_open_checkout()
     root = public / "up"
     (root / "sub").mkdir(parents=True)
     argv = program(WRITER, root / "one", root / "sub" / "two")

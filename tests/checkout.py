@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -49,6 +52,25 @@ def clone(to: Path) -> Path:
         (to / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, to / name)
     return to
+
+
+def require_open_checkout() -> None:
+    """Skip a test that runs watchman as another user, where none can get at the checkout."""
+    if os.geteuid() == 0 and not others_can_use_it():
+        pytest.skip(f"other users cannot read {ROOT}: use a checkout elsewhere, as in /opt")
+
+
+@cache
+def others_can_use_it() -> bool:
+    setpriv = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    done = subprocess.run(
+        [*setpriv, sys.executable, "-c", "import watchman.cli, tests.waiting"],
+        cwd="/",
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+        stderr=subprocess.DEVNULL,
+        check=False,
+    )
+    return done.returncode == 0
 
 
 def environment(**changes: str) -> dict[str, str]:

@@ -104,7 +104,7 @@ def test_every_requirement_is_used() -> None:
 
 def test_the_scripts_can_be_run() -> None:
     names = ["notify", "in-debian", "supervisord", "supervisorctl", "test"]
-    scripts = [*(f"bin/{name}" for name in names), ".ci/run", ".ci/docker", "docker/entrypoint"]
+    scripts = [".ci/run", ".ci/docker", "docker/entrypoint", *(f"bin/{name}" for name in names)]
     for name in scripts:
         path = ROOT / name
         assert path.stat().st_mode & 0o111 == 0o111, f"chmod +x {name}"

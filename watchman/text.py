@@ -7,7 +7,7 @@ import sys
 from datetime import datetime, timezone
 
 PATHS = sys.getfilesystemencoding(), "surrogateescape"
-"""What str.encode and bytes.decode take for a path: half the time of os.fsencode and os.fsdecode."""
+"""What str.encode and bytes.decode take for a path: half the time of os.fsencode, os.fsdecode."""
 
 # All that could forge or disguise a log line: C0 and C1 controls, lone surrogates (bytes that are
 # not UTF-8), line and paragraph separators, the marks that turn the direction of writing, and

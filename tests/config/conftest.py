@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.checkout import require_open_checkout
 from watchman import config
 from watchman.errors import ConfigError
 from watchman.model import Config
@@ -71,6 +72,7 @@ def unprivileged() -> Iterator[int]:
     if os.getuid() != 0:
         yield os.getuid()
         return
+    require_open_checkout()  # for what is imported meanwhile
     os.seteuid(NOBODY)
     try:
         yield NOBODY

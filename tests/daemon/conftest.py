@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.checkout import require_open_checkout
 from tests.daemon.site import AS_NOBODY, Site
 from tests.servers import require
 
@@ -29,6 +30,7 @@ def users_site() -> Iterator[Site]:
     prefix: tuple[str, ...] = ()
     if os.geteuid() == 0:
         require("setpriv")
+        require_open_checkout()
         prefix = AS_NOBODY
     found = Site(top, prefix=prefix)
     if prefix:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.checkout import require_open_checkout
 from tests.daemon.site import Site
 from tests.servers import require
 from tests.waiting import wait_until
@@ -24,6 +25,7 @@ def as_somebody() -> list[str]:
     """Root has no limit on processes; whom it becomes here can still read everything."""
     if os.geteuid() != 0:
         return []
+    require_open_checkout()
     command = [require("setpriv"), f"--reuid={UID}", f"--regid={UID}", "--clear-groups"]
     return [*command, f"--inh-caps={CAPABILITIES}", f"--ambient-caps={CAPABILITIES}"]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.checkout import ROOT
+from tests.checkout import ROOT, require_open_checkout
 from tests.running import Remembering, config_for, running
 from tests.servers import require
 from tests.sources.uploads import age, arrive, arrive_at_least, await_count, program
@@ -190,6 +190,7 @@ def in_namespace(state: Path, text: str, *arguments: str | Path, user: int = 0) 
     """Run a program that uses a pipeline, in a user namespace or as another user."""
     prefix = [require("unshare"), "-Ur"]
     if user:
+        require_open_checkout()
         ids = [f"--reuid={user}", f"--regid={user}", "--clear-groups"]
         prefix = [require("setpriv"), *ids]
     state.mkdir(exist_ok=True)
@@ -342,6 +343,7 @@ for path in sys.argv[1:]:
 @as_root
 def test_where_no_lease_can_be_had_the_settle_rule_decides(public: Path) -> None:
     """A lease is for the file's owner, or CAP_LEASE; said once for the watch."""
+    require_open_checkout()
     root = public / "up"
     (root / "sub").mkdir(parents=True)
     argv = program(WRITER, root / "one", root / "sub" / "two")

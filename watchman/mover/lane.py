@@ -335,7 +335,10 @@ class Lane:
         except OSError as error:
             return self._obstructed(fresh, error, batch)
         superseded = self._parked.is_superseded(fresh.seq)
-        if found.standing is Standing.MOVED and self._is_anothers(fresh, batch):
+        if found.standing is Standing.MOVED and underway.is_copied_by_another(fresh):
+            # Whose copy that is can be told when the other one is through.
+            self._park(fresh, CHANGED, time.monotonic() + FIRST_DELAY)
+        elif found.standing is Standing.MOVED and self._is_anothers(fresh, batch):
             batch.ended.append((fresh, State.VANISHED, "it was moved by the delivery before it"))
         elif found.standing is Standing.MOVED:
             batch.moved.append(fresh)

@@ -99,7 +99,7 @@ def transfer(row: Delivery, folders: Folders, clerk: Clerk, progress: Progress) 
         row, proof = _copy_and_place(place, folders, clerk, progress)
         place = Place.of(row, folders)
     elif found.standing is Standing.MOVED:
-        return row
+        raise Odd  # perhaps by another delivery of the same source: the lane knows
     elif found.standing is not Standing.PLACED:
         _clean_up_unplaced(row, place.target)
         raise Odd

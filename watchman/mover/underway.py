@@ -62,6 +62,11 @@ def refuse(row: Delivery) -> None:
         raise Odd
 
 
+def is_copied_by_another(row: Delivery) -> bool:
+    """Say whether an attempt at another delivery of the row's source is in flight."""
+    return row.source in _sources and row.task_id not in _task_ids
+
+
 def any_of(rows: Iterable[Delivery]) -> bool:
     """Say whether there is an attempt at one of them, or at one of their sources."""
     return bool(_sources) and any(

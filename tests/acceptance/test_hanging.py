@@ -171,7 +171,7 @@ def test_reloads_while_it_hangs(site: Site, stall: Any) -> None:
         for number in range(1, 5):
             site.daemon.send(signal.SIGHUP)
             site.daemon.wait_for("Reloaded ", number)
-            site.daemon.wait_for(" directories\n", number + 1, timeout=30)
+            site.daemon.wait_for("watchman.service: Watching ", number + 1, timeout=30)
             (site.local / f"file{number}").write_text("x")
             site.await_sent(f"local/file{number}", seconds=SECOND)
             # One thread hangs, and another waits for it; more would be a leak.
@@ -239,7 +239,7 @@ def test_a_destination_that_hangs_holds_up_its_entry_only(site: Site, stall: Any
         subject = f"moving {site.local}/b to {site.share.point}/in"
         wait_until(lambda: subject in site.troubles(), 12, interval=0.2)
         site.daemon.send(signal.SIGHUP)
-        site.daemon.wait_for(" directories\n", 2, timeout=30)
+        site.daemon.wait_for("watchman.service: Watching ", 2, timeout=30)
         (site.local / "a" / "reloaded").write_text("x")
         site.await_sent("store/reloaded", seconds=2 * SECOND)
         site.share.go()

@@ -186,6 +186,7 @@ class Expected:
             for other, version in self.there().items():
                 if other != path and version.inode == status.st_ino:
                     self._silent.add(other)
+                    self.maybe[other] += 1  # a scan sees its other time
                     if written:
                         self._aside.add(other)
                         self.items[other] = self.items[path]

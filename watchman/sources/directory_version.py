@@ -60,7 +60,7 @@ def identify(name: str, directory: int) -> tuple[Version, int] | None:
     if not stat.S_ISDIR(status.st_mode):
         return None
     made_ns = bounded(birth_ns(name, directory))
-    return Version(status.st_dev, signed(status.st_ino), 0, made_ns), status.st_ctime_ns
+    return Version(status.st_dev, signed(status.st_ino), 0, made_ns), bounded(status.st_ctime_ns)
 
 
 class Contents:

@@ -333,7 +333,9 @@ def begun(shell: list[str], tools: Path, *arguments: str) -> Iterator[subprocess
     (tools / "tmp").mkdir(exist_ok=True)
     ours = {"PATH": f"{tools}:{os.environ['PATH']}", "TMPDIR": str(tools / "tmp")}
     with subprocess.Popen(
-        [*shell, str(ROOT / "bin/in-debian"), *arguments],
+        # Who starts the tests in the background has them ignore these two, and no shell traps
+        # what was ignored when it began.
+        ["env", "--default-signal=INT,HUP", *shell, str(ROOT / "bin/in-debian"), *arguments],
         env=environment(**ours, IN_DEBIAN_MIRROR="http://127.0.0.1:9/"),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

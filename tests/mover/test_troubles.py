@@ -183,6 +183,9 @@ def test_a_forbidden_directory_holds_up_only_itself(
         assert len(rig.status().troubles) == 1
         assert rig.status().stuck_since_ns is None
         assert len([name for name in rig.files() if name.startswith("closed")]) == 0
+        # Who was refused and finds the directory writable when it asks would blame the file.
+        (lane,) = rig.mover._lanes
+        wait_until(lambda: len(lane._parked) == len(kept), what="all to be put off")
     for seq in kept:
         rig.wait(seq, State.READY)
     wait_until(lambda: not rig.status().troubles, what="the end of it")

@@ -1,10 +1,7 @@
-"""A launcher for all tests of a session, and directories on two file systems."""
+"""A launcher for all tests of a session, the daemons that it starts, and a sender's bench."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,26 +11,12 @@ from tests.faults.bench import Bench
 from tests.faults.driver import Daemon, Launcher
 from watchman.sender import sending
 
-SHARED_MEMORY = "/dev/shm"
-
 
 @pytest.fixture(scope="session")
 def launcher() -> Iterator[Launcher]:
     launcher = Launcher()
     yield launcher
     launcher.end()
-
-
-@pytest.fixture
-def other_device(tmp_path: Path) -> Iterator[Path]:
-    """A directory on another file system than tmp_path."""
-    if not os.path.isdir(SHARED_MEMORY) or (
-        os.stat(SHARED_MEMORY).st_dev == os.stat(tmp_path).st_dev
-    ):
-        pytest.skip("needs /dev/shm on a file system of its own")
-    directory = Path(tempfile.mkdtemp(prefix="watchman-test-", dir=SHARED_MEMORY))
-    yield directory
-    shutil.rmtree(directory)
 
 
 @pytest.fixture

@@ -83,7 +83,8 @@ def transfer(row: Delivery, folders: Folders, clerk: Clerk, progress: Progress) 
     The caller holds the claim of the row's task id (``underway``), and keeps it until the traces
     are removed. On return the copy is durable and the source is gone; that this is durable, too,
     and the removal of the traces is left to the caller, who does it for many at once. Raises Odd
-    where the source is in use or not what was recorded, Ended, Stopped, OSError.
+    where the source is in use, not what was recorded, or gone to its final path already; Ended,
+    Stopped, OSError.
     """
     place = Place.of(row, folders)
     if is_tree(row) and place.source is not None:

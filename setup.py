@@ -71,6 +71,7 @@ setup(
             "psutil>=6",
             "pytest>=8.2",
             "pytest-timeout>=2.3",
+            "pytest-xdist>=3.6",
             "ruff>=0.9",
         ],
     },

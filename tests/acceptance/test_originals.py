@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from tests.acceptance.daemon import MOVING, NOTIFIED, SENDING, Daemon, command, environment
-from tests.acceptance.workers import queued
+from tests.acceptance.workers import Bench, queued
 from tests.config.test_originals import CELERY, SECOND_SYSTEM
 from tests.servers.rabbitmq import RabbitServer
 from tests.waiting import wait_until
@@ -77,10 +77,10 @@ def test_the_first_system_s_configuration(
     tmp_path: Path,
     daemon: Callable[..., Daemon],
     rabbit_server: RabbitServer,
+    on_rabbit: Bench,
     redis_url: str,
 ) -> None:
-    for queue in ("celery", "single_worker"):
-        rabbit_server.delete(queue)
+    rabbit_server.delete("single_worker")
     upload, storage = tmp_path / "ftp", tmp_path / "isilon/foo/bar"
     upload.mkdir()
     storage.mkdir(parents=True)
@@ -93,7 +93,7 @@ def test_the_first_system_s_configuration(
         for number, name in enumerate(names, 1):
             (upload / name).touch()
             notify.wait_for(SENDING, number)
-        wait_until(lambda: rabbit_server.count("celery") == 1, what="the task")
+        on_rabbit.wait_for([f"{storage}/{names[0]}"])
         wait_until(lambda: rabbit_server.count("single_worker") == 1, what="the routed task")
         [task] = wait_until(lambda: queued(redis_url), what="the task on Redis")
         notify.stop()

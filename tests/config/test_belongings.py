@@ -143,6 +143,7 @@ def test_loggers_of_an_earlier_configuration(site: Site, site_logger: logging.Lo
     text = WATCHES + "FILE = '$D/log'\n"
     config.apply_logging(site.load(text + LOGGING % ONE))
     assert (len(site_logger.handlers), site_logger.propagate) == (1, False)
+    gc.collect()  # nothing but the logger holds the handler now
     config.apply_logging(site.load(text + LOGGING % "'root': {'level': 'INFO', 'handlers': ['f']}"))
     assert (site_logger.handlers, site_logger.propagate) == ([], True)
     assert site_logger.level == logging.NOTSET

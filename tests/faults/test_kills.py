@@ -201,7 +201,7 @@ def test_random_kills_lose_nothing(
             threading.Event().wait(chance.uniform(0.0, 0.5))  # at any moment, the start included
             assert running.status is None, running.output
             early += not running.watches()
-            if running.watches() and chance.random() < 0.3:
+            if cycle % 10 == 4 or (running.watches() and chance.random() < 0.3):
                 os.kill(running.pid, signal.SIGHUP)
                 reloads += 1
                 threading.Event().wait(chance.uniform(0.0, 0.3))

@@ -441,6 +441,36 @@ def test_a_root_that_is_renamed_away_and_back_is_never_deaf(
     assert seen == expected
 
 
+def test_what_a_root_that_was_away_held_is_told_before_what_came_since(tmp_path: Path) -> None:
+    """Be it that it is away again when that is read."""
+    root, away = tmp_path / "root", tmp_path / "away"
+    root.mkdir()
+    told: list[Any] = []
+    mask = pyinotify.IN_CLOSE_WRITE | pyinotify.IN_MOVE_SELF
+    source = RawSource(Watch(str(root), processor=Recorder(), mask=mask), lambda *_: None)
+    source.start()
+    try:
+        root.rename(away)
+        told += source.take(5.0)
+        (away / "held").write_bytes(b"")
+        assert source.take(5.0) == []
+        away.rename(root)
+        source.check_root()
+        (root / "since").write_bytes(b"")
+        root.rename(away)
+        told += source.take(5.0)
+        (away / "again").write_bytes(b"")
+        away.rename(root)
+        source.check_root()
+        while len(told) < 7:
+            told += source.take(5.0)
+    finally:
+        source.close()
+    left = back = "IN_MOVE_SELF"
+    names = [event.name or event.maskname for event in told]
+    assert names == [left, "held", back, "since", left, "again", back]
+
+
 def test_directories_made_in_a_root_that_is_away_are_followed_when_it_is_back(
     tmp_path: Path,
 ) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import stat
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from watchman.config.problems import Problems, one_line, show
 from watchman.config.source import beside
@@ -14,6 +14,9 @@ from watchman.config.values import describe
 from watchman.errors import ConfigError
 from watchman.model import Config
 from watchman.queued_logging import reconfigured
+
+if TYPE_CHECKING:
+    import logging
 
 DEFAULT_LOGGING: Mapping[str, Any] = {
     "version": 1,
@@ -95,9 +98,11 @@ def apply_logging(config: Config) -> None:
     ConfigError with one line if dictConfig cannot use it (a log file that cannot be opened, for
     example); logging is as before then.
     """
+    forgotten = _forget_loggers(config)
     try:
-        _forget_loggers(config)
         _configure(config)
+        # Not before: what nobody holds any more is not closed by dictConfig.
+        forgotten.clear()
     except BaseException as error:
         if _Process.config is not None:
             # dictConfig takes everything away before it begins.
@@ -125,16 +130,22 @@ def _configure(config: Config) -> None:
         logging.config.dictConfig({"disable_existing_loggers": False, **settings})
 
 
-def _forget_loggers(config: Config) -> None:
-    """Have loggers that only the earlier configuration named be like any other again."""
+def _forget_loggers(config: Config) -> list[logging.Handler]:
+    """Have loggers that only the earlier configuration named be like any other again.
+
+    Returns the handlers that they had, none of them closed yet.
+    """
     import logging
 
+    handlers = []
     before = _Process.config.logging.get("loggers", {}) if _Process.config is not None else {}
     for name in before.keys() - config.logging.get("loggers", {}).keys():
         logger = logging.getLogger(name)
         for handler in tuple(logger.handlers):
             logger.removeHandler(handler)
+            handlers.append(handler)
         for one in tuple(logger.filters):
             logger.removeFilter(one)
         logger.setLevel(logging.NOTSET)
         logger.propagate, logger.disabled = True, False
+    return handlers

@@ -126,12 +126,17 @@ class RawSource:
 
         It happens elsewhere then, unless the directory comes back.
         """
-        there = 0 if self.away or self._left_at is None else self._left_at
+        events, self._out = self._out, []
+        there = 0
+        if not self.away:
+            # It is back since a check of the root; it may have left again since then.
+            there = len(self._held) + (self._left_at or 0)
+            events = [*self._held, *events]
+            self._held.clear()
         root = self._places.root.wd
         if self._left_at is not None:
             self._left_at = None
             self.check_root()
-        events, self._out = self._out, []
         if root not in (self._places.root.wd, -1):
             return events[:there]  # the rest happened in a directory that is no longer watched
         if self.away:

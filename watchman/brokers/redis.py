@@ -8,7 +8,7 @@ a worker pops from the right, so the values of one LPUSH are consumed in their o
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from watchman.brokers.answers import Answers, name_of
 from watchman.brokers.application import (
@@ -22,7 +22,7 @@ from watchman.brokers.application import (
 from watchman.brokers.envelope import Envelopes
 from watchman.brokers.failover import Failover
 from watchman.brokers.kombu import KombuPublisher
-from watchman.brokers.recorder import Letter, Target
+from watchman.brokers.recorder import Target
 from watchman.brokers.redislink import RedisLink
 from watchman.brokers.replies import ELSEWHERE, Fault, kombu_fault, redis_code, redis_fault
 from watchman.brokers.virtual import VirtualStyle
@@ -34,8 +34,18 @@ DEFAULTS = {"socket_timeout": 4.0, "socket_connect_timeout": CONNECT_SECONDS}
 CHUNK = 256 * 1024
 """Characters in one LPUSH, about: what is in doubt when the connection breaks."""
 
-_Groups = dict[tuple[str, int | None], tuple[Target, list[int], list[str]]]
-"""List -> where it is, the messages' places in the batch, and their texts."""
+
+class _Group(NamedTuple):
+    """Messages that go one way: to a list, or where only kombu can send them."""
+
+    target: Target
+    indexes: list[int]
+    """Their places in the batch."""
+    texts: list[str]
+
+
+_Groups = dict[tuple[str, int | None] | None, _Group]
+"""By the list's name and priority; None for what kombu sends."""
 
 
 class RedisPublisher:
@@ -59,28 +69,40 @@ class RedisPublisher:
             return self._plain.publish(batch)
         outcomes: list[Outcome | None] = [None] * len(batch)
         groups: _Groups = {}
-        exotic: list[int] = []
-        for index, letter in enumerate(self._envelopes.letters(batch)):
+        ways: dict[int, _Group | Outcome] = {}
+        letters = self._envelopes.letters(batch)
+        for index, letter in enumerate(letters):
             if isinstance(letter, Outcome):
                 outcomes[index] = letter
-            elif held := self._answers.on_hold(letter.target):
-                outcomes[index] = held
-            elif not _is_list(letter.target):
-                exotic.append(index)
+                continue
+            # Most letters of a batch have the same target, the very same object.
+            way = ways.get(id(letter.target))
+            if way is None:
+                way = ways[id(letter.target)] = self._way(letter.target, groups)
+            if isinstance(way, Outcome):
+                outcomes[index] = way
             else:
-                _, indexes, texts = _group(groups, letter)
-                indexes.append(index)
-                texts.append(letter.payload)
+                way.indexes.append(index)
+                way.texts.append(letter.payload)
+        exotic = groups.pop(None, None)
         self._push(list(groups.values()), outcomes)
-        for index, outcome in zip(
-            exotic, self._plain.publish([batch[index] for index in exotic]), strict=True
-        ):
-            outcomes[index] = outcome
+        if exotic is not None:
+            answers = self._plain.publish([batch[index] for index in exotic.indexes])
+            for index, outcome in zip(exotic.indexes, answers, strict=True):
+                outcomes[index] = outcome
         return [outcome or self._answers.again("not sent") for outcome in outcomes]
+
+    def _way(self, target: Target, groups: _Groups) -> _Group | Outcome:
+        """Return the messages that go the same way as those for a target, or their answer."""
+        held = self._answers.on_hold(target)
+        if held is not None:
+            return held
+        key = (target.routing_key, target.priority) if _is_list(target) else None
+        return groups.setdefault(key, _Group(target, [], []))
 
     def _push(
         self,
-        groups: list[tuple[Target, list[int], list[str]]],
+        groups: list[_Group],
         outcomes: list[Outcome | None],
     ) -> None:
         """Push each group's texts to its list, and note the outcome of each."""
@@ -88,26 +110,20 @@ class RedisPublisher:
             return
         try:
             link = self._connected()
-            for target, indexes, texts in groups:
+            for group in groups:
                 if self._link is link:
-                    self._push_group(link, target, indexes, texts, outcomes)
+                    self._push_group(link, group, outcomes)
         except Exception as error:  # noqa: BLE001 — redis-py, kombu and sockets raise all kinds
             again = self._answers.again(error)
             self._go_on()
-            for _, indexes, _texts in groups:
-                for index in indexes:
+            for group in groups:
+                for index in group.indexes:
                     outcomes[index] = outcomes[index] or again
 
-    def _push_group(
-        self,
-        link: RedisLink,
-        target: Target,
-        indexes: list[int],
-        texts: list[str],
-        outcomes: list[Outcome | None],
-    ) -> None:
+    def _push_group(self, link: RedisLink, group: _Group, outcomes: list[Outcome | None]) -> None:
         from redis.exceptions import ResponseError
 
+        target, indexes, texts = group
         try:
             key = link.key(target).encode()
             link.declare(target)
@@ -217,12 +233,6 @@ def _is_list(target: Target) -> bool:
     return True
 
 
-def _group(groups: _Groups, letter: Letter) -> tuple[Target, list[int], list[str]]:
-    """Return the messages that go to the same list as the letter."""
-    target = letter.target
-    return groups.setdefault((target.routing_key, target.priority), (target, [], []))
-
-
 def _chunks(texts: list[str]) -> list[tuple[int, int]]:
     """Return (start, end) of runs of about CHUNK characters."""
     runs, start, size = [], 0, 0
@@ -238,6 +248,8 @@ def _chunks(texts: list[str]) -> list[tuple[int, int]]:
 
 def _lpush(key: bytes, texts: list[str]) -> bytes:
     """Return one LPUSH in Redis's protocol (RESP, https://redis.io/docs/reference/protocol-spec)."""
-    values = "".join([f"${len(text)}\r\n{text}\r\n" for text in texts])  # ASCII: length is bytes
+    pieces: list[str] = []
+    for text in texts:
+        pieces += f"${len(text)}\r\n", text, "\r\n"  # ASCII: the length is in bytes
     head = b"*%d\r\n$5\r\nLPUSH\r\n$%d\r\n%b\r\n" % (len(texts) + 2, len(key), key)
-    return head + values.encode("ascii")
+    return head + "".join(pieces).encode("ascii")

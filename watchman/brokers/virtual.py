@@ -11,6 +11,7 @@ import itertools
 import re
 import uuid
 from base64 import b64encode
+from binascii import b2a_base64
 from collections.abc import Callable
 from operator import itemgetter
 from typing import Any
@@ -123,7 +124,7 @@ class VirtualStyle(Style):
                 str(size),
                 repr(mtime_ns / NS),
                 _moment(arrived_ns),
-                b64encode((before + quoted + after).encode()).decode(),
+                b2a_base64((before + quoted + after).encode(), newline=False).decode("ascii"),
                 next(tags),
                 *fixed,
             )

@@ -31,9 +31,12 @@ _REMEMBER = """INSERT INTO known (directory, name, device, inode, size, mtime_ns
     device = excluded.device, inode = excluded.inode, size = excluded.size,
     mtime_ns = excluded.mtime_ns, changed_ns = excluded.changed_ns, seq = excluded.seq"""
 # One query for names in many directories. CROSS JOIN: SQLite must not begin with the large table.
-_SOME = """WITH wanted (directory, name) AS (VALUES {marks})
+_SOME = {
+    length: f"""WITH wanted (directory, name) AS (VALUES {",".join(["(?,?)"] * length)})
     SELECT directory, name, device, inode, size, mtime_ns, changed_ns, seq
-    FROM wanted CROSS JOIN known USING (directory, name)"""
+    FROM wanted CROSS JOIN known USING (directory, name)"""  # noqa: S608 — question marks only
+    for length in _LENGTHS
+}
 _NAMES = """SELECT name FROM known WHERE directory = ? AND name > ? AND typeof(name) = 'blob'
     ORDER BY name LIMIT ?"""
 # What a damaged page shows instead of a name is not known, and so an arrival.
@@ -54,8 +57,8 @@ class KnownVersions:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._ids: dict[str, int] = {}
-        self._whole: dict[str, int] | None = None
+        self._ids: dict[bytes, int] = {}
+        self._whole: dict[bytes, int] | None = None
         """``_ids`` while it holds every directory, so that a missing one needs no query. Told by
         the dict itself: other threads may replace it at any time."""
         database.on_rollback.append(self._drop_ids)
@@ -66,7 +69,7 @@ class KnownVersions:
             return
         if self._database.reader.execute(_COUNT).fetchone()[0] <= _MOST_LOADED:
             rows = self._database.reader.execute(_DIRECTORIES)
-            self._ids = self._whole = {os.fsdecode(path): number for path, number in rows}
+            self._ids = self._whole = dict(rows)
 
     def unload_directories(self) -> None:
         """Give the memory back."""
@@ -78,23 +81,22 @@ class KnownVersions:
         self._ids = {}
 
     def remember(
-        self, connection: sqlite3.Connection, items: Iterable[tuple[str, Version, int]]
+        self, connection: sqlite3.Connection, items: Iterable[tuple[bytes, Version, int]]
     ) -> None:
         """Make versions known, (path, version, seq) each, within a transaction."""
         ids = self._ids
         rows = []
         for path, version, seq in items:
-            directory, _, name = path.rpartition("/")
+            directory, _, name = path.rpartition(b"/")
             number = ids.get(directory) or self._make_id(connection, directory)
-            rows.append((number, name.encode(*PATHS), *version, seq))
+            rows.append((number, name, *version, seq))
         connection.executemany(_REMEMBER, rows)
 
-    def _make_id(self, connection: sqlite3.Connection, directory: str) -> int:
-        blob = os.fsencode(directory)
-        connection.execute("INSERT OR IGNORE INTO directories (path) VALUES (?)", (blob,))
+    def _make_id(self, connection: sqlite3.Connection, directory: bytes) -> int:
+        connection.execute("INSERT OR IGNORE INTO directories (path) VALUES (?)", (directory,))
         return self._cache(directory, connection)
 
-    def _id(self, directory: str) -> int:
+    def _id(self, directory: bytes) -> int:
         """Return the number of a directory; 0 if nothing was ever known there."""
         ids = self._ids
         number = ids.get(directory, 0)
@@ -102,9 +104,9 @@ class KnownVersions:
             return number
         return self._cache(directory, self._database.reader)
 
-    def _cache(self, directory: str, connection: sqlite3.Connection | Reader) -> int:
+    def _cache(self, directory: bytes, connection: sqlite3.Connection | Reader) -> int:
         query = "SELECT id FROM directories WHERE path = ?"
-        row = connection.execute(query, (os.fsencode(directory),)).fetchone()
+        row = connection.execute(query, (directory,)).fetchone()
         if row is None:
             return 0
         if len(self._ids) >= _CACHED and self._ids is not self._whole:
@@ -114,11 +116,11 @@ class KnownVersions:
 
     def knows(self, directory: str) -> bool:
         """Whether anything was ever known in a directory."""
-        return self._id(directory) != 0
+        return self._id(os.fsencode(directory)) != 0
 
     def lookup(self, directory: str, names: Iterable[str]) -> dict[str, Known]:
         """Return what is remembered of ``names`` in a directory."""
-        number = self._id(directory)
+        number = self._id(os.fsencode(directory))
         if not number:
             return {}
         rows = self._rows([(number, os.fsencode(name)) for name in names])
@@ -128,10 +130,10 @@ class KnownVersions:
         """Return the known versions of those paths that have one."""
         wanted: dict[tuple[int, bytes], str] = {}
         for path in paths:
-            directory, _, name = path.rpartition("/")
+            directory, _, name = path.encode(*PATHS).rpartition(b"/")
             number = self._id(directory)
             if number:
-                wanted[number, name.encode(*PATHS)] = path
+                wanted[number, name] = path
         return {
             wanted[number, name]: known.version for number, name, known in self._rows([*wanted])
         }
@@ -143,15 +145,13 @@ class KnownVersions:
             length = next(length for length in _LENGTHS if length >= len(part))
             # What is asked for twice is answered twice, and is still one answer.
             part += part[:1] * (length - len(part))
-            rows = self._database.reader.execute(
-                _SOME.format(marks=",".join(["(?,?)"] * length)), list(itertools.chain(*part))
-            )
+            rows = self._database.reader.execute(_SOME[length], list(itertools.chain(*part)))
             for number, name, *version, seq in rows:
                 yield number, name, Known(Version(*version), seq)
 
     def scan(self, directory: str) -> Scan:
         """Begin to hold what is remembered of a directory against what is there."""
-        return Scan(self, directory, self._database.reader, self._id(directory))
+        return Scan(self, directory, self._database.reader, self._id(os.fsencode(directory)))
 
     def forget(self, paths: Iterable[str]) -> None:
         """Forget paths: the next look at one is an arrival."""
@@ -163,10 +163,10 @@ class KnownVersions:
         """Return what :meth:`drop` takes for those paths in whose directories anything is known."""
         keys = []
         for path in paths:
-            directory, _, name = path.rpartition("/")
+            directory, _, name = path.encode(*PATHS).rpartition(b"/")
             number = self._id(directory)
             if number:
-                keys.append((number, os.fsencode(name)))
+                keys.append((number, name))
         return keys
 
     def drop(self, connection: sqlite3.Connection, keys: Iterable[tuple[int, bytes]]) -> None:
@@ -186,8 +186,8 @@ class KnownVersions:
             query += " AND final IS NOT NULL"
         keys = []
         for source, seq in connection.execute(query, seqs).fetchall():
-            directory, _, name = os.fsdecode(source).rpartition("/")
-            keys.append((self._id(directory), os.fsencode(name), seq))
+            directory, _, name = source.rpartition(b"/")
+            keys.append((self._id(directory), name, seq))
         connection.executemany(
             "DELETE FROM known WHERE directory = ? AND name = ? AND seq = ?", keys
         )
@@ -217,10 +217,10 @@ class KnownVersions:
 
         A delivery that is still on its way takes the new version over; its task id stays.
         """
-        rows = [
-            (*version, self._id(path.rpartition("/")[0]), os.fsencode(path.rpartition("/")[2]))
-            for path, version in items
-        ]
+        rows = []
+        for path, version in items:
+            directory, _, name = path.encode(*PATHS).rpartition(b"/")
+            rows.append((*version, self._id(directory), name))
 
         def work(connection: sqlite3.Connection, changes: Sequence[tuple[Any, ...]]) -> None:
             connection.executemany(

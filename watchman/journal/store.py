@@ -49,9 +49,11 @@ _SELECT = """SELECT seq, task_id, source, final, device, inode, size, mtime_ns, 
     arrived_ns, route, state, kind FROM deliveries """
 _INSERT = """INSERT INTO deliveries (seq, task_id, source, final, device, inode, size, mtime_ns,
     changed_ns, arrived_ns, broker, route, kind, state, noted_ns)
-    VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (source, task_id) WHERE state IN (1, 2)
+    VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (inode, task_id) WHERE state IN (1, 2)
     DO NOTHING"""
 _NOTE = "UPDATE deliveries SET state = ?, noted_ns = ?, reason = ? WHERE seq IN"
+_SOURCE = 2
+"""Where the source is in what is inserted."""
 _MOST_SAID = 10_000
 _EARLIEST, _LATEST = -(1 << 63), (1 << 63) - 1
 _TOGETHER = 500
@@ -164,31 +166,36 @@ class Journal(WatchRuns):
         now: int,
     ) -> list[NewDelivery]:
         """Insert rows within a transaction; return those that are under way already."""
-        versions: list[tuple[str, Version, int]] = [
-            (row[0], row[1], int(row[2]) if len(row) > 2 else 0)
-            for row in part
-            if not isinstance(row, NewDelivery)
-        ]
-        deliveries = [row for row in part if type(row) is NewDelivery]
+        versions: list[tuple[bytes, Version, int]] = []
+        rows: list[tuple[Any, ...]] = []
+        deliveries: list[NewDelivery] = []
+        there: dict[int, int] = {}
         # Files and finished directories are recorded by two threads: numbers are taken here,
         # one writer at a time. One that is skipped does no harm.
-        first = self._next_seq
-        self._next_seq += len(deliveries)
-        rows: list[tuple[Any, ...]] = []
-        there: dict[int, int] = {}
-        for seq, new in enumerate(deliveries, first):
+        first = seq = self._next_seq
+        for new in part:
+            if not isinstance(new, NewDelivery):
+                why = int(new[2]) if len(new) > 2 else 0
+                versions.append((new[0].encode(*PATHS), new[1], why))
+                continue
+            row = self._row(connection, seq, new, now)
+            found = 0
             if new.unless and new.unless != new.task_id:
-                found = _under_way(connection, new.source, new.unless)
-                if found:
-                    there[seq] = found
-                    continue
-            rows.append(self._row(connection, seq, new, now))
+                found = _under_way(connection, new.version.inode, new.unless)
+            if found:
+                there[seq] = found
+            else:
+                rows.append(row)
+            versions.append((row[_SOURCE], new.version, found or seq))
+            deliveries.append(new)
+            seq += 1
+        self._next_seq = seq
         if connection.executemany(_INSERT, rows).rowcount < len(rows):
-            there |= _conflicting(connection, list(enumerate(deliveries, first)), there)
-        versions += [
-            (new.source, new.version, there.get(seq, seq))
-            for seq, new in enumerate(deliveries, first)
-        ]
+            conflicting = _conflicting(connection, list(enumerate(deliveries, first)), there)
+            versions = [
+                (path, version, conflicting.get(seq, seq)) for path, version, seq in versions
+            ]
+            there |= conflicting
         self.known.remember(connection, versions)
         return [deliveries[seq - first] for seq in there]
 
@@ -306,7 +313,7 @@ class Journal(WatchRuns):
         now = time.time_ns()
         alike: dict[tuple[State, str], list[int]] = {}
         for seq, state, reason in changes:
-            alike.setdefault((state, printable(reason)), []).append(seq)
+            alike.setdefault((state, reason), []).append(seq)
 
         def work(connection: sqlite3.Connection) -> None:
             for (state, reason), seqs in alike.items():
@@ -314,7 +321,7 @@ class Journal(WatchRuns):
                     part = seqs[start : start + _TOGETHER]
                     marks = ",".join("?" * len(part))
                     connection.execute(
-                        f"{_NOTE} ({marks})", (int(state), now, reason or None, *part)
+                        f"{_NOTE} ({marks})", (int(state), now, printable(reason) or None, *part)
                     )
                     if state in (State.VANISHED, State.READY, State.MOVED):
                         self.known.unlearn(connection, part, moved=state is not State.VANISHED)
@@ -379,10 +386,10 @@ class Journal(WatchRuns):
         )
 
 
-def _under_way(connection: sqlite3.Connection, source: str, task_id: str) -> int:
+def _under_way(connection: sqlite3.Connection, inode: int, task_id: str) -> int:
     """Return the seq of the delivery with a task id that is MOVING or READY; 0 for none."""
-    query = "SELECT seq FROM deliveries WHERE source = ? AND task_id = ? AND state IN (1, 2)"
-    found = connection.execute(query, (os.fsencode(source), task_id)).fetchone()
+    query = "SELECT seq FROM deliveries WHERE inode = ? AND task_id = ? AND state IN (1, 2)"
+    found = connection.execute(query, (inode, task_id)).fetchone()
     return int(found[0]) if found else 0
 
 
@@ -395,7 +402,7 @@ def _conflicting(
     rows = connection.execute("SELECT seq FROM deliveries WHERE seq >= ?", (numbered[0][0],))
     inserted = {seq for (seq,) in rows}
     return {
-        seq: _under_way(connection, new.source, new.task_id)
+        seq: _under_way(connection, new.version.inode, new.task_id)
         for seq, new in numbered
         if seq not in inserted and seq not in there
     }

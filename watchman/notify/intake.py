@@ -44,7 +44,10 @@ SLICE = 1000
 
 _BEYOND_DOUBT = 1 << 16
 """A bit that the kernel's masks do not use: no event that is still unread can tell more."""
-
+# For each file; Python 3.11 looks for an enum's member as long as 50 ns.
+_COMPLETE, _WRITTEN = Seen.COMPLETE, Evidence.WRITTEN
+_ARRIVED = (CLOSE_WRITE, coverage.MOVED_TO)
+"""What most files arrive by."""
 
 LEFT = 30.0
 """Seconds for which a directory that left may come back as it was, and its files are known."""
@@ -201,15 +204,16 @@ class Intake:
         self, items: Sequence[tuple[Key, int]], directories: Descriptors[Node]
     ) -> None:
         ignored = self._router.ignored
-        prefixes: dict[Node, str] = {}
+        nodes: dict[Node, tuple[str, bool]] = {}
         into = _Sorted([], {}, {}, {}, [], set())
         with turn():
             for key, mask in items:
                 node, name = key
-                prefix = prefixes.get(node)
-                if prefix is None:
-                    prefix = prefixes[node] = node.path.rstrip("/") + "/"
-                path = prefix + name
+                known = nodes.get(node)
+                if known is None:
+                    prefix = node.path.rstrip("/") + "/"
+                    known = nodes[node] = prefix, _is_ordinary(node.root)
+                path = known[0] + name
                 if ignored(name, path):
                     continue
                 watch = node.root.watch
@@ -220,6 +224,17 @@ class Intake:
                     continue
                 directory = directories.get(node)
                 seen = look_at(name, directory, mask)
+                if (
+                    seen.seen is _COMPLETE
+                    and mask in _ARRIVED
+                    and known[1]
+                    and not (
+                        key in self._arrivals or key in self._evidence or key in self._only_touched
+                    )
+                ):
+                    # Most arrivals: this is what _judge would come to, at a third of the price.
+                    into.found.append(_item(key, path, seen, _WRITTEN))
+                    continue
                 if seen.seen is not Seen.GONE:
                     self._judge(key, mask, seen, path, into)
                     continue
@@ -372,13 +387,17 @@ class Intake:
         unknown: dict[str, _Found] = {}
         touched: dict[Key, tuple[str, Version]] = {}
         for item in found:
-            before = known.get(item.path)
-            verdict = compare(before, item.version, item.evidence) if before else Verdict.NEW
+            path = item.path
+            before = known.get(path)
+            if before is None:
+                unknown[path] = item
+                continue
+            verdict = compare(before, item.version, item.evidence)
             if verdict is Verdict.NEW:
-                unknown[item.path] = item
+                unknown[path] = item
             elif verdict is Verdict.TOUCHED:
                 # Not at once: the event that proves a write may still be unread.
-                touched[item.node, item.name] = (item.path, item.version)
+                touched[item.node, item.name] = (path, item.version)
         if touched:
             self._touched.add(touched)
         if unknown:
@@ -392,31 +411,30 @@ class Intake:
         new: list[NewDelivery] = []
         noted: list[tuple[str, Version, Noted]] = []
         unasked: dict[Root, list[str]] = {}
+        concerned: set[str | None] = set()
+        route_of, destination_of = self._router.route, self._router.destination
+        is_dry_run, choose = self._router.is_dry_run, self._task_ids.choose
         for path, item in unknown.items():
             version = item.version
-            route, final = self._router.route(path), self._router.destination(path)
-            if self._router.is_dry_run(path):
+            route, final = route_of(path), destination_of(path)
+            if is_dry_run(path):
                 say_what_would_happen(path, final, route and route.task)
                 noted.append((path, version, Noted.DRY_RUN))
             elif route is None and final is None:
                 noted.append((path, version, Noted.UNASKED))
                 unasked.setdefault(item.node.root, []).append(path)
             else:
-                number, unless = self._task_ids.choose(path, version, item.evidence, now_ns)
+                number, unless = choose(path, version, item.evidence, now_ns)
                 new.append(
                     NewDelivery(number, path, final, version, now_ns, route, "files", unless)
                 )
+                concerned.add(route.broker if route is not None and final is None else None)
         for root, paths in unasked.items():
             self.remarks.unasked(root.watch, paths)
         doubled = self._journal.record(new, noted, gone)
         if doubled:
             new = [one for one in new if one not in doubled] + self._record_again(doubled, now_ns)
-        self._wake(
-            {
-                one.route.broker if one.route is not None and one.final is None else None
-                for one in new
-            }
-        )
+        self._wake(concerned)
         signals.announce(signals.arrived, new)
 
     def _record_again(self, doubled: Sequence[NewDelivery], now_ns: int) -> list[NewDelivery]:
@@ -428,6 +446,12 @@ class Intake:
         ]
         self._journal.record(others)
         return others
+
+
+def _is_ordinary(root: Root) -> bool:
+    """Say whether one event is enough to tell that a file in a watch is complete."""
+    watch = root.watch
+    return watch.mask is None and watch.settle is None and not (root.polled or root.remote)
 
 
 def _evidence_of(mask: int) -> Evidence:

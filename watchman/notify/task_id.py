@@ -12,14 +12,18 @@ from watchman.text import PATHS
 
 NAMESPACE = bytes.fromhex("5f0a4b0e7d6c5d5f9a3c2f1e8b7d6a54")
 
+_SHA1 = hashlib.sha1(NAMESPACE, usedforsecurity=False)
 _NUMBERS = struct.Struct(">6q").pack
 _VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
+# Plain integers: members of an enum are compared several times slower.
+_CAME, _PROVEN = int(Evidence.CAME), int(Evidence.WRITTEN)
 _OLD_NS = 2_000_000_000
 """A file whose ctime is so much older than the directory that came with it was here before,
 perhaps: under an id that may have been sent."""
-_RECENT = 20_000
-"""Ids remembered for the moment in which two files can have one ctime: a tick of the clock."""
+_RECENT = 4000
+"""Ids remembered at least, for the moment in which two files can have one ctime: a tick of the
+clock, in which no kernel makes so many files."""
 
 
 def task_id(source: str, version: Version, salt: int = 0) -> str:
@@ -27,8 +31,9 @@ def task_id(source: str, version: Version, salt: int = 0) -> str:
 
     The same as ``str(uuid.uuid5(namespace, name))``, several times faster.
     """
-    name = source.encode(*PATHS) + _NUMBERS(*version, salt)
-    d = hashlib.sha1(NAMESPACE + name, usedforsecurity=False).hexdigest()
+    sha1 = _SHA1.copy()
+    sha1.update(source.encode(*PATHS) + _NUMBERS(*version, salt))
+    d = sha1.hexdigest()
     return f"{d[:8]}-{d[8:12]}-5{d[13:16]}-{_VARIANT[d[16]]}{d[17:20]}-{d[20:32]}"
 
 
@@ -52,18 +57,15 @@ class TaskIds:
         The second is empty where an event proves that this is another arrival.
         """
         plain = chosen = task_id(source, version)
-        proven = evidence is Evidence.WRITTEN or evidence is Evidence.REPLACED
+        proven = evidence >= _PROVEN
         stability = mounts.stability(version.device)
         if (
             not (stability.inodes_last and stability.ctime_tells)
-            or ((proven or evidence is Evidence.CAME) and self._is_recent(plain))
-            or (evidence is Evidence.CAME and version.changed_ns < now_ns - _OLD_NS)
+            or (evidence >= _CAME and (plain in self._recent or plain in self._before))
+            or (evidence == _CAME and version.changed_ns < now_ns - _OLD_NS)
         ):
             chosen = task_id(source, version, now_ns)
-        self._recent.add(chosen)
-        return chosen, "" if proven else plain
-
-    def _is_recent(self, number: str) -> bool:
         if len(self._recent) >= _RECENT:
             self._recent, self._before = set(), self._recent
-        return number in self._recent or number in self._before
+        self._recent.add(chosen)
+        return chosen, "" if proven else plain

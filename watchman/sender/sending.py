@@ -31,6 +31,10 @@ from watchman.sender.targets import Targets
 
 log = logging.getLogger("watchman.notify")
 
+# For each delivery; Python 3.11 looks for an enum's member as long as 50 ns.
+_ACCEPTED, _REFUSED, _AGAIN = Answer.ACCEPTED, Answer.REFUSED, Answer.AGAIN
+_SENT, _READY = State.SENT, State.READY
+
 FIRST_RETRY = 0.5
 LONGEST_RETRY = 60.0
 TEND = 15.0
@@ -296,7 +300,7 @@ class Sender:
         """Publish one page and note the answers; False if the broker wants a pause."""
         good, vanished = page.found.good, page.found.vanished
         answers = self._publish(good) if good else []
-        tried = any(answer is not Answer.AGAIN or reason for answer, reason, _ in answers)
+        tried = any(answer is not _AGAIN or reason for answer, reason, _ in answers)
         self._tried = self._tried or tried
         taken = _routes_taken(good, answers)
         changes = [(delivery.seq, State.VANISHED, reason) for delivery, reason in vanished]
@@ -304,10 +308,10 @@ class Sender:
         refused: list[tuple[Delivery, str]] = []
         again = ""
         for delivery, (answer, reason, target) in zip(good, answers, strict=True):
-            if answer is Answer.ACCEPTED:
-                changes.append((delivery.seq, State.SENT, ""))
+            if answer is _ACCEPTED:
+                changes.append((delivery.seq, _SENT, ""))
                 sent.append(delivery)
-            elif answer is Answer.REFUSED:
+            elif answer is _REFUSED:
                 why = mask(reason)
                 changes.append((delivery.seq, State.FAILED, why))
                 refused.append((delivery, why))
@@ -317,14 +321,12 @@ class Sender:
                 if delivery.seq in self._unnoted:
                     # For those who send it after a reload or restart, and for the history.
                     why = mask(reason) or "no reason given"
-                    changes.append((delivery.seq, State.READY, f"not taken yet: {why}"))
+                    changes.append((delivery.seq, _READY, f"not taken yet: {why}"))
         self._unnoted.clear()
         if changes:
             # Before anybody looks at a file that has vanished its version must be forgotten.
             self._pages.note(changes, at_once=bool(vanished) or not page.full)
-            self._said.difference_update(
-                seq for seq, state, _ in changes if state is not State.READY
-            )
+            self._said.difference_update(seq for seq, state, _ in changes if state is not _READY)
         if vanished:
             say_vanished(vanished)
             # It may have been away for a moment only, and is an arrival then.
@@ -374,11 +376,11 @@ class Sender:
 
     def _say_sending(self, good: list[Delivery]) -> None:
         """Log each task once, however often it has to be tried, and by whom."""
-        fresh = [delivery for delivery in good if delivery.seq not in self._said]
-        first = min((delivery.seq for delivery in fresh), default=self._inherited + 1)
-        if first <= self._inherited:
-            last = max(delivery.seq for delivery in fresh)
-            before = self._ledger.tried(self.broker, first, last)
+        said = self._said
+        fresh = [delivery for delivery in good if delivery.seq not in said] if said else good
+        # By seq, as they were read.
+        if fresh and fresh[0].seq <= self._inherited:
+            before = self._ledger.tried(self.broker, fresh[0].seq, fresh[-1].seq)
             self._said |= before
             fresh = [delivery for delivery in fresh if delivery.seq not in before]
         info_all(log, "Sending task %s", [d.route.task for d in fresh if d.route is not None])

@@ -232,6 +232,7 @@ class Source:
         # Most events are of the file that the event before was of: made, written, closed.
         last_wd, last_raw = -1, b""
         key: tuple[Node, str] | None = None
+        before: int | None = None
         while offset < end:
             wd, mask, cookie, length = unpack(chunk, offset)
             offset += 16
@@ -248,19 +249,19 @@ class Source:
                     continue
                 last_wd, last_raw = wd, raw
                 key = (node, raw.rstrip(b"\0").decode(*PATHS))
+                before = hints.get(key)
             assert key is not None
-            before = hints.get(key)
             if before is not None:
                 # A write or a change of attributes says less than the event before it.
                 if mask & _WEAK:
                     if masked and _is_asked_for(key[0].root.watch, mask):
-                        hints[key] = before | ASKED
+                        hints[key] = before = before | ASKED
                     continue
                 if before & _LEFT:
                     mask |= REPLACED
                 if masked and not mask & GONE and _is_asked_for(key[0].root.watch, before):
                     mask |= ASKED
-            hints[key] = mask
+            hints[key] = before = mask
 
     def _special(self, wd: int, mask: int, name: str, cookie: int) -> None:
         if mask & pyinotify.IN_Q_OVERFLOW:

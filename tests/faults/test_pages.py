@@ -34,11 +34,13 @@ class Watched(Journal):
         self.read_by.append(threading.current_thread().name)
         return super().page_ready(broker, after, limit)
 
-    def note(self, changes: Sequence[tuple[int, State, str]]) -> None:
+    def note(
+        self, changes: Sequence[tuple[int, State, str]], moved: Sequence[Delivery] = ()
+    ) -> None:
         if self.broken:
             raise JournalError("told to stop while the disk is full")
         self.noted_by.append(threading.current_thread().name)
-        super().note(changes)
+        super().note(changes, moved)
 
 
 @pytest.fixture

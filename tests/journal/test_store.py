@@ -128,7 +128,9 @@ def test_what_was_moved_is_not_known_at_its_source(journal: Journal, state: Stat
     """The next upload there may look the same: the same size, time and inode number."""
     journal.record([new("/up/a", final="/done/a"), new("/up/b", final="/done/b"), new("/up/c")])
     journal.record([new("/up/b", final="/done/b")._replace(task_id="newer")])
-    journal.note([(1, state, ""), (2, state, ""), (3, State.READY, "")])
+    moved = [row.in_state(state) for row in journal.page_moving(0, 2)]
+    journal.note([(3, State.READY, "")], moved)
+    assert [row.seq for row in moved] == [1, 2]
     assert journal.known.lookup("/up", ["a", "b", "c"]).keys() == {"b", "c"}
 
 

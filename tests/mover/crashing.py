@@ -74,8 +74,10 @@ class FileLedger:
     def unlearn(self, seqs: Sequence[int]) -> None:
         raise AssertionError("no directory is away")
 
-    def note(self, changes: Sequence[tuple[int, State, str]]) -> None:
-        self.write("note", list(changes))
+    def note(
+        self, changes: Sequence[tuple[int, State, str]], moved: Sequence[Delivery] = ()
+    ) -> None:
+        self.write("note", [*changes, *((row.seq, row.state, "") for row in moved)])
 
 
 class Failpoints:

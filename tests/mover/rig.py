@@ -64,9 +64,11 @@ class MemoryLedger:
     def shut_out(self, thread: threading.Thread) -> None:
         self.shut.append(thread)
 
-    def note(self, changes: Sequence[tuple[int, State, str]]) -> None:
+    def note(
+        self, changes: Sequence[tuple[int, State, str]], moved: Sequence[Delivery] = ()
+    ) -> None:
         with self._lock:
-            for seq, state, reason in changes:
+            for seq, state, reason in (*changes, *((row.seq, row.state, "") for row in moved)):
                 assert self.rows[seq].state is State.MOVING, "noted twice"
                 self.rows[seq] = self.rows[seq]._replace(state=state)
                 self.reasons[seq] = reason

@@ -173,20 +173,20 @@ class KnownVersions:
         """Forget names, (directory's number, name) each, within a transaction."""
         connection.executemany("DELETE FROM known WHERE directory = ? AND name = ?", keys)
 
-    def unlearn(
-        self, connection: sqlite3.Connection, seqs: Sequence[int], *, moved: bool = False
-    ) -> None:
-        """Forget the versions that these deliveries announced, within a transaction.
-
-        ``moved``: only of those that have a destination.
-        """
+    def unlearn(self, connection: sqlite3.Connection, seqs: Sequence[int]) -> None:
+        """Forget the versions that these deliveries announced, within a transaction."""
         marks = ",".join("?" * len(seqs))
         query = f"SELECT source, seq FROM deliveries WHERE seq IN ({marks})"  # noqa: S608 — see marks
-        if moved:
-            query += " AND final IS NOT NULL"
+        found = connection.execute(query, seqs).fetchall()
+        self.unlearn_at(connection, [(source.decode(*PATHS), seq) for source, seq in found])
+
+    def unlearn_at(
+        self, connection: sqlite3.Connection, announced: Iterable[tuple[str, int]]
+    ) -> None:
+        """Do the same, where the paths of the deliveries are known: (source, seq) each."""
         keys = []
-        for source, seq in connection.execute(query, seqs).fetchall():
-            directory, _, name = source.rpartition(b"/")
+        for source, seq in announced:
+            directory, _, name = source.encode(*PATHS).rpartition(b"/")
             keys.append((self._id(directory), name, seq))
         connection.executemany(
             "DELETE FROM known WHERE directory = ? AND name = ? AND seq = ?", keys

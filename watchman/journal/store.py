@@ -303,17 +303,22 @@ class Journal(WatchRuns):
             )
         )
 
-    def note(self, changes: Sequence[tuple[int, State, str]]) -> None:
+    def note(
+        self, changes: Sequence[tuple[int, State, str]], moved: Sequence[Delivery] = ()
+    ) -> None:
         """Note the new state of deliveries, (seq, state, reason) each, in one commit.
 
         A version that vanished is not known any more: should the file come back just as it was
         (a share mounted again, a rename there and back), it is an arrival. Nor is one that was
-        moved: whatever is at its source from now on is another upload, however much it is alike.
+        ``moved``, in its new state: whatever is at its source from now on is another upload,
+        however much it is alike.
         """
         now = time.time_ns()
         alike: dict[tuple[State, str], list[int]] = {}
         for seq, state, reason in changes:
             alike.setdefault((state, reason), []).append(seq)
+        for row in moved:
+            alike.setdefault((row.state, ""), []).append(row.seq)
 
         def work(connection: sqlite3.Connection) -> None:
             for (state, reason), seqs in alike.items():
@@ -323,8 +328,9 @@ class Journal(WatchRuns):
                     connection.execute(
                         f"{_NOTE} ({marks})", (int(state), now, printable(reason) or None, *part)
                     )
-                    if state in (State.VANISHED, State.READY, State.MOVED):
-                        self.known.unlearn(connection, part, moved=state is not State.VANISHED)
+                    if state is State.VANISHED:
+                        self.known.unlearn(connection, part)
+            self.known.unlearn_at(connection, [(row.source, row.seq) for row in moved])
 
         self._database.write(work)
 

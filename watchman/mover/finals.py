@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Sequence
 
 from watchman.model import Delivery
 
-_RECENT = 20_000
+_RECENT = 5000
 """Final paths remembered at least; rewritten files are found out within a batch or two."""
 
 
@@ -19,16 +20,25 @@ class Finals:
     """
 
     def __init__(self) -> None:
-        self._recent: dict[str, int] = {}
-        self._before: dict[str, int] = {}
+        self._batches: deque[tuple[list[str], list[int]]] = deque()
+        """Final paths and seqs; the youngest last."""
+        self._count = 0
+        self._owners: dict[str, int] | None = None
+        """The same, by path, where somebody has asked since the last batch."""
 
-    def add(self, rows: Iterable[Delivery]) -> None:
+    def add(self, rows: Sequence[Delivery]) -> None:
         """Remember rows that have been moved."""
-        self._recent.update((row.final, row.seq) for row in rows)
-        if len(self._recent) >= _RECENT:
-            self._recent, self._before = {}, self._recent
+        self._batches.append(([row.final for row in rows], [row.seq for row in rows]))
+        self._count += len(rows)
+        self._owners = None
+        while self._count - len(self._batches[0][0]) >= _RECENT:
+            self._count -= len(self._batches.popleft()[0])
 
     def is_anothers(self, row: Delivery) -> bool:
         """Say whether what is at the row's final path was moved there by another row."""
-        owner = self._recent.get(row.final) or self._before.get(row.final)
+        if self._owners is None:
+            self._owners = {}
+            for finals, seqs in self._batches:
+                self._owners.update(zip(finals, seqs, strict=True))
+        owner = self._owners.get(row.final)
         return owner is not None and owner != row.seq

@@ -59,11 +59,11 @@ class Hand:
         must call :meth:`answer`.
         """
         # Of two uploads to one path, and of whole directories, the lane knows more.
-        several = len({row.source for row in rows}) < len(rows)
-        if self._lost or len(rows) < FEW or several or any(map(is_tree, rows)):
+        sources = {row.source for row in rows if not is_tree(row)}
+        if self._lost or len(rows) < FEW or len(sources) < len(rows):
             return False
         try:
-            tops = {path: folders.top_of(path) for path in {_above(row.source) for row in rows}}
+            tops = {path: folders.top_of(path) for path in set(map(_above, sources))}
         except OSError:
             return False  # the lane will meet it, and say it
         if not self._lock.acquire(blocking=False):

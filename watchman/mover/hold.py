@@ -7,6 +7,7 @@ import os
 import stat
 from types import TracebackType
 
+from watchman import mounts
 from watchman.filesystem import FILE_FLAGS, GONE, Look, Seen, look, version_of
 from watchman.identity import is_same_content
 from watchman.model import Delivery, Version
@@ -48,6 +49,21 @@ class Hold:
         if status.st_nlink == 0 or not stat.S_ISREG(status.st_mode):
             return GONE
         return Look(Seen.COMPLETE, version_of(status))
+
+    def is_beyond_doubt(self, row: Delivery) -> bool:
+        """Say whether it is just as it was recorded: then :meth:`is_of` holds, without a doubt.
+
+        So is nearly every file, and that is told in a third of the time.
+        """
+        status = self._status
+        if (
+            status is None
+            or status.st_nlink == 0
+            or not mounts.stability(status.st_dev).ctime_tells
+        ):
+            return False
+        numbers = status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+        return numbers == row.version[1:] and stat.S_ISREG(status.st_mode)
 
     def is_of(self, row: Delivery) -> bool:
         """Say whether it is the file that was recorded, and nobody is writing it."""
@@ -100,6 +116,8 @@ def same(row: Delivery, version: Version | None) -> bool:
 
 def is_same(row: Delivery, status: os.stat_result) -> bool:
     """Say whether a stat result is of the version that was recorded."""
+    if (status.st_ino, status.st_size, status.st_mtime_ns) == row.version[1:4]:
+        return True  # as nearly always
     return same(row, version_of(status))
 
 

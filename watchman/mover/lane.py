@@ -464,16 +464,15 @@ class Lane:
 
     def _note(self, batch: Batch, moved: list[Delivery]) -> None:
         done = [row.in_state(State.READY if row.route else State.MOVED) for row in moved]
-        changes = [(row.seq, row.state, "") for row in done]
-        changes += [(row.seq, state, reason) for row, state, reason in batch.ended]
         away = batch.not_removed
         if away:
             # Before the note: with it, nobody would look for what comes back as it was.
             self._host.ledger.unlearn([row.seq for row in away])
-        self._host.ledger.note(changes)
+        ended = [(row.seq, state, reason) for row, state, reason in batch.ended]
+        self._host.ledger.note(ended, done)
         batch.clean_up_late()
         self._finals.add(done)
-        self._drop([seq for seq, _, _ in changes])
+        self._drop([row.seq for row in done] + [seq for seq, _, _ in ended])
         for row, _, reason in batch.ended:
             log.warning("Not moved: %s: %s", printable(row.source), reason)
         if batch.ended:

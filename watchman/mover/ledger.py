@@ -26,8 +26,13 @@ class Ledger(Protocol):
         """Record a new final path; durable when it returns."""
         ...
 
-    def note(self, changes: Sequence[tuple[int, State, str]]) -> None:
-        """Record (seq, new state, reason) for all, durable together when it returns."""
+    def note(
+        self, changes: Sequence[tuple[int, State, str]], moved: Sequence[Delivery] = ()
+    ) -> None:
+        """Record (seq, new state, reason) for all, durable together when it returns.
+
+        ``moved`` are rows, in their new state, whose files have left their sources.
+        """
         ...
 
     def announced_later(self, delivery: Delivery) -> bool:

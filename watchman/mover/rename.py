@@ -68,9 +68,10 @@ def rename(row: Delivery, folders: Folders, clerk: Clerk) -> Delivery:
             raise Odd
         return _place(row, name, source, folders, clerk=clerk, hold=None)
     with Hold(name, source) as hold:
-        if not hold.is_of(row):
-            raise Odd
-        refuse_superseded(row, hold.look().version, clerk)
+        if not hold.is_beyond_doubt(row):
+            if not hold.is_of(row):
+                raise Odd
+            refuse_superseded(row, hold.look().version, clerk)
         return _place(row, name, source, folders, clerk=clerk, hold=hold)
 
 

@@ -36,9 +36,11 @@ class _Serial:
         with self._lock:
             self._ledger.redirect(seq, final)
 
-    def note(self, changes: Sequence[tuple[int, State, str]]) -> None:
+    def note(
+        self, changes: Sequence[tuple[int, State, str]], moved: Sequence[Delivery] = ()
+    ) -> None:
         with self._lock:
-            self._ledger.note(changes)
+            self._ledger.note(changes, moved)
 
     def announced_later(self, delivery: Delivery) -> bool:
         with self._lock:

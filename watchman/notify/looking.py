@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from watchman.filesystem import CANNOT_TELL, GONE, GONE_ERRNOS, Look, look
 from watchman.model import Watch
 from watchman.sources.inotify import CLOSE_WRITE, Hints
+from watchman.sources.inotify import GONE as LEFT
 from watchman.sources.nodes import Node
 
 _GONE, _UNREACHABLE = -1, -2
@@ -24,6 +25,8 @@ def descriptor_of(node: Node) -> int:
 def look_at(name: str, descriptor: int, mask: int) -> Look:
     """Look at a name in what :func:`descriptor_of` returned, after an event with ``mask``."""
     if descriptor >= 0:
+        if mask & LEFT:
+            return GONE  # whatever has the name by now has an event of its own
         return look(name, descriptor, closed=bool(mask & CLOSE_WRITE))
     return CANNOT_TELL if descriptor == _UNREACHABLE else GONE
 

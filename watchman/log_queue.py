@@ -26,6 +26,10 @@ MOST_LINES = 100_000
 """Lines that wait for a handler at the most: some seconds of the fastest burst."""
 MOST_BYTES = 64_000_000
 """What the waiting lines may take in memory, roughly: uploaders choose how long paths are."""
+PAUSE = 0.01
+"""Seconds that the thread rests when it has written all: to wake it for each line of a stream of
+uploads, just when that line's file is about to be recorded or its task to be sent, would hold both
+up for the interpreter's lock."""
 STALLED = 5.0
 """Seconds that one write may take before it is said to hang."""
 QUIET = 10.0
@@ -216,6 +220,8 @@ class HandlerQueue:
                 self._lines -= item.lines
                 self._size -= item.size
             self._see_flowing(time.monotonic() - started)
+            if self._items.empty() and not self._closed:
+                time.sleep(PAUSE)
         if self._left_out:
             self._try_to_write(self._gap()[0])
         for part in self._parts:

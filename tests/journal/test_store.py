@@ -248,8 +248,8 @@ def test_first_runs(journal: Journal) -> None:
 def test_pruning_keeps_what_is_unfinished_and_the_last_number(journal: Journal) -> None:
     journal.record([new(f"/up/{n}") for n in range(5)])
     journal.note([(seq, State.SENT, "") for seq in (1, 2, 5)] + [(3, State.FAILED, "x")])
-    assert journal.prune(2**62, limit=1) == 1
-    assert journal.prune(2**62) == 1
+    assert journal.prune(2**62) == (2, False)
+    assert journal.prune(2**62) == (0, False)
     assert counts(journal) == {
         ("b", State.SENT): (1, 99),
         ("b", State.FAILED): (1, 99),

@@ -73,7 +73,8 @@ def reload_() -> None:
 @click.pass_context
 def status_(ctx: click.Context, as_json: bool) -> None:
     from watchman import daemon, status
-    from watchman.journal.reading import Summary, reading
+    from watchman.journal.reading import reading
+    from watchman.journal.tallies import Summary
 
     config = load_own()
     summary, readable = Summary({}, {}, (0, 0)), True

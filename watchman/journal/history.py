@@ -12,8 +12,9 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from watchman.errors import JournalError
-from watchman.journal import schema, soundness
-from watchman.journal.reading import DISCARDED, Reading, reading, unusable
+from watchman.journal import schema, soundness, tallies
+from watchman.journal.reading import Reading, reading, unusable
+from watchman.journal.tallies import DISCARDED, Key
 from watchman.model import State, Version
 
 
@@ -189,10 +190,10 @@ def _change(
                 wanted = record._replace(state=state, noted_ns=now, reason=reason)
                 other = wanted._replace(state=State.VANISHED, reason=_UNDER_WAY)
                 # The same arrival may have been found again since it failed: once is enough.
-                if _set(connection, wanted):
-                    changed.append(wanted)
-                elif _set(connection, other):
-                    changed.append(other)
+                now_is = next((one for one in (wanted, other) if _set(connection, one)), None)
+                if now_is is not None:
+                    changed.append(now_is)
+                    _recount(connection, now_is)
             connection.execute("COMMIT")
     return changed
 
@@ -205,6 +206,14 @@ def _set(connection: sqlite3.Connection, record: Record) -> bool:
         (int(record.state), record.noted_ns, record.reason or None, record.seq, _FAILED),
     )
     return cursor.rowcount > 0
+
+
+def _recount(connection: sqlite3.Connection, record: Record) -> None:
+    """Count a delivery that had failed in its new state."""
+    broker, state = record.broker or "", int(record.state)
+    tallies.take(connection, Key(broker, _FAILED), 1)
+    key = Key(broker, state, record.reason.startswith(DISCARDED))
+    tallies.add(connection, key, 1, record.arrived_ns, record.noted_ns)
 
 
 @contextlib.contextmanager

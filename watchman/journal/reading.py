@@ -6,15 +6,12 @@ import contextlib
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple
 from urllib.parse import quote
 
 from watchman.errors import JournalError
 from watchman.journal import schema, soundness
+from watchman.journal.tallies import Summary, summary
 from watchman.model import Noted, State, Version
-
-DISCARDED = "discarded by "
-"""How the reason of a delivery begins that somebody gave up."""
 
 
 @contextlib.contextmanager
@@ -96,17 +93,6 @@ def _connect(path: str) -> sqlite3.Connection:
     return connection
 
 
-class Summary(NamedTuple):
-    """All deliveries, counted. The broker is empty for those that are only moved."""
-
-    counts: Mapping[tuple[str, State], tuple[int, int]]
-    """By (broker, state): how many, and when the oldest arrived, in ns."""
-    discarded: Mapping[str, tuple[int, int]]
-    """Those that somebody gave up, by broker; they are not among the others."""
-    latest: tuple[int, int]
-    """When the last one arrived, and when the last one was sent, in ns; 0 for never."""
-
-
 class Reading:
     """The journal, opened for reading."""
 
@@ -114,26 +100,9 @@ class Reading:
         self.connection = connection
 
     def summary(self) -> Summary:
-        """Count the deliveries, in one pass: there may be millions."""
-        rows = self.connection.execute(
-            "SELECT coalesce(broker, ''), state, state = ? AND coalesce(reason, '') GLOB ?, "
-            "count(*), min(arrived_ns), max(arrived_ns), max(noted_ns) FROM deliveries "
-            "GROUP BY 1, 2, 3",
-            (int(State.VANISHED), f"{DISCARDED}*"),
-        ).fetchall()
-        counts: dict[tuple[str, State], tuple[int, int]] = {}
-        discarded: dict[str, tuple[int, int]] = {}
-        arrived = sent = 0
-        with soundness.understanding("a delivery"):
-            for broker, number, by_hand, count, oldest, newest, noted in rows:
-                state = State(number)
-                if by_hand:
-                    discarded[str(broker)] = (int(count), int(oldest))
-                else:
-                    counts[str(broker), state] = (int(count), int(oldest))
-                arrived = max(arrived, int(newest))
-                sent = max(sent, int(noted)) if state is State.SENT else sent
-        return Summary(counts, discarded, (arrived, sent))
+        """Count the deliveries."""
+        with soundness.understanding("a count of deliveries"):
+            return summary(self.connection)
 
     def counts(self) -> Mapping[tuple[str, State], tuple[int, int]]:
         """Return ``summary().counts``."""

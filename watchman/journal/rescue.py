@@ -9,7 +9,7 @@ import time
 from typing import NamedTuple
 from urllib.parse import quote
 
-from watchman.journal import arguments, schema
+from watchman.journal import arguments, schema, tallies
 from watchman.journal.soundness import Unsound, check_tables, size
 
 EVERY_WATCH = b""
@@ -66,6 +66,7 @@ def take_over(path: str, fresh: sqlite3.Connection, *, whole: bool) -> Saved:
             complete = _read_old(path, fresh) and whole
     if not complete:
         fresh.execute("INSERT INTO watches VALUES (?, ?)", (EVERY_WATCH, time.time_ns()))
+    fresh.execute(tallies.RECOUNT)
     (deliveries,) = fresh.execute("SELECT count(*) FROM deliveries").fetchone()
     fresh.execute("COMMIT")
     return Saved(deliveries, complete)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 
+from watchman.journal import tallies
+
 SCHEMA_VERSION = 2
 
 MIGRATIONS: dict[int, str] = {
     # One row of a task id under way: of several that version 1 allowed, the first goes on.
-    1: """
+    1: f"""
 ALTER TABLE deliveries ADD COLUMN changed_ns INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE known ADD COLUMN changed_ns INTEGER NOT NULL DEFAULT 0;
 CREATE TEMP TABLE doubled AS
@@ -22,7 +24,7 @@ UPDATE deliveries SET state = 5, reason = 'it was on its way already'
     WHERE seq IN (SELECT seq FROM doubled);
 DROP TABLE doubled;
 CREATE UNIQUE INDEX deliveries_under_way ON deliveries (inode, task_id) WHERE state IN (1, 2);
-"""
+{tallies.TABLE} {tallies.RECOUNT}"""  # noqa: S608 — our own statements
 }
 """The statements that lead from one schema to the next, by the version that they start from. What
 is listed here is never changed: journals of every version out there come this way."""
@@ -35,7 +37,7 @@ is listed here is never changed: journals of every version out there come this w
 # grows, at a third of the price.
 # ``watches.first_run_ns`` is when the first run's scan was over; negative, while it is not: when it
 # began.
-SCHEMA = """
+SCHEMA = f"""{tallies.TABLE}
 CREATE TABLE deliveries (
     seq INTEGER PRIMARY KEY,
     task_id TEXT NOT NULL,

@@ -11,13 +11,17 @@ import os
 import sqlite3
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
+from operator import itemgetter
 from typing import Any, NamedTuple
 
+from watchman.journal import tallies
 from watchman.journal.database import Database
 from watchman.journal.known import KnownVersions
 from watchman.journal.patience import Patience
+from watchman.journal.pruning import Pruned, Pruner
 from watchman.journal.routes import Routes
 from watchman.journal.watches import WatchRuns
 from watchman.model import Delivery, Noted, Route, State, Version
@@ -52,10 +56,10 @@ _INSERT = """INSERT INTO deliveries (seq, task_id, source, final, device, inode,
     VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (inode, task_id) WHERE state IN (1, 2)
     DO NOTHING"""
 _NOTE = "UPDATE deliveries SET state = ?, noted_ns = ?, reason = ? WHERE seq IN"
-_SOURCE = 2
-"""Where the source is in what is inserted."""
+_SOURCE, _ARRIVED, _BROKER, _STATE = 2, 9, 10, 13
+"""Where they are in what is inserted."""
+_BROKER_AND_STATE = itemgetter(_BROKER, _STATE)
 _MOST_SAID = 10_000
-_EARLIEST, _LATEST = -(1 << 63), (1 << 63) - 1
 _TOGETHER = 500
 """Rows noted by one statement: SQLite takes 32,766 parameters, in old versions 999."""
 # Plain integers: sqlite3 converts an enum's member several times slower.
@@ -75,6 +79,7 @@ class Journal(WatchRuns):
         self._database = Database(os.path.join(state_dir, "journal.db"))
         self.known = KnownVersions(self._database)
         self._routes = Routes(self._database)
+        self._pruner = Pruner(self._database)
         try:
             last = self._database.reader.execute("SELECT max(seq) FROM deliveries")[0][0]
         except BaseException:
@@ -196,8 +201,16 @@ class Journal(WatchRuns):
                 (path, version, conflicting.get(seq, seq)) for path, version, seq in versions
             ]
             there |= conflicting
+            rows = [row for row in rows if row[0] not in there]
+        self._count(connection, rows, now)
         self.known.remember(connection, versions)
         return [deliveries[seq - first] for seq in there]
+
+    @staticmethod
+    def _count(connection: sqlite3.Connection, rows: Sequence[tuple[Any, ...]], now: int) -> None:
+        for (broker, state), number in Counter(map(_BROKER_AND_STATE, rows)).items():
+            key = tallies.Key(broker or "", state)
+            tallies.add(connection, key, number, rows[0][_ARRIVED], now)
 
     def _row(
         self, connection: sqlite3.Connection, seq: int, new: NewDelivery, now: int
@@ -247,6 +260,8 @@ class Journal(WatchRuns):
                 "UPDATE deliveries SET state = ?, reason = ? WHERE seq = ?",
                 (int(State.FAILED), reason, seq),
             )
+            failed = (*row[:_STATE], int(State.FAILED), *row[_STATE + 1 :])
+            self._count(connection, [failed], time.time_ns())
 
         self._database.write(work)
 
@@ -325,6 +340,8 @@ class Journal(WatchRuns):
                 for start in range(0, len(seqs), _TOGETHER):
                     part = seqs[start : start + _TOGETHER]
                     marks = ",".join("?" * len(part))
+                    groups = tallies.leaving(connection, part)
+                    tallies.change(connection, groups, state, now)
                     connection.execute(
                         f"{_NOTE} ({marks})", (int(state), now, printable(reason) or None, *part)
                     )
@@ -379,17 +396,9 @@ class Journal(WatchRuns):
 
     # Pruning
 
-    def prune(self, before_ns: int, limit: int = 10_000) -> int:
-        """Drop up to ``limit`` finished deliveries noted before a time; return how many."""
-        return self._database.write(
-            lambda connection: (
-                connection.execute(
-                    "DELETE FROM deliveries WHERE seq IN (SELECT seq FROM deliveries "
-                    "WHERE state IN (3, 5, 6) AND noted_ns < ? AND seq < ? ORDER BY seq LIMIT ?)",
-                    (min(max(before_ns, _EARLIEST), _LATEST), self._next_seq - 1, limit),
-                ).rowcount
-            )
-        )
+    def prune(self, before_ns: int) -> Pruned:
+        """Drop a few finished deliveries noted before a time, if there are any."""
+        return self._pruner.step(before_ns, self._next_seq - 1)
 
 
 def _under_way(connection: sqlite3.Connection, inode: int, task_id: str) -> int:

@@ -43,6 +43,8 @@ service_log = logging.getLogger("watchman.service")
 
 STARTING = 0.05
 """Seconds between two looks whether the other threads' first scans are over."""
+PRUNE, PRUNE_AGAIN = 10.0, 0.2
+"""Seconds between two looks whether anything is to be pruned, and between two steps of it."""
 WATCHER_END, MOVER_END, SENDER_END = 10.0, 10.0, 15.0
 """Seconds that each of the stages gets at the end for what it has in hand."""
 
@@ -76,6 +78,9 @@ class Pipeline:
         self._resumed = resumed
         self._ready = ready
         self._stopping = False
+        self._next_prune = 0.0
+        self._pruning = False
+        """Whether there is more to prune than one step does."""
         self._apart = set() if apart is None else apart
         self._starts = starts or Starts()
         self._lasting = lasting
@@ -192,9 +197,11 @@ class Pipeline:
         try:
             self._start()
             while not self._stopping:
-                self.local.turn(CHECK if self.watching else STARTING)
+                self.local.turn(self._longest_wait())
                 self.health.answer(self)
                 now = time.monotonic()
+                if now >= self._next_prune:
+                    self._prune(now)
                 if not self.watching:
                     self._look_whether_all_is_watched(now)
                 if self.local.is_check_due(now) and not self._is_to_be_set_apart():
@@ -303,7 +310,17 @@ class Pipeline:
             self._start_senders()
             for sender in self.senders.values():
                 sender.wake()
-            self.journal.prune(time.time_ns() - int(self.config.retention * 1e9))
+
+    def _longest_wait(self) -> float:
+        if not self.watching:
+            return STARTING
+        return PRUNE_AGAIN if self._pruning else CHECK
+
+    def _prune(self, now: float) -> None:
+        """Drop a little of the history: so little that no file notices."""
+        found = self.journal.prune(time.time_ns() - int(self.config.retention * 1e9))
+        self._pruning = found.more
+        self._next_prune = now + (PRUNE_AGAIN if found.more else PRUNE)
 
     def _take_matched(self, globs: Globs) -> None:
         """Watch the directories that have begun to match a pattern.

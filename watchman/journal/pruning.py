@@ -1,0 +1,80 @@
+"""Dropping what is finished for longer than HISTORY_DAYS, a little at a time."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from typing import NamedTuple
+
+from watchman.journal import tallies
+from watchman.journal.database import Database
+from watchman.model import State
+
+ROWS = 250
+"""Deliveries looked at, and dropped at the most, in one step: 1 ms of the writer's lock."""
+_AGAIN = 3600.0
+"""Seconds after which all is gone through from the beginning, in such steps: what was under way,
+or had failed, when it was passed may be finished by now."""
+_LEAST, _MOST = -(1 << 63), (1 << 63) - 1
+_FINISHED = frozenset(map(int, (State.SENT, State.VANISHED, State.MOVED)))
+QUERY = f"""SELECT seq, coalesce(broker, ''), state, coalesce(reason, '') GLOB
+    '{tallies.DISCARDED}*', arrived_ns, noted_ns FROM deliveries WHERE seq > ?
+    ORDER BY seq LIMIT {ROWS}"""  # noqa: S608 — our own words and numbers
+
+
+class Pruned(NamedTuple):
+    """What one step did."""
+
+    dropped: int
+    more: bool
+    """Whether the next step would go on where this one ended."""
+
+
+class Pruner:
+    """Goes through the deliveries in the order of their arrival.
+
+    What came after a delivery that arrived within the time that is kept need not be looked at: a
+    step goes on where the last one ended, and reads ROWS deliveries however long the history is.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._after = 0
+        """The seq up to which all has been looked at."""
+        self._begun = time.monotonic()
+
+    def step(self, before_ns: int, last_seq: int) -> Pruned:
+        """Drop finished deliveries noted before a time, but not the one with ``last_seq``.
+
+        That one tells which seqs have been given out.
+        """
+        before_ns = min(max(before_ns, _LEAST), _MOST)
+        now, now_ns = time.monotonic(), time.time_ns()
+        if now - self._begun > _AGAIN:
+            self._after, self._begun = 0, now
+        rows = self._database.reader.execute(QUERY, (self._after,))
+        after = self._after
+        dropped: list[tuple[int]] = []
+        counted: list[tuple[tallies.Key, int]] = []
+        for seq, broker, state, discarded, arrived_ns, noted_ns in rows:
+            # One from the future, by a clock that was wrong, says nothing of those behind it.
+            if before_ns <= arrived_ns <= now_ns or seq >= last_seq:
+                break
+            if state in _FINISHED and noted_ns < before_ns:
+                dropped.append((seq,))
+                by_hand = bool(discarded) and state == State.VANISHED
+                counted.append((tallies.Key(broker, state, by_hand), arrived_ns))
+            after = seq
+        more = len(rows) == ROWS and after == rows[-1][0]
+        if dropped:
+            self._drop(dropped, counted)
+        self._after = after
+        return Pruned(len(dropped), more)
+
+    def _drop(self, dropped: list[tuple[int]], counted: list[tuple[tallies.Key, int]]) -> None:
+        def work(connection: sqlite3.Connection) -> None:
+            # A finished delivery never changes again: what was read is still so.
+            connection.executemany("DELETE FROM deliveries WHERE seq = ?", dropped)
+            tallies.drop(connection, counted)
+
+        self._database.write(work)

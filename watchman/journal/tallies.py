@@ -1,0 +1,147 @@
+"""The table ``tallies``: how many deliveries are in each state, so that nobody has to count them.
+
+It changes in the transaction in which a delivery does, and a row of it stays when nothing is left
+to be counted: it tells when the last one was there.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from watchman.model import State
+
+DISCARDED = "discarded by "
+"""How the reason of a delivery begins that somebody gave up."""
+
+TABLE = """
+CREATE TABLE tallies (
+    broker TEXT NOT NULL,
+    state INTEGER NOT NULL,
+    discarded INTEGER NOT NULL,
+    count INTEGER NOT NULL,
+    oldest_ns INTEGER NOT NULL,
+    latest_ns INTEGER NOT NULL,
+    PRIMARY KEY (broker, state, discarded)
+) WITHOUT ROWID;
+"""
+RECOUNT = f"""
+INSERT OR REPLACE INTO tallies SELECT coalesce(broker, ''), state,
+    state = {int(State.VANISHED)} AND coalesce(reason, '') GLOB '{DISCARDED}*',
+    count(*), min(arrived_ns), max(noted_ns) FROM deliveries GROUP BY 1, 2, 3;
+"""  # noqa: S608 — our own words and numbers
+"""Counts all there is: for a journal that was made of another one."""
+
+_ADD = """INSERT INTO tallies VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET
+    oldest_ns = iif(count > 0, min(oldest_ns, excluded.oldest_ns), excluded.oldest_ns),
+    count = count + excluded.count, latest_ns = max(latest_ns, excluded.latest_ns)"""
+_TAKE = """UPDATE tallies SET count = count - ?
+    WHERE broker = ? AND state = ? AND discarded = ?"""
+_DROP = """UPDATE tallies SET count = count - ?, oldest_ns = max(oldest_ns, ?)
+    WHERE broker = ? AND state = ? AND discarded = ?"""
+_GROUPS = """SELECT coalesce(broker, ''), state, count(*), min(arrived_ns) FROM deliveries
+    WHERE seq IN ({marks}) GROUP BY 1, 2"""
+_WAITING = (State.MOVING, State.READY, State.FAILED)
+
+
+class Key(NamedTuple):
+    """What is counted together."""
+
+    broker: str
+    """Empty for deliveries without a task."""
+    state: int
+    discarded: bool = False
+
+
+class Leaving(NamedTuple):
+    """Deliveries that are about to change their state."""
+
+    key: Key
+    number: int
+    oldest_ns: int
+    """When the first of them arrived."""
+
+
+def leaving(connection: sqlite3.Connection, seqs: Sequence[int]) -> list[Leaving]:
+    """Return what deliveries are counted as, within the transaction that changes them."""
+    marks = ",".join("?" * len(seqs))
+    rows = connection.execute(_GROUPS.format(marks=marks), seqs).fetchall()
+    return [Leaving(Key(broker, state), number, oldest) for broker, state, number, oldest in rows]
+
+
+def add(connection: sqlite3.Connection, key: Key, number: int, oldest_ns: int, now_ns: int) -> None:
+    """Count deliveries that are in a state from ``now_ns`` on."""
+    connection.execute(_ADD, (*key, number, oldest_ns, now_ns))
+
+
+def take(connection: sqlite3.Connection, key: Key, number: int) -> None:
+    """Count deliveries no longer that have left a state."""
+    connection.execute(_TAKE, (number, *key))
+
+
+def change(
+    connection: sqlite3.Connection, groups: Iterable[Leaving], state: State, now_ns: int
+) -> None:
+    """Count in their new state what :func:`leaving` has returned."""
+    for key, number, oldest_ns in groups:
+        if key.state != state:
+            take(connection, key, number)
+            add(connection, Key(key.broker, int(state)), number, oldest_ns, now_ns)
+
+
+def drop(connection: sqlite3.Connection, dropped: Sequence[tuple[Key, int]]) -> None:
+    """Count deliveries no longer that are dropped: (key, arrival in ns) each, the oldest first."""
+    latest = dict(dropped)
+    for key, number in Counter(key for key, _ in dropped).items():
+        connection.execute(_DROP, (number, latest[key], *key))
+
+
+class Summary(NamedTuple):
+    """All deliveries, counted. The broker is empty for those that are only moved."""
+
+    counts: Mapping[tuple[str, State], tuple[int, int]]
+    """By (broker, state): how many, and when the oldest arrived, in ns. Of finished ones it may be
+    the time of one that has been dropped since."""
+    discarded: Mapping[str, tuple[int, int]]
+    """Those that somebody gave up, by broker; they are not among the others."""
+    latest: tuple[int, int]
+    """When the last one arrived, and when the last one was sent, in ns; 0 for never."""
+
+
+def summary(connection: sqlite3.Connection) -> Summary:
+    """Return the counts; however many deliveries there are, it takes as long.
+
+    Raises ValueError, TypeError for what is no count.
+    """
+    counts: dict[tuple[str, State], tuple[int, int]] = {}
+    discarded: dict[str, tuple[int, int]] = {}
+    sent = 0
+    for broker, number, by_hand, count, oldest, latest in connection.execute(
+        "SELECT * FROM tallies"
+    ).fetchall():
+        state = State(number)
+        if state is State.SENT:
+            sent = max(sent, int(latest))
+        if not int(count) > 0:
+            continue
+        if by_hand:
+            discarded[str(broker)] = (int(count), int(oldest))
+        else:
+            since = _oldest(connection, broker, state) if state in _WAITING else oldest
+            counts[str(broker), state] = (int(count), int(since))
+    last = connection.execute("SELECT arrived_ns FROM deliveries ORDER BY seq DESC LIMIT 1")
+    (arrived,) = last.fetchone() or (0,)
+    return Summary(counts, discarded, (int(arrived), sent))
+
+
+def _oldest(connection: sqlite3.Connection, broker: str, state: State) -> int:
+    """Return when the oldest of those arrived that are in one of the states with an index."""
+    # The number stands in the text: SQLite must see that the index is about it.
+    query = (
+        f"SELECT arrived_ns FROM deliveries WHERE state = {int(state)} "  # noqa: S608 — a number
+        "AND broker IS ? ORDER BY seq LIMIT 1"
+    )
+    (arrived,) = connection.execute(query, (broker or None,)).fetchone() or (0,)
+    return int(arrived)

@@ -139,22 +139,40 @@ def look(name: str, directory: int, *, closed: bool = False) -> Look:
             return CANNOT_TELL
         return _look_without_opening(name, directory)
     try:
-        try:
-            fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-        except OSError as error:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                return OTHER
-            seen = Seen.BUSY if error.errno == errno.EAGAIN else Seen.UNTESTED
-            return Look(seen, version_of(status))
-        # The version is read while the lease is held: nobody can be writing.
-        status = os.fstat(descriptor)
-        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+        return _look_through(descriptor)
+    except OSError as error:
+        return GONE if error.errno in GONE_ERRNOS else CANNOT_TELL
     finally:
-        os.close(descriptor)
+        release(descriptor)
+
+
+def _look_through(descriptor: int) -> Look:
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except OSError as error:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            return OTHER
+        seen = Seen.BUSY if error.errno == errno.EAGAIN else Seen.UNTESTED
+        return Look(seen, version_of(status))
+    # The version is read while the lease is held: nobody can be writing.
+    status = os.fstat(descriptor)
+    fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     if status.st_nlink == 0:
         return GONE
     return Look(_COMPLETE, version_of(status))
+
+
+def release(descriptor: int) -> None:
+    """Close a descriptor through which nothing was written.
+
+    A file system of a program or another host that goes away answers close(2) with an error, as
+    if something had not been written; the descriptor is given back all the same (close(2)).
+    """
+    try:
+        os.close(descriptor)
+    except OSError:
+        return
 
 
 def _look_without_opening(name: str, directory: int) -> Look:

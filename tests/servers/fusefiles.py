@@ -87,8 +87,9 @@ class FileSystem:
             35: self._create,
             45: self._rename2,
             52: self._statx,
-            # RELEASE, FSYNC, FLUSH, RELEASEDIR, FSYNCDIR, DESTROY
-            **dict.fromkeys((18, 20, 25, 29, 30, 38), _nothing),
+            25: self._flush,
+            # RELEASE, FSYNC, RELEASEDIR, FSYNCDIR, DESTROY
+            **dict.fromkeys((18, 20, 29, 30, 38), _nothing),
         }
 
     def answer(self, request: bytes) -> bytes:
@@ -117,7 +118,8 @@ class FileSystem:
 
     def claim(self, path: bytes, claims: dict[str, int]) -> None:
         """Have looks at ``path`` told these values: ``inode``, ``size``, ``mtime_ns``,
-        ``ctime_ns``, ``birth_ns``. Whatever fits into 64 bits, with or without a sign.
+        ``ctime_ns``, ``birth_ns``. Whatever fits into 64 bits, with or without a sign. ``flush``
+        is the error (errno) that each close(2) of it is told.
         """
         inode = self.inodes[_ROOT]
         for name in path.split(b"/"):
@@ -315,6 +317,12 @@ class FileSystem:
         content[offset : offset + size] = data[40 : 40 + size]
         self.inodes[node].modified()
         return struct.pack("<II", size, 0)
+
+    def _flush(self, node: int, _data: bytes, _owner: tuple[int, int]) -> bytes:
+        error = self.inodes[node].claims.get("flush")
+        if error:
+            raise Failure(error)
+        return b""
 
     def _statfs(self, _node: int, _data: bytes, _owner: tuple[int, int]) -> bytes:
         return struct.pack(

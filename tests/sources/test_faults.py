@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,9 +16,11 @@ import pytest
 from tests.checkout import ROOT, require_open_checkout
 from tests.running import Remembering, config_for, running
 from tests.servers import require
+from tests.servers.fuse import FuseServer, needs_fuse
 from tests.sources.uploads import age, arrive, arrive_at_least, await_count, program
 from tests.waiting import wait_until
 from watchman.filesystem import Seen, look
+from watchman.mover.hold import Hold
 from watchman.notify import Pipeline, schedule
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount and give files away")
@@ -394,6 +397,25 @@ def test_a_look_that_fails_for_the_moment_is_no_answer(
         assert look("file", directory).seen is Seen.COMPLETE
     finally:
         os.close(directory)
+
+
+@needs_fuse
+@pytest.mark.parametrize("number", [errno.EIO, errno.ECONNABORTED, errno.ENOTCONN, errno.ESTALE])
+def test_an_error_of_close_ends_nothing(tmp_path: Path, number: int) -> None:
+    """As a share answers that goes away between the look and its end."""
+    with FuseServer(tmp_path / "share") as server:
+        (server.point / "file").write_text("x")
+        server.claim(server.point / "file", flush=number)
+        with pytest.raises(OSError, match=re.escape(os.strerror(number))):
+            (server.point / "file").read_text()
+        directory = os.open(server.point, os.O_PATH)
+        try:
+            found = look("file", directory)
+            assert found.version is not None
+            with Hold("file", directory) as hold:
+                assert hold.look().version == found.version
+        finally:
+            os.close(directory)
 
 
 def test_a_directory_whose_reading_fails_half_way(

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from watchman.filesystem import FILE_FLAGS, Seen, look, version_of
+from watchman.filesystem import FILE_FLAGS, Seen, look, release, version_of
 from watchman.mover.extents import data_ranges, data_size, same_bytes
 from watchman.mover.outcome import DirectoryError, Odd, Stopped
 from watchman.text import printable
@@ -105,9 +105,10 @@ def copied(
             _refuse_changed(name, directory, source, before)
             yield Copied(target, before)
         finally:
-            os.close(target)
+            # Durable since _write_copy, and compared: an error here says nothing of it.
+            release(target)
     finally:
-        os.close(source)
+        release(source)
 
 
 def copy_file(name: str, directory: int, new: str, new_directory: int, progress: Progress) -> None:

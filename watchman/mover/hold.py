@@ -8,7 +8,7 @@ import stat
 from types import TracebackType
 
 from watchman import mounts
-from watchman.filesystem import FILE_FLAGS, GONE, Look, Seen, look, version_of
+from watchman.filesystem import FILE_FLAGS, GONE, Look, Seen, look, release, version_of
 from watchman.identity import is_same_content
 from watchman.model import Delivery, Version
 from watchman.mover.syscalls import status_of
@@ -37,7 +37,7 @@ class Hold:
             fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
             self._status = os.fstat(descriptor)
         except OSError:
-            os.close(descriptor)
+            release(descriptor)
             return
         self._descriptor = descriptor
 
@@ -82,7 +82,7 @@ class Hold:
     def close(self) -> None:
         """Give the lease back."""
         if self._descriptor >= 0:
-            os.close(self._descriptor)
+            release(self._descriptor)
             self._descriptor = -1
 
     def __enter__(self) -> Hold:

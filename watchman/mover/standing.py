@@ -7,7 +7,15 @@ import os
 import stat
 from typing import NamedTuple
 
-from watchman.filesystem import CANNOT_TELL, FILE_FLAGS, GONE, Look, Seen, version_of
+from watchman.filesystem import (
+    CANNOT_TELL,
+    FILE_FLAGS,
+    GONE,
+    Look,
+    Seen,
+    release,
+    version_of,
+)
 from watchman.model import Delivery
 from watchman.mover.folders import Folders
 from watchman.mover.hold import is_tree, look_at, same
@@ -98,7 +106,7 @@ def _look_surely(row: Delivery, name: str, source: int) -> Look:
         return CANNOT_TELL if status_of(name, source) is not None else look
     if look.seen is Seen.BUSY and look.version is None:
         try:
-            os.close(os.open(name, FILE_FLAGS, dir_fd=source))
+            release(os.open(name, FILE_FLAGS, dir_fd=source))
         except (BlockingIOError, FileNotFoundError):
             return look
     return look

@@ -209,6 +209,27 @@ def test_known_and_forgotten(journal: Journal) -> None:
     assert list(journal.known.lookup("/up/dd", ["other"])) == ["other"]
 
 
+def test_what_is_gone_is_forgotten_in_small_steps(journal: Journal) -> None:
+    names = [f"/up/{d}/f{n}" for d in ("a", "a/b", "c", "d") for n in range(30)]
+    journal.record((), [(name, VERSION) for name in [*names, "/up/stays"]])
+    left, steps = ["/up/a", "/up/c", "/up/d"], 0
+    while left:
+        before = known_names(journal)
+        left, steps = journal.known.forget_below(*left, most=25), steps + 1
+        assert len(before) - len(known_names(journal)) <= 25
+    assert steps == 5
+    assert known_names(journal) == [(b"stays",)]
+    assert not journal.known.knows("/up/a/b")
+
+
+def known_names(journal: Journal) -> list[tuple[bytes]]:
+    connection = sqlite3.connect(journal.path)
+    try:
+        return connection.execute("SELECT name FROM known").fetchall()
+    finally:
+        connection.close()
+
+
 @pytest.mark.parametrize("count", [1, 9, 10, 11, 499, 500, 501, 1234])
 def test_lookups_of_any_length(journal: Journal, count: int) -> None:
     names = [f"f{n}" for n in range(count)]

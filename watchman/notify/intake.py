@@ -108,6 +108,8 @@ class Intake:
         """What events have proven of files that are not judged yet."""
         self._left: dict[str, float] = {}
         """Directories that left, and when what is known in them is to be forgotten."""
+        self._forgetting: list[str] = []
+        """Directories that did not come back, in which something is known."""
         self._task_ids = TaskIds()
         self.remarks = Remarks()
         self.last_arrival_ns = 0
@@ -161,7 +163,9 @@ class Intake:
             for key in [key for key in self._asked_for if key[0].is_left]:
                 del self._asked_for[key]
         if self._left and next(iter(self._left.values())) <= now:
-            self._forget_left(now)
+            self._give_up_left(now)
+        if self._forgetting:
+            self._forget_some()
 
     def look_for_long_open(self, now: float) -> None:
         """Say which files have been open for writing for long."""
@@ -174,15 +178,20 @@ class Intake:
     def close(self) -> None:
         """Forget what is not there; nothing may be handled afterwards."""
         self.forget_vanished()
-        self._forget_left(float("inf"))
+        self._give_up_left(float("inf"))
+        while self._forgetting:
+            self._forget_some()
 
-    def _forget_left(self, now: float) -> None:
+    def _give_up_left(self, now: float) -> None:
         due = [path for path, time in self._left.items() if time <= now]
         for path in due:
             del self._left[path]
-        gone = [path for path in due if self._source.find(path) is None]
-        if gone:
-            self._journal.known.forget_below(*gone)
+        self._forgetting += due
+
+    def _forget_some(self) -> None:
+        # What is there again is listed, and held against what is known, like any directory.
+        gone = [path for path in self._forgetting if self._source.find(path) is None]
+        self._forgetting = self._journal.known.forget_below(*gone)
 
     def is_complete(self, key: Key, seen: Look, path: str, mask: int = 0) -> bool:
         """Judge a file; one that is not complete yet is looked at again later."""

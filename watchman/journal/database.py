@@ -69,8 +69,13 @@ class Database:
         self._shut_out: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
         try:
             self._writer = open_sound(path)
-            # By reading something the writer has made its log and the index of it.
-            self._files = {path + suffix: _identity(path + suffix) for suffix in soundness.SUFFIXES}
+            try:
+                # By reading something the writer has made its log and the index of it.
+                names = [path + suffix for suffix in soundness.SUFFIXES]
+                self._files = {name: _identity(name) for name in names}
+            except BaseException:
+                self._writer.close()
+                raise
         except (sqlite3.Error, OSError) as error:
             raise JournalError(
                 f"the journal {path} cannot be opened: {error}; check the directory's "

@@ -23,9 +23,13 @@ def open_sound(path: str) -> sqlite3.Connection:
             raise
         damage.replace(path, error)
         writer = _prepared(path)
-    soundness.clear(path)
-    # Who has to wait longer for another process is told so, and can still be stopped.
-    writer.execute("PRAGMA busy_timeout = 2000")
+    try:
+        soundness.clear(path)
+        # Who has to wait longer for another process is told so, and can still be stopped.
+        writer.execute("PRAGMA busy_timeout = 2000")
+    except BaseException:
+        writer.close()
+        raise
     return writer
 
 

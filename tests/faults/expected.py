@@ -30,6 +30,8 @@ class _Left:
     arrived: bool
     sure: bool
     at: float
+    directory: int
+    """The inode number of the directory."""
 
 
 class Expected:
@@ -158,9 +160,17 @@ class Expected:
         self._silent.discard(path)
         self._aside.discard(path)
         self._left.pop(path, None)
+        self._take_place(os.path.dirname(path))
         self.items[path] = digest
         self.certain[path, digest] += 1
         self.possible[path, digest] += 1
+
+    def _take_place(self, directory: str) -> None:
+        """Note that one is there: what was known in another of that name may be forgotten."""
+        for path, left in self._left.items():
+            if path.startswith(f"{directory}/"):
+                here = version_at(os.path.dirname(path))
+                left.sure &= here is not None and here.inode == left.directory
 
     def _lose(self, path: str) -> None:
         """What was at a path is gone or overwritten: it was moved before, or not."""
@@ -207,7 +217,8 @@ class Expected:
             return
         if path.startswith(f"{self.up}/"):
             sure = not (self.blind or self.renumbered or silent or path in self._touched)
-            self._left[path] = _Left(version, arrived, sure, time.monotonic())
+            directory = version_of(os.stat(os.path.dirname(target))).inode
+            self._left[path] = _Left(version, arrived, sure, time.monotonic(), directory)
         if not inside:
             self.items[target] = digest
             return

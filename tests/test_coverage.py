@@ -19,6 +19,7 @@ from watchman.journal.reading import reading
 from watchman.model import Config, Watch
 from watchman.router import Router
 from watchman.sources.at_start import Starts
+from watchman.sources.directories import Container
 from watchman.temporary_names import DEFAULT_IGNORE
 
 MOVED_TO: int = pyinotify.IN_MOVED_TO
@@ -269,6 +270,28 @@ def test_whole_directories_keep_to_the_mask(tmp_path: Path, event: str) -> None:
         pipeline.rescan()
         wait_until(lambda: not pipeline.directories[0]._rescan, what="it is scanned")
     assert publisher.paths == [str(root / event)]
+
+
+def test_a_scan_of_whole_directories_waits_for_what_events_say(tmp_path: Path) -> None:
+    """The event of a directory that comes while it is listed is still unread."""
+    config = site(tmp_path, rec=False, auto_add=False, mask=MOVED_TO, kind="directories")
+    root = tmp_path / "up"
+    with running(config) as (pipeline, publisher):
+        part = pipeline.directories[0]
+        names = part._source.names
+
+        def late(container: Container) -> list[str] | None:
+            (root / "created").mkdir(exist_ok=True)
+            return names(container)
+
+        part._source.names = late  # type: ignore[method-assign]  # — makes it at that very moment
+        pipeline.rescan()
+        known = pipeline.journal.known.versions
+        wait_until(lambda: known([str(root / "created")]), what="it is known")
+        (tmp_path / "renamed").mkdir()
+        (tmp_path / "renamed").rename(root / "renamed")
+        wait_until(lambda: str(root / "renamed") in publisher.paths, what="the other is sent")
+    assert publisher.paths == [str(root / "renamed")]
 
 
 # What `match` and `scan` say

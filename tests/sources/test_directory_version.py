@@ -60,6 +60,15 @@ def test_only_directories_have_one(tmp_path: Path, above: int) -> None:
     assert birth_ns("nothing", above) == 0
 
 
+def test_an_empty_name_is_the_directory_itself(tmp_path: Path, above: int) -> None:
+    (tmp_path / "a").mkdir()
+    inside = os.open(tmp_path / "a", os.O_RDONLY)
+    try:
+        assert identify("", inside) == identify("a", above) is not None
+    finally:
+        os.close(inside)
+
+
 def test_birth_is_when_it_was_made(tmp_path: Path, above: int) -> None:
     (tmp_path / "b\udcff").mkdir()
     birth = birth_ns("b\udcff", above)

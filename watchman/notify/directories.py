@@ -238,6 +238,9 @@ class DirectoryWatcher:
                     hints.append((changed_ns, Hint(container, name, FOUND)))
             batch.gone.extend(self._missing(container, set(names), descriptor))
             self._units.record(batch)
+        if hints and not container.polled:
+            # How one came that is new to the scan, its event tells, which may still be unread.
+            self._units.handle(self._source.drain())
         self._units.handle([hint for _, hint in sorted(hints, key=lambda item: item[0])])
 
     def _missing(self, container: Container, names: set[str], descriptor: int) -> list[str]:

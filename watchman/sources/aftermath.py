@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Collection
 
 from watchman.sources.nodes import Node, Reason
 from watchman.sources.tree import Tree
@@ -23,11 +24,23 @@ class Aftermath:
         """Those that were renamed, until it is known where to."""
         self.altered: dict[Node, None] = {}
         """Those that were given other permissions, or other times."""
+        self._unheard: deque[tuple[int, Collection[Node]]] = deque()
+        """(mark, directories): what walks found gone; by that mark their events are parsed."""
 
-    def settle(self) -> None:
-        """Look at all of them; to be called when the events of a batch are parsed."""
+    def await_events(self, mark: Callable[[], int]) -> None:
+        """Wait for the events of what the walks so far found gone; to be called before a batch."""
+        if self._tree.unheard:
+            self._unheard.append((mark(), self._tree.unheard))
+            self._tree.unheard = {}
+
+    def settle(self, parsed: int) -> None:
+        """Look at all of them; to be called when the events of a batch are ``parsed``."""
         if self.leaving:
             self._let_go()
+        while self._unheard and self._unheard[0][0] <= parsed:
+            for node in self._unheard.popleft()[1]:
+                if not (node.is_left or node.is_there()):
+                    self._tree.remove(node)
         if self._watched.contests:
             self._settle_contests()
         if self.altered:

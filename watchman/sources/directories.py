@@ -120,8 +120,15 @@ class DirectorySource:
 
     def take(self, timeout: float | None) -> list[Hint]:
         """Return the hints so far, waiting up to ``timeout`` seconds for the first event."""
+        return self._hints(self._instance.take(timeout))
+
+    def drain(self) -> list[Hint]:
+        """Return the hints of every event that happened before this call."""
+        return self._hints(self._instance.drain())
+
+    def _hints(self, events: Sequence[ev.Raw]) -> list[Hint]:
         hints: list[Hint] = []
-        for event in self._instance.take(timeout):
+        for event in events:
             self._handle(event, hints)
         return hints
 

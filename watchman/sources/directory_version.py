@@ -14,6 +14,7 @@ from watchman.filesystem import DIRECTORY_FLAGS, Seen, bounded, look, signed
 from watchman.model import Version
 
 _AT_SYMLINK_NOFOLLOW = 0x100
+_AT_EMPTY_PATH = 0x1000
 _STATX_BTIME = 0x800
 _BTIME = struct.Struct("qI")
 _BTIME_OFFSET = 80
@@ -30,14 +31,16 @@ def _statx() -> Any:
 def birth_ns(name: str, directory: int) -> int:
     """Return when the entry ``name`` was made; 0 where the file system does not keep it.
 
-    ext4, XFS, Btrfs and tmpfs do. The layout of ``struct statx`` is in statx(2).
+    ext4, XFS, Btrfs and tmpfs do. The layout of ``struct statx`` is in statx(2). An empty name
+    stands for the directory itself, here and in :func:`identify`.
     """
     statx = _statx()
     if statx is None:
         return 0
     buffer = ctypes.create_string_buffer(256)
     path = os.fsencode(name)
-    if statx(directory, path, _AT_SYMLINK_NOFOLLOW, _STATX_BTIME, buffer) != 0:
+    flags = _AT_SYMLINK_NOFOLLOW | _AT_EMPTY_PATH
+    if statx(directory, path, flags, _STATX_BTIME, buffer) != 0:
         return 0
     (mask,) = struct.unpack_from("I", buffer)
     if not mask & _STATX_BTIME:
@@ -54,7 +57,10 @@ def identify(name: str, directory: int) -> tuple[Version, int] | None:
     into 64 bits with a sign, whatever the file system says.
     """
     try:
-        status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        if name:
+            status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        else:
+            status = os.fstat(directory)
     except OSError:
         return None
     if not stat.S_ISDIR(status.st_mode):

@@ -214,10 +214,11 @@ class Source:
 
     def wait(self, timeout: float | None) -> Hints:
         """Return the next hints, waiting up to ``timeout`` seconds for the first event."""
+        self._aftermath.await_events(self._reader.mark)
         for chunk in self._reader.take(timeout, TAKEN):
             self._parse(chunk)
             self.parsed += len(chunk)
-        self._aftermath.settle()
+        self._aftermath.settle(self.parsed)
         if self._roots_changed:
             self._roots_changed = False
             self.check_roots()
@@ -317,15 +318,17 @@ class Source:
         if watch.rec:
             return True
         if mask & ATTRIB:
-            was_there = at_start.holds(node.path, name)
+            # What is not listed yet, a walk will find, and tell.
+            was_there = not node.listed or at_start.holds(node.path, name)
         else:
             was_there = at_start.came(node.path, name, cookie)
         return coverage.is_followed(watch, at_start=was_there)
 
     def _disappeared(self, node: Node, name: str, mask: int, cookie: int) -> None:
+        if not node.root.watch.rec:
+            node.root.at_start.left(node.path, name, cookie)
         child = node.child(name)
         if child is None:
-            node.root.at_start.left(node.path, name, cookie)
             return
         if cookie and not node.root.watch.auto_add:
             self._renamed[cookie] = node.root

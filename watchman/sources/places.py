@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from watchman import coverage
@@ -246,12 +246,18 @@ class Places:
         visited = {self.root.wd}
         queue = [self.root]
         for place in queue:  # grows meanwhile
-            with self.listing(place) as (_, entries):
-                found = {entry.name: entry.inode for entry in entries if entry.is_dir}
             known, place.children = place.children, {}
-            for name, inode in found.items():
-                if name not in known and not self._is_followed(place, name, inode, first=first):
-                    continue
+            with self.listing(place) as (descriptor, entries):
+                names = [
+                    entry.name
+                    for entry in entries
+                    if entry.is_dir
+                    and (
+                        entry.name in known
+                        or self._is_followed(place, entry, descriptor, first=first)
+                    )
+                ]
+            for name in names:
                 if self.excluded(place, name):
                     continue
                 watched = self.add(place, name, self._mask & ~_LISTING)
@@ -265,14 +271,29 @@ class Places:
             for place in reversed(queue):
                 self.add(place)
 
-    def _is_followed(self, place: Place, name: str, inode: int, *, first: bool) -> bool:
+    def _is_followed(self, place: Place, entry: Entry, descriptor: int, *, first: bool) -> bool:
         """Say whether a directory that a walk found is to be watched."""
         # Without `rec` all below the watch's own directory came after the start.
         begins = first and (self._watch.rec or place is self.root)
-        was_there = begins or self._at_start.holds(self.path(place), name, inode)
-        if was_there and not self._watch.rec:
-            self._at_start.note(self.path(place), name, inode)
+        if begins and not self._watch.rec:
+            self._at_start.note(self.path(place), entry.name, entry.inode, descriptor)
+        was_there = begins or bool(self.left_out(place, descriptor, [entry]))
         return coverage.is_followed(self._watch, at_start=was_there)
+
+    def left_out(self, place: Place, descriptor: int, entries: Sequence[Entry]) -> set[str]:
+        """Return which directories in a place were there at the start, whatever their names were.
+
+        ``descriptor`` is that of the place. None of a watch with ``rec``.
+        """
+        if self._watch.rec:
+            return set()
+        path = self.path(place)
+        return {
+            entry.name
+            for entry in entries
+            if entry.is_dir
+            and self._at_start.finds(path, entry.name, entry.inode, descriptor, moved_in=False)
+        }
 
     def left(self, place: Place, name: str, cookie: int) -> None:
         """Note that a directory that is not watched was removed or renamed."""

@@ -235,7 +235,10 @@ class RawSource:
         queue = [] if top is None else [top]
         for place in queue:  # grows meanwhile
             closed = set()
+            left_out: set[str] = set()
             with self._places.listing(place) as (descriptor, entries):
+                if new:  # what is moved in is new, with all that is in it
+                    left_out = self._places.left_out(place, descriptor, entries)
                 if new and self._wanted & ev.IN_CLOSE_WRITE:
                     closed = {
                         entry.name
@@ -247,7 +250,8 @@ class RawSource:
             for entry in entries:
                 if new:
                     self._make_up(place, entry, closed=entry.name in closed)
-                if entry.is_dir and not self._places.excluded(place, entry.name):
+                follow = entry.is_dir and entry.name not in left_out
+                if follow and not self._places.excluded(place, entry.name):
                     child = self._attach(place, entry.name, new=new)
                     queue += [] if child is None else [child]
 

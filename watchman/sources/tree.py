@@ -27,11 +27,13 @@ KEPT_OPEN = 64
 class _Level:
     """A directory that a walk is in."""
 
-    __slots__ = ("descriptor", "node", "pending")
+    __slots__ = ("descriptor", "moved_in", "node", "pending")
 
-    def __init__(self, node: Node, descriptor: int) -> None:
+    def __init__(self, node: Node, descriptor: int, *, moved_in: bool) -> None:
         self.node = node
         self.descriptor = descriptor
+        self.moved_in = moved_in
+        """Whether it came from outside the watch, or a directory above it."""
         self.pending: deque[Node] = deque()
 
     def open(self) -> int:
@@ -72,6 +74,9 @@ class Tree:
         """The directories that are not watched, or not as they should be, each with its errno."""
         self.vanished: list[str] = []
         """Paths of directories that left the tree since this list was last emptied."""
+        self.unheard: dict[Node, None] = {}
+        """Directories that a walk found gone before an event said so, where only that can tell
+        whether they are to be watched elsewhere (``auto_add`` is not set)."""
         self.vanguard: Vanguard | None = None
         """Goes ahead of the walks of a start, where there is one."""
 
@@ -81,7 +86,7 @@ class Tree:
         # What is to be visited when the levels are through.
         rest = pending = deque([top])
         watch = top.root.watch
-        scouted = reason is Reason.START and watch.exclude is None and not top.root.polled
+        scouted = reason is Reason.START and watch.rec and not (watch.exclude or top.root.polled)
         try:
             while True:
                 vanguard = self.vanguard if scouted else None
@@ -99,22 +104,37 @@ class Tree:
                 # What left meanwhile would be watched under a path that is not its own.
                 if node.is_left:
                     continue
-                try:
-                    level = _Level(node, self._open(node, levels))
-                except OSError as error:
-                    self._lost(node, error)
+                level = self._enter(node, levels)
+                if level is None:
                     continue
                 levels.append(level)
-                if node.parent is None:
-                    status = os.fstat(level.descriptor)
-                    self._begin(node.root, (status.st_dev, status.st_ino))
                 if len(levels) > KEPT_OPEN:
                     levels[-KEPT_OPEN - 1].close()
                 pending = level.pending
-                yield from self._visit(node, level.descriptor, reason, pending)
+                yield from self._visit(level, level.descriptor, reason)
         finally:
             for level in levels:
                 level.close()
+
+    def _enter(self, node: Node, levels: Sequence[_Level]) -> _Level | None:
+        """Open a directory that is to be visited; None where it is gone, or left out."""
+        try:
+            descriptor = self._open(node, levels)
+        except OSError as error:
+            self._lost(node, error)
+            return None
+        level = _Level(node, descriptor, moved_in=bool(levels) and levels[-1].moved_in)
+        if node.parent is None:
+            status = os.fstat(descriptor)
+            self._begin(node.root, (status.st_dev, status.st_ino))
+        elif not node.root.watch.rec:
+            at_start, above = node.root.at_start, node.parent.path
+            level.moved_in |= at_start.has_moved_in(above, node.name)
+            if at_start.has_replaced(above, node.name, descriptor, moved_in=level.moved_in):
+                level.close()
+                self.remove(node)
+                return None
+        return level
 
     def _open(self, node: Node, levels: Sequence[_Level]) -> int:
         if levels:
@@ -159,7 +179,7 @@ class Tree:
     def _lost(self, node: Node, error: OSError) -> None:
         """A directory could not be opened: it went away, or we may not read it."""
         if error.errno in GONE_ERRNOS and node.parent is not None:
-            self.remove(node)
+            self._found_gone(node)
             return
         if node.parent is None:
             node.root.identity = None
@@ -174,9 +194,8 @@ class Tree:
             del self.troubled[path]
             self._trouble(path, None)
 
-    def _visit(
-        self, node: Node, descriptor: int, reason: Reason, subdirectories: deque[Node]
-    ) -> Iterator[Listing]:
+    def _visit(self, level: _Level, descriptor: int, reason: Reason) -> Iterator[Listing]:
+        node = level.node
         path = node.path
         listed = path.rstrip("/")
         error = self._try_to_watch(node, descriptor)
@@ -205,8 +224,8 @@ class Tree:
         if error is not None or self.troubled:
             self.say(path, error)
         if coverage.reaches_below(node.root.watch) and (directories or node.children):
-            self._reconcile(node, path, descriptor, directories)
-            subdirectories.extend((node.children or {}).values())
+            self._reconcile(level, path, descriptor, directories)
+            level.pending.extend((node.children or {}).values())
         node.listed = True
         if node.parent is None:
             node.root.at_start.begin(node.root.identity)
@@ -222,29 +241,32 @@ class Tree:
         return None
 
     def _reconcile(
-        self, node: Node, path: str, descriptor: int, directories: Mapping[str, int]
+        self, level: _Level, path: str, descriptor: int, directories: Mapping[str, int]
     ) -> None:
         """Make the node's children those directories that are really there, and to be watched.
 
         ``directories`` are all that are there: inode numbers by name.
         """
+        node = level.node
         # An event may have added a child since the list was read: a child is only dropped when
         # a second look says that it is gone.
         children = dict(node.children or {})
         for name in children.keys() - directories.keys():
             if not is_directory(name, descriptor):
-                self.remove(children[name])
+                self._found_gone(children[name])
         watch, at_start = node.root.watch, node.root.at_start
         # Without `rec` all below the watch's own directory came after the start.
         begins = not node.listed and (watch.rec or node.parent is None)
         for name, inode in directories.items():
             if node.child(name) is not None or self.excluded(node, path, name):
                 continue
-            was_there = begins or at_start.holds(path, name, inode)
+            was_there = begins or at_start.finds(
+                path, name, inode, descriptor, moved_in=level.moved_in
+            )
             if coverage.is_followed(watch, at_start=was_there):
                 node.add(name)
-            elif was_there:
-                at_start.note(path, name, inode)
+            elif begins:
+                at_start.note(path, name, inode, descriptor)
 
     def excluded(self, node: Node, path: str, name: str) -> bool:
         """Say whether a directory is not to be watched: ignored, or filtered by the watch."""
@@ -256,6 +278,13 @@ class Tree:
             self.say(path, _TOO_LONG)
             return True
         return False
+
+    def _found_gone(self, node: Node) -> None:
+        """Take a directory out that is gone, at once unless its events are to decide."""
+        if node.root.watch.auto_add or node.parent is None or node.parent.wd < 0:
+            self.remove(node)
+        else:
+            self.unheard[node] = None
 
     def remove(self, node: Node) -> None:
         """Take a directory that is gone, and all below it, out of the tree."""

@@ -53,7 +53,7 @@ class FileLedger:
                 )
             elif what == "redirect":
                 rows[rest[0]] = rows[rest[0]]._replace(final=rest[1])
-            else:
+            elif what == "note":
                 for seq, state, _ in rest[0]:
                     rows[seq] = rows[seq]._replace(state=State(state))
         return rows
@@ -72,7 +72,11 @@ class FileLedger:
         raise AssertionError(f"{thread} hangs")
 
     def unlearn(self, seqs: Sequence[int]) -> None:
-        raise AssertionError("no directory is away")
+        self.write("unlearn", *seqs)
+
+    def unlearned(self) -> set[int]:
+        records = (json.loads(line) for line in self.path.read_text().splitlines())
+        return {seq for what, *seqs in records if what == "unlearn" for seq in seqs}
 
     def note(
         self, changes: Sequence[tuple[int, State, str]], moved: Sequence[Delivery] = ()
@@ -125,11 +129,15 @@ class Failpoints:
         if "nolink" in scenario:
             os.link = refuse
         setattr(ledger, "redirect", self.around(ledger.redirect))  # noqa: B010 — see above
+        setattr(ledger, "unlearn", self.around(ledger.unlearn))  # noqa: B010 — see above
         setattr(ledger, "note", self.around(ledger.note))  # noqa: B010 — see above
 
 
 def renaming_once(function: Callable[..., Any], inbox: Path) -> Callable[..., Any]:
-    """The uploader renames the directory away and back while its file is being copied."""
+    """The uploader renames the directory away and back while a file is being copied.
+
+    After a restart this may be the other file, and the copy of the first be noted meanwhile.
+    """
     rename, todo = os.rename, [True]
 
     def wrapped(*args: Any) -> Any:
@@ -254,6 +262,9 @@ def check(
     left = contents(inbox)
     if left:
         problems.append(f"left at the source: {left}")
+    unlearned = ledger.unlearned()
+    if unlearned and "renamed" not in scenario:
+        problems.append(f"not known any more, and no directory was away: {unlearned}")
     hidden = [str(p) for top in (inbox, root) for p in top.rglob(".watchman*")]
     return problems + hidden
 

@@ -69,3 +69,27 @@ def test_what_was_removed_with_its_directory_is_known_no_less(far: Rig) -> None:
         far.wait(seq, State.READY)
     assert far.ledger.unlearned == []
     assert far.files() == {"d/a.csv": b"content"}
+
+
+def test_what_was_removed_before_its_directory_was_renamed_away_makes_no_second_copy(
+    far: Rig,
+) -> None:
+    """Whether it was removed cannot be told while the directory is away: it is not known any more.
+
+    Nothing follows from that when the directory is back without it.
+    """
+    seq, source = placed(far)
+    away = far.inbox / "e"
+    source.unlink()
+    source.parent.rename(away)
+    with far.running():
+        far.wait(seq, State.READY)
+        wait_until(lambda: far.changed == [str(source)], what="somebody looks at the source again")
+    assert far.ledger.unlearned == [seq]
+    away.rename(source.parent)
+    far.new_mover()
+    other = far.put("d/b.csv")
+    with far.running():
+        far.wait(other, State.READY)
+    assert far.files() == {"d/a.csv": b"content", "d/b.csv": b"content"}
+    assert far.left() == {}

@@ -28,7 +28,7 @@ def reading(state_dir: str) -> Iterator[Reading]:
         with soundness.understanding("what it says of itself"):
             connection = _connect(path)
         try:
-            yield Reading(connection)
+            yield Reading(connection, state_dir)
         finally:
             connection.close()
     except sqlite3.Error as error:
@@ -110,8 +110,9 @@ class Summary(NamedTuple):
 class Reading:
     """The journal, opened for reading."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, state_dir: str) -> None:
         self.connection = connection
+        self.state_dir = state_dir
 
     def summary(self) -> Summary:
         """Count the deliveries, in one pass: there may be millions."""

@@ -181,6 +181,27 @@ def test_numbers_of_the_archive_are_not_given_out_again(tmp_path: Path) -> None:
     again.close()
 
 
+def test_what_is_archived_stays_known_where_the_journal_is_damaged(tmp_path: Path) -> None:
+    journal = Journal(str(tmp_path))
+    deliver(journal, 1, 100)
+    seal(tmp_path)
+    clear(journal)
+    kept = {r.source for r in records(tmp_path) if r.state is not State.VANISHED and r.seq != 99}
+    journal.suspect()
+    journal.close()
+    connection = sqlite3.connect(tmp_path / "journal.db")
+    connection.execute("UPDATE deliveries SET state = 99 WHERE seq = 99")
+    connection.commit()
+    connection.close()
+    Journal(str(tmp_path)).close()
+    assert list(tmp_path.glob("journal.db.damaged-*"))
+    with reading(str(tmp_path)) as found:
+        known = found.connection.execute("SELECT seq FROM known").fetchall()
+    shown = records(tmp_path)
+    assert {seq for (seq,) in known} == {r.seq for r in shown if r.source in kept}
+    assert len(known) == 100 - 1 - 10
+
+
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archiving, "KEEP", 60)

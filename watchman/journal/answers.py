@@ -120,9 +120,13 @@ def _in_journal(connection: sqlite3.Connection, question: Question) -> Iterator[
     where = Condition.all(_conditions(question))
     query = f"{SELECT} WHERE {where.text} ORDER BY seq DESC"
     for row in connection.execute(query, where.parameters):
-        found = record(row)
-        if not question.has_patterns or question.means_path(found):
-            yield found
+        if not question.has_patterns or _is_meant(question, row):
+            yield record(row)
+
+
+def _is_meant(question: Question, row: tuple[Any, ...]) -> bool:
+    with soundness.understanding("a delivery"):
+        return question.means_path(row[2], row[3])
 
 
 def _conditions(question: Question) -> list[Condition]:

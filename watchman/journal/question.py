@@ -30,6 +30,13 @@ def behind(prefix: bytes) -> bytes | None:
     return stripped[:-1] + bytes([stripped[-1] + 1]) if stripped else None
 
 
+def _unsure(pattern: str) -> str:
+    """Return a pattern without the directories that it begins with, and up to its brackets."""
+    wild = _WILD.search(pattern)
+    start = pattern.rfind("/", 0, wild.start()) + 1 if wild else 0
+    return pattern[start:].partition("[")[0]
+
+
 class Place:
     """One path, a directory with all below it, or an fnmatch pattern, as the file system's bytes.
 
@@ -47,8 +54,7 @@ class Place:
         tail = text.rpartition("/")[2] if wild else ""
         self.tail = None if not tail or re.search(r"[*?\[\]]", tail) else os.fsencode(tail)
         """The whole name of each path that matches, where the pattern tells it."""
-        before_brackets = text.partition("[")[0]
-        self.run = max(map(os.fsencode, _APART.split(before_brackets)), key=len)
+        self.run = max(map(os.fsencode, _APART.split(_unsure(text))), key=len)
         """What stands in each path that matches, within its directory or within its name."""
 
     def means(self, path: bytes) -> bool:
@@ -96,12 +102,12 @@ class Question:
             return False
         return True
 
-    def means_path(self, record: Record) -> bool:
-        """Whether it is asked for by its paths."""
-        if not self.places:
-            return True
-        names = {os.fsencode(record.source), os.fsencode(record.final)}
-        return any(place.means(name) for place in self.places for name in names)
+    def means_path(self, source: bytes, final: bytes | None) -> bool:
+        """Whether it is asked for by the paths before and after the move."""
+        for place in self.places:
+            if place.means(source) or (final is not None and place.means(final)):
+                return True
+        return not self.places
 
     def means(self, record: Record) -> bool:
         """Whether a delivery is meant."""
@@ -112,5 +118,5 @@ class Question:
             and self.broker in {None, record.broker}
             and self.task in {None, record.task}
             and self.task_id in {None, record.task_id}
-            and self.means_path(record)
+            and self.means_path(os.fsencode(record.source), os.fsencode(record.final))
         )

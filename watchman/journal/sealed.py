@@ -7,6 +7,7 @@ on. Too many are more than a sixteenth of the rows, so that a walk meets enough 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import uuid
@@ -14,7 +15,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 from urllib.parse import quote
 
-from watchman.journal import segment, soundness
+from watchman.journal import archive, segment, soundness
 from watchman.journal.question import LARGEST, SMALLEST, Place, Question, behind, split
 from watchman.journal.record import Record
 from watchman.model import State, Version
@@ -139,9 +140,10 @@ class Segment:
         for part in parts:
             for row in self._select(Condition.all([part, where])):
                 with soundness.understanding("a delivery"):
-                    record = self._record(row)
-                    meant = not question.has_patterns or question.means_path(record)
-                if meant:
+                    paths = self._paths_of(row)
+                    meant = not question.has_patterns or question.means_path(*paths)
+                    record = self._record(row, *paths) if meant else None
+                if record is not None:
                     yield record
 
     def _select(self, where: Condition) -> list[tuple[object, ...]]:
@@ -154,25 +156,40 @@ class Segment:
         wanted = sorted(seqs)
         for at in range(0, len(wanted), _TOGETHER):
             for row in self._select(_among(wanted[at : at + _TOGETHER])):
+                seq, kind, _, _, _, arrived, noted, *_ = row
                 with soundness.understanding("a delivery"):
-                    record = self._record(row)
-                found[record.seq] = int(record.state), record.noted_ns
+                    noted_ns = segment.wrapped(_whole(noted) + _whole(arrived) + self._base)
+                    found[_whole(seq)] = int(self._kind_of[_whole(kind)].state), noted_ns
         return found
 
-    def _record(self, row: Sequence[object]) -> Record:
-        seq, kind_id, folder, name, task_id, arrived, noted, size, mtime, *rest = row
-        final_folder, final_name, reason = rest
-        kind, arrived_ns = self._kind_of[_whole(kind_id)], _whole(arrived) + self._base
+    def holding(self, seqs: Collection[int]) -> set[int]:
+        """Return those of the seqs that are in it."""
+        found: set[int] = set()
+        wanted = sorted(seqs)
+        for at in range(0, len(wanted), _TOGETHER):
+            part = _among(wanted[at : at + _TOGETHER])
+            query = f"SELECT seq FROM deliveries WHERE {part.text}"  # noqa: S608 — question marks
+            found.update(seq for (seq,) in self._connection.execute(query, part.parameters))
+        return found
+
+    def _paths_of(self, row: Sequence[object]) -> tuple[bytes, bytes | None]:
+        """Return source and final path, None where that is the same."""
+        _, _, folder, name, *_, final_folder, final_name, _ = row
         source = self._path(_whole(folder)) + _bytes(name)
-        final = source
-        if final_folder is not None:
-            last = name if final_name is None else final_name
-            final = self._path(_whole(final_folder)) + _bytes(last)
+        if final_folder is None:
+            return source, None
+        last = name if final_name is None else final_name
+        return source, self._path(_whole(final_folder)) + _bytes(last)
+
+    def _record(self, row: Sequence[object], source: bytes, final: bytes | None) -> Record:
+        seq, kind_id, _, _, task_id, arrived, noted, size, mtime, _, _, reason = row
+        kind, arrived_ns = self._kind_of[_whole(kind_id)], _whole(arrived) + self._base
+        path = os.fsdecode(source)
         return Record(
             _whole(seq),
             str(uuid.UUID(bytes=task_id)) if isinstance(task_id, bytes) else str(task_id),
-            os.fsdecode(source),
-            os.fsdecode(final),
+            path,
+            path if final is None else os.fsdecode(final),
             Version(0, 0, _whole(size), segment.wrapped(_whole(mtime) + arrived_ns)),
             arrived_ns,
             kind.broker,
@@ -326,6 +343,19 @@ class Segment:
         query = f"SELECT seq FROM {index} WHERE {where} LIMIT ?"  # noqa: S608 — our own words
         rows = self._connection.execute(query, (*parameters, self._most + 1)).fetchall()
         return [] if len(rows) > self._most else [{seq for (seq,) in rows}]
+
+
+def archived(state_dir: str, seqs: Collection[int]) -> set[int]:
+    """Return those of the seqs that are in the archive, as far as it can be read."""
+    found: set[int] = set()
+    left = set(seqs)
+    with contextlib.suppress(OSError):
+        for file in archive.files(state_dir):
+            with contextlib.suppress(OSError, sqlite3.Error):
+                with contextlib.closing(Segment(file.path)) as one:
+                    found |= one.holding([seq for seq in left if file.first <= seq <= file.last])
+                left -= found
+    return found
 
 
 def _within(numbers: _Range) -> Condition:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator, Iterator
 from typing import Any, NamedTuple
 
 from watchman.journal import archive, soundness
-from watchman.journal.question import LARGEST, SMALLEST, Place, Question, behind
+from watchman.journal.question import Place, Question, behind
 from watchman.journal.reading import DISCARDED, Reading
 from watchman.journal.record import Record
 from watchman.journal.sealed import Condition, Segment
@@ -138,7 +138,7 @@ def _conditions(question: Question) -> list[Condition]:
         given_up = "(state = ? AND coalesce(reason, '') GLOB ?)"
         text = given_up if question.discarded else f"NOT {given_up}"
         found.append(Condition(text, int(State.VANISHED), f"{DISCARDED}*"))
-    if (question.since_ns, question.until_ns) != (SMALLEST, LARGEST):
+    if question.has_time:
         times = Condition("arrived_ns BETWEEN ? AND ?", question.since_ns, question.until_ns)
         found.append(times)
     for column, value in (

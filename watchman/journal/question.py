@@ -87,6 +87,11 @@ class Question:
         """The paths, understood."""
         return tuple(map(Place, self.paths))
 
+    @property
+    def has_time(self) -> bool:
+        """Whether not every time is meant."""
+        return (self.since_ns, self.until_ns) != (SMALLEST, LARGEST)
+
     @cached_property
     def has_patterns(self) -> bool:
         """Whether SQL alone cannot tell."""

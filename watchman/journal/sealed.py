@@ -11,7 +11,7 @@ import contextlib
 import os
 import sqlite3
 import uuid
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -130,14 +130,7 @@ class Segment:
         if not kinds:
             return
         where = Condition.all(self._conditions(question, kinds))
-        blocks = self._blocks(question)
-        candidates = self._candidates(question, kinds)
-        if candidates is None or sum(last - first + 1 for first, last in blocks) < len(candidates):
-            parts = (Condition("seq BETWEEN ? AND ?", first, last) for first, last in blocks)
-        else:
-            seqs = sorted(candidates, reverse=True)
-            parts = (_among(seqs[at : at + _TOGETHER]) for at in range(0, len(seqs), _TOGETHER))
-        for part in parts:
+        for part in self._parts(question, self._candidates(question, kinds)):
             for row in self._select(Condition.all([part, where])):
                 with soundness.understanding("a delivery"):
                     paths = self._paths_of(row)
@@ -217,7 +210,7 @@ class Segment:
         found = []
         if len(kinds) < len(self.kinds):
             found.append(Condition(f"kind IN ({','.join(str(kind.id) for kind in kinds)})"))
-        if (question.since_ns, question.until_ns) != (SMALLEST, LARGEST):
+        if question.has_time:
             found.append(Condition("arrived BETWEEN ? AND ?", *self._times(question)))
         if question.task_id is not None:
             found.append(Condition("task_id = ?", segment.packed(question.task_id)))
@@ -289,13 +282,26 @@ class Segment:
 
     # Where to look
 
-    def _blocks(self, question: Question) -> list[tuple[int, int]]:
-        """Return what may have come in that time, as (first, last) of seqs, the newest first."""
-        return self._connection.execute(
+    def _parts(self, question: Question, candidates: set[int] | None) -> Iterator[Condition]:
+        """Return what is to be looked at, the newest first, as conditions on the seq."""
+        cursor = self._connection.execute(
             "SELECT first, last FROM blocks WHERE earliest <= ? AND latest >= ? "
             "ORDER BY first DESC",
             self._times(question)[::-1],
-        ).fetchall()
+        )
+        blocks: Iterable[tuple[int, int]] = cursor
+        if candidates is not None:
+            # A short time may hold fewer still.
+            few = len(candidates) // segment.BLOCK if question.has_time else 0
+            short = cursor.fetchmany(few + 1) if few else []
+            if not few or len(short) > few:
+                seqs = sorted(candidates, reverse=True)
+                for at in range(0, len(seqs), _TOGETHER):
+                    yield _among(seqs[at : at + _TOGETHER])
+                return
+            blocks = short
+        for first, last in blocks:
+            yield Condition("seq BETWEEN ? AND ?", first, last)
 
     def _candidates(self, question: Question, kinds: Sequence[Kind]) -> set[int] | None:
         """Return seqs among which all are that are meant; None where they are too many to tell."""
@@ -304,13 +310,13 @@ class Segment:
             task_id = segment.packed(question.task_id)
             value = task_id if isinstance(task_id, bytes) else task_id.encode()
             found += self._listed("by_id", "hash = ?", segment.hashed(value))
-        # What is in very few candidates is looked at, rather than looked for once more.
-        if question.places and not (found and len(found[0]) <= _FEW):
-            found += self._listed_at(question.places)
         rare = all(kind.id > 0 for kind in kinds)
         if rare and sum(kind.rows for kind in kinds) <= self._most:
             numbers = ",".join(str(kind.id) for kind in kinds)
             found += self._listed("by_kind", f"kind IN ({numbers})")
+        # Very few candidates are looked at, rather than looked for once more.
+        if question.places and not any(len(seqs) <= _FEW for seqs in found):
+            found += self._listed_at(question.places)
         return set.intersection(*found) if found else None
 
     def _listed_at(self, places: Sequence[Place]) -> list[set[int]]:

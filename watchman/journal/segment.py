@@ -13,9 +13,9 @@
     by_id        hash of a task id, seq
     by_kind      number of a rare kind, seq
 
-The last four are the indexes: tables of two small numbers, filled in order, so that every page is
-full. Rows hold differences rather than times: they are exact to the nanosecond, as the journal's,
-since scripts compare ``mtime_ns``, and six bytes instead of eight.
+The last four are the indexes: tables of two small numbers. Rows hold differences rather than
+times: they are exact to the nanosecond, as the journal's, since scripts compare ``mtime_ns``, and
+six bytes instead of eight.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def write(path: str, rows: Callable[[], Iterable[Row]]) -> None:
         connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {FORMAT};")
         _Writing(connection).write(rows)
         connection.execute("COMMIT")
-        # Packs the pages: filled in order, those of the indexes are half empty.
+        # Packs the pages: filled in order, they take a twentieth more.
         connection.execute("VACUUM INTO ?", (path,))
     finally:
         connection.close()

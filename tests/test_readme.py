@@ -114,6 +114,11 @@ STEPS = (
     Step("bin/supervisorctl status", " RUNNING "),
     Step("bin/notify status", "watchman is active: ", as_json=True),
     Step("bin/notify history /srv/ftp/anna", "task process_events ", as_json=True),
+    Step(
+        "bin/notify history --since 2026-11-26 --state vanished",
+        "nothing of the kind is recorded",
+        as_json=True,
+    ),
     Step("bin/notify failed", "nothing failed", as_json=True),
     Step("bin/notify retry --all", "nothing failed"),
     Step("bin/notify discard --all", "nothing failed"),

@@ -23,6 +23,7 @@ from watchman.commands.common import (
     say,
     warn,
 )
+from watchman.commands.narrowing import narrowing, question
 from watchman.errors import ConfigError, WatchmanError
 from watchman.filesystem import version_of
 from watchman.identity import is_same_content
@@ -61,52 +62,83 @@ _WHY = {
 @click.command(
     help=(
         "Say what became of files: PATH is a file (before or after its move), directory or pattern."
-        "\n\nA name that nothing here has is looked for in all directories."
+        "\n\nA name that nothing here has is looked for in all directories. What the options "
+        "say has to hold as well; times are those of the arrival."
     )
 )
 @common
 @as_json_option
 @_limit
+@narrowing
 @click.argument("paths", nargs=-1, type=click.Path())
 @click.pass_context
-def history(ctx: click.Context, paths: Sequence[str], limit: int | None, as_json: bool) -> None:
+def history(
+    ctx: click.Context, /, paths: Sequence[str], limit: int | None, as_json: bool, **asked: Any
+) -> None:
     from watchman.journal.reading import reading
 
     most = limit or SHOWN
+    narrowed = any(value is not None for value in asked.values())
+    kind = " of the kind" if narrowed else ""
     with reading(load_own().state_dir) as journal:
-        records, noted, missing = _history(journal, paths, min(most + 1, MOST))
-    records = _cut(records, most, told=limit is not None)
-    _show(records, as_json, nothing="" if paths else "nothing is recorded", noted=noted)
-    for path in missing:
-        warn(f"nothing is recorded of {printable(path)}")
-    if missing:
+        look = _Look(journal, asked, min(most + 1, MOST))
+        if paths:
+            look.at(paths, tell_noted=not narrowed)
+        else:
+            look.everywhere()
+    records = _cut(look.newest(), most, told=limit is not None)
+    nothing = "" if paths or look.unreadable else f"nothing{kind} is recorded"
+    _show(records, as_json, nothing=nothing, noted=look.noted)
+    for path in look.missing:
+        warn(f"nothing{kind} is recorded of {printable(path)}")
+    for line in look.unreadable:
+        warn(printable(line))
+    if look.missing or look.unreadable:
         ctx.exit(1)
 
 
-def _history(
-    journal: Reading, paths: Sequence[str], limit: int
-) -> tuple[list[Record], dict[str, Noted], list[str]]:
-    """Return the newest records of the paths, which are only noted and why, and the others."""
-    from watchman.journal.history import history as find
+class _Look:
+    """What the history has to say."""
 
-    noted: dict[str, Noted] = {}
-    if not paths:
-        return find(journal, [], limit), noted, []
-    found: dict[int, Record] = {}
-    missing = []
-    for path in paths:
-        records = find(journal, [absolute(path)], limit)
-        if not records and not os.path.isabs(path):
-            # Of a file that was moved, its user knows the name.
-            records = find(journal, [f"*/{path}"], limit)
-        found |= {record.seq: record for record in records}
-        why = None if records else journal.noted(absolute(path))
-        if why is not None:
-            noted[absolute(path)] = why
-        elif not records:
-            missing.append(path)
-    newest = sorted(found.values(), key=lambda record: -record.seq)
-    return newest[:limit], noted, missing
+    def __init__(self, journal: Reading, asked: dict[str, Any], limit: int) -> None:
+        self._journal = journal
+        self._asked = asked
+        self._limit = limit
+        self._found: dict[int, Record] = {}
+        self.noted: dict[str, Noted] = {}
+        """The paths that are only known, and why."""
+        self.missing: list[str] = []
+        self.unreadable: dict[str, None] = {}
+        """A line for each part of the history that cannot be read."""
+
+    def newest(self) -> list[Record]:
+        """Return the newest of what was found."""
+        return sorted(self._found.values(), key=lambda record: -record.seq)[: self._limit]
+
+    def everywhere(self) -> None:
+        """Look for all that is asked for."""
+        self._find()
+
+    def at(self, paths: Sequence[str], *, tell_noted: bool) -> None:
+        """Look at each of the paths."""
+        for path in paths:
+            some = self._find(absolute(path))
+            if not some and not os.path.isabs(path):
+                # Of a file that was moved, its user knows the name.
+                some = self._find(f"*/{path}")
+            why = self._journal.noted(absolute(path)) if tell_noted and not some else None
+            if why is not None:
+                self.noted[absolute(path)] = why
+            elif not some:
+                self.missing.append(path)
+
+    def _find(self, *paths: str) -> bool:
+        from watchman.journal.answers import ask
+
+        records, unreadable = ask(self._journal, question(paths, self._asked), self._limit)
+        self._found |= {record.seq: record for record in records}
+        self.unreadable |= dict.fromkeys(unreadable)
+        return bool(records)
 
 
 @click.command(

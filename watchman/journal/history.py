@@ -3,54 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import fnmatch
 import os
-import re
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from watchman.errors import JournalError
-from watchman.journal import schema, soundness, tallies
+from watchman.journal import answers, schema, tallies
+from watchman.journal.question import Place, Question
 from watchman.journal.reading import Reading, reading, unusable
+from watchman.journal.record import Record
 from watchman.journal.tallies import DISCARDED, Key
-from watchman.model import State, Version
+from watchman.model import State
+
+__all__ = ["Record", "Selection", "discard", "failed", "history", "moving", "retry"]
 
 
-class Record(NamedTuple):
-    """A delivery, as it is reported."""
-
-    seq: int
-    task_id: str
-    source: str
-    final: str
-    """Equal to ``source`` where nothing is moved."""
-    version: Version
-    arrived_ns: int
-    broker: str | None
-    task: str | None
-    kind: str
-    state: State
-    noted_ns: int
-    """When it came into this state."""
-    reason: str
-
-    @property
-    def word(self) -> str:
-        """The state as it is shown: what somebody gave up has not vanished."""
-        if self.state is State.VANISHED and self.reason.startswith(DISCARDED):
-            return DISCARDED.split()[0]
-        return self.state.name.lower()
-
-
-_SELECT = """SELECT seq, task_id, source, final, device, inode, size, mtime_ns, changed_ns,
-    arrived_ns, deliveries.broker, routes.task, kind, state, noted_ns, reason
-    FROM deliveries LEFT JOIN routes ON routes.id = deliveries.route """
 _FAILED = int(State.FAILED)
 _MOVING = int(State.MOVING)
 _AT_A_TIME = 500
-_MOST = (1 << 63) - 1
 _UNDER_WAY = "it is under way as another delivery"
 
 
@@ -60,16 +32,7 @@ def history(reading: Reading, paths: Sequence[str], limit: int) -> list[Record]:
     Each of ``paths`` is absolute and names a file before or after its move, a directory with
     all below it, or an fnmatch pattern. Without any: everything.
     """
-    wanted = [_Wanted(path) for path in paths]
-
-    def is_wanted(source: bytes, final: bytes | None) -> bool:
-        return any(one.is_it(source) or (final and one.is_it(final)) for one in wanted)
-
-    reading.connection.create_function("is_wanted", 2, is_wanted, deterministic=True)
-    where = "WHERE is_wanted(source, final)" if wanted else ""
-    query = f"{_SELECT} {where} ORDER BY seq DESC LIMIT ?"
-    rows = reading.connection.execute(query, (min(limit, _MOST),))
-    return list(map(_record, rows))
+    return answers.ask(reading, Question(tuple(paths)), limit).records
 
 
 def failed(reading: Reading, limit: int = -1) -> list[Record]:
@@ -87,50 +50,8 @@ def moving(reading: Reading, task_ids: Collection[str]) -> set[str]:
 
 
 def _failed(connection: sqlite3.Connection, limit: int = -1) -> list[Record]:
-    query = f"{_SELECT} WHERE state = {_FAILED} ORDER BY seq LIMIT ?"
-    return list(map(_record, connection.execute(query, (limit,))))
-
-
-def _record(row: tuple[Any, ...]) -> Record:
-    with soundness.understanding("a delivery"):
-        return _understood(row)
-
-
-def _understood(row: tuple[Any, ...]) -> Record:
-    seq, task_id, source, final, device, inode, size, mtime_ns, changed_ns, *rest = row
-    arrived_ns, broker, task, kind, state, noted_ns, reason = rest
-    path = os.fsdecode(source)
-    return Record(
-        seq,
-        task_id,
-        path,
-        path if final is None else os.fsdecode(final),
-        Version(device, inode, size, mtime_ns, changed_ns),
-        arrived_ns,
-        broker,
-        task,
-        kind,
-        State(state),
-        noted_ns,
-        reason or "",
-    )
-
-
-class _Wanted:
-    """One path, directory or pattern, as the file system's own bytes."""
-
-    def __init__(self, path: str) -> None:
-        self._path = os.fsencode(path)
-        self._below = self._path.rstrip(b"/") + b"/"
-        translated = fnmatch.translate(path) if re.search(r"[*?\[]", path) else None
-        self._match = re.compile(translated).match if translated else None
-
-    def is_it(self, path: bytes) -> bool:
-        return (
-            path == self._path
-            or path.startswith(self._below)
-            or (self._match is not None and self._match(os.fsdecode(path)) is not None)
-        )
+    query = f"{answers.SELECT} WHERE state = {_FAILED} ORDER BY seq LIMIT ?"
+    return list(map(answers.record, connection.execute(query, (limit,))))
 
 
 class Selection(NamedTuple):
@@ -146,7 +67,7 @@ class Selection(NamedTuple):
         if self.all or record.seq in self.seqs:
             return True
         names = {os.fsencode(record.source), os.fsencode(record.final)}
-        return any(_Wanted(path).is_it(name) for path in self.paths for name in names)
+        return any(Place(path).means(name) for path in self.paths for name in names)
 
 
 def retry(state_dir: str, selection: Selection, is_moved: Callable[[Record], bool]) -> list[Record]:

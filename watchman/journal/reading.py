@@ -10,7 +10,8 @@ from urllib.parse import quote
 
 from watchman.errors import JournalError
 from watchman.journal import schema, soundness
-from watchman.journal.tallies import Summary, summary
+from watchman.journal.tallies import Summary
+from watchman.journal.totals import summary
 from watchman.model import Noted, State, Version
 
 
@@ -25,7 +26,7 @@ def reading(state_dir: str) -> Iterator[Reading]:
         with soundness.understanding("what it says of itself"):
             connection = _connect(path)
         try:
-            yield Reading(connection)
+            yield Reading(connection, state_dir)
         finally:
             connection.close()
     except sqlite3.Error as error:
@@ -96,13 +97,14 @@ def _connect(path: str) -> sqlite3.Connection:
 class Reading:
     """The journal, opened for reading."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, state_dir: str) -> None:
         self.connection = connection
+        self.state_dir = state_dir
 
     def summary(self) -> Summary:
-        """Count the deliveries."""
+        """Count the deliveries, those in the archive too."""
         with soundness.understanding("a count of deliveries"):
-            return summary(self.connection)
+            return summary(self.connection, self.state_dir)
 
     def counts(self) -> Mapping[tuple[str, State], tuple[int, int]]:
         """Return ``summary().counts``."""

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from watchman.journal import arguments, schema, tallies
+from watchman.journal.sealed import archived
 from watchman.journal.soundness import Unsound, check_tables, size
 
 EVERY_WATCH = b""
@@ -77,7 +78,7 @@ def _read_old(path: str, fresh: sqlite3.Connection) -> bool:
     old = sqlite3.connect(f"file:{quote(os.fsencode(path))}?mode=ro", uri=True)
     old.text_factory = _text
     try:
-        return _Rescue(old, fresh).all()
+        return _Rescue(old, fresh, os.path.dirname(path)).all()
     finally:
         old.close()
 
@@ -121,7 +122,8 @@ def _strange_routes(connection: sqlite3.Connection) -> list[tuple[int]]:
 class _Rescue:
     """Copies tables, as far as each can be read from its beginning and from its end."""
 
-    def __init__(self, old: sqlite3.Connection, fresh: sqlite3.Connection) -> None:
+    def __init__(self, old: sqlite3.Connection, fresh: sqlite3.Connection, state_dir: str) -> None:
+        self._state_dir = state_dir
         self._old = old
         self._fresh = fresh
         self._ctime = _CTIME
@@ -142,12 +144,23 @@ class _Rescue:
         complete &= self._table("directories")
         known = self._table("known")
         if not complete:
-            # A version is known because a delivery deals with it: no delivery, not known.
-            self._fresh.execute(
-                "DELETE FROM known WHERE seq > 0 AND seq NOT IN (SELECT seq FROM deliveries)"
-            )
+            self._drop_known_without_delivery()
         watches = self._table("watches")
         return complete and known and watches
+
+    def _drop_known_without_delivery(self) -> None:
+        """Forget versions of which it cannot be told that a delivery deals with them, or has."""
+        without = "seq > 0 AND seq NOT IN (SELECT seq FROM deliveries)"
+        query = f"SELECT DISTINCT seq FROM known WHERE {without}"  # noqa: S608 — ours
+        seqs = [seq for (seq,) in self._fresh.execute(query)]
+        self._fresh.execute("CREATE TEMP TABLE archived (seq INTEGER PRIMARY KEY)")
+        self._fresh.executemany(
+            "INSERT INTO archived VALUES (?)", ((seq,) for seq in archived(self._state_dir, seqs))
+        )
+        self._fresh.execute(
+            f"DELETE FROM known WHERE {without} AND seq NOT IN (SELECT seq FROM archived)"  # noqa: S608 — ours
+        )
+        self._fresh.execute("DROP TABLE archived")
 
     def _table(self, name: str) -> bool:
         for direction in ("", "DESC"):

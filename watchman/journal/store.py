@@ -17,8 +17,10 @@ from itertools import chain
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from watchman.journal import tallies
+from watchman.errors import JournalError
+from watchman.journal import archive, tallies
 from watchman.journal.database import Database
+from watchman.journal.ended import EndedDeliveries
 from watchman.journal.known import KnownVersions
 from watchman.journal.patience import Patience
 from watchman.journal.pruning import Pruned, Pruner
@@ -69,7 +71,7 @@ _FILES = "files"
 _STATES = {int(state): state for state in State}
 
 
-class Journal(WatchRuns):
+class Journal(WatchRuns, EndedDeliveries):
     """The journal in the directory ``state_dir``, which must exist.
 
     Raises JournalError where it cannot be opened.
@@ -81,11 +83,19 @@ class Journal(WatchRuns):
         self._routes = Routes(self._database)
         self._pruner = Pruner(self._database)
         try:
-            last = self._database.reader.execute("SELECT max(seq) FROM deliveries")[0][0]
+            last = self._database.reader.execute("SELECT max(seq) FROM deliveries")[0][0] or 0
+            # Where the journal was begun anew, the archive has the greater numbers.
+            last = max(last, archive.last_seq(state_dir))
+        except OSError as error:
+            self._database.close()
+            raise JournalError(
+                f"the history in {archive.directory_of(state_dir)} cannot be listed: "
+                f"{error.strerror}; check the directory's permissions"
+            ) from error
         except BaseException:
             self._database.close()
             raise
-        self._next_seq = (last or 0) + 1
+        self._next_seq = last + 1
         self._unrecorded: set[str] = set()
         """Paths of rows that the database did not take, and that has been said."""
 
@@ -341,7 +351,7 @@ class Journal(WatchRuns):
                     part = seqs[start : start + _TOGETHER]
                     marks = ",".join("?" * len(part))
                     groups = tallies.leaving(connection, part)
-                    tallies.change(connection, groups, state, now)
+                    tallies.change(connection, groups, state, reason, now)
                     connection.execute(
                         f"{_NOTE} ({marks})", (int(state), now, printable(reason) or None, *part)
                     )

@@ -82,13 +82,18 @@ def take(connection: sqlite3.Connection, key: Key, number: int) -> None:
 
 
 def change(
-    connection: sqlite3.Connection, groups: Iterable[Leaving], state: State, now_ns: int
+    connection: sqlite3.Connection,
+    groups: Iterable[Leaving],
+    state: State,
+    reason: str,
+    now_ns: int,
 ) -> None:
-    """Count in their new state what :func:`leaving` has returned."""
+    """Count what :func:`leaving` has returned in its new state, with the reason for it."""
+    discarded = state is State.VANISHED and reason.startswith(DISCARDED)
     for key, number, oldest_ns in groups:
         if key.state != state:
             take(connection, key, number)
-            add(connection, Key(key.broker, int(state)), number, oldest_ns, now_ns)
+            add(connection, Key(key.broker, int(state), discarded), number, oldest_ns, now_ns)
 
 
 def drop(connection: sqlite3.Connection, dropped: Sequence[tuple[Key, int]]) -> None:

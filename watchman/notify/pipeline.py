@@ -17,7 +17,7 @@ from functools import partial
 
 from watchman import hanging, mounts, queued_logging, signals
 from watchman.errors import JournalError, WatchmanError
-from watchman.journal import Journal
+from watchman.journal import Archive, Journal
 from watchman.model import Config, Delivery, Publisher, State, Watch
 from watchman.mover import OWN, Hand, Mover
 from watchman.notify.catchup import CLOCK_GRAIN_NS
@@ -95,6 +95,7 @@ class Pipeline:
             self._open_sources(undo)
             undo.pop_all()
         self._loops: list[WatcherThread | DirectoryWatcher] = [*self.threads, *self.directories]
+        self._archive = Archive(journal)
 
         def root_of(path: str) -> str:
             return watch_root(self.config.watches, path)  # as they are by then
@@ -197,7 +198,8 @@ class Pipeline:
         try:
             self._start()
             while not self._stopping:
-                self.local.turn(self._longest_wait())
+                self.local.turn(min(self._archive.pause, self._longest_wait()))
+                self._archive.step(time.monotonic(), idle=self._is_quiet)
                 self.health.answer(self)
                 now = time.monotonic()
                 if now >= self._next_prune:
@@ -318,7 +320,9 @@ class Pipeline:
 
     def _prune(self, now: float) -> None:
         """Drop a little of the history: so little that no file notices."""
-        found = self.journal.prune(time.time_ns() - int(self.config.retention * 1e9))
+        before_ns = time.time_ns() - int(self.config.retention * 1e9)
+        found = self.journal.prune(before_ns)
+        self._archive.check(before_ns, now)
         self._pruning = found.more
         self._next_prune = now + (PRUNE_AGAIN if found.more else PRUNE)
 
@@ -385,6 +389,7 @@ class Pipeline:
         Who hangs is left behind: nobody can end it, and what it does later has no effect.
         """
         self.source.close()
+        self._archive.close()
         self._mount_changes.close()
         if self.globs is not None:
             self.globs.stop()
@@ -411,6 +416,10 @@ class Pipeline:
                 "lost",
                 printable(subject),
             )
+
+    def _is_quiet(self) -> bool:
+        """Say whether nothing has come for a second."""
+        return time.time_ns() - self.last_arrival_ns > 1_000_000_000
 
     def covers(self, watch: Watch) -> int:
         """Return how many directories a watch covers at the moment."""

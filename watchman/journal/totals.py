@@ -1,0 +1,91 @@
+"""How many deliveries there are, in the journal and in its archive together."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from watchman.journal import archive, tallies
+from watchman.journal.sealed import Segment
+from watchman.journal.tallies import Summary
+from watchman.model import State
+
+_IN_BOTH = f"""SELECT coalesce(broker, ''), state, coalesce(reason, '') GLOB
+    '{tallies.DISCARDED}*', count(*) FROM deliveries WHERE seq BETWEEN ? AND ?
+    AND state IN (3, 5, 6) AND noted_ns <= ? GROUP BY 1, 2, 3"""  # noqa: S608 — our own words
+
+
+class _Part(NamedTuple):
+    """Deliveries to one broker that ended alike, in one segment."""
+
+    broker: str
+    state: State
+    discarded: bool
+    number: int
+    oldest_ns: int
+
+
+def summary(connection: sqlite3.Connection, state_dir: str) -> Summary:
+    """Count the deliveries. A part of the archive that cannot be read counts as empty.
+
+    The order that must hold is that of :mod:`watchman.journal.answers`: the journal first, in a
+    transaction that stays, so that what leaves it meanwhile is counted once. Raises ValueError and
+    TypeError for what is no count.
+    """
+    connection.execute("BEGIN")
+    try:
+        found = tallies.summary(connection)
+        counts, discarded = dict(found.counts), dict(found.discarded)
+        for part in _archived(connection, state_dir):
+            if part.discarded:
+                discarded[part.broker] = _with(part, discarded.get(part.broker))
+            else:
+                key = part.broker, part.state
+                counts[key] = _with(part, counts.get(key))
+        return Summary(counts, discarded, found.latest)
+    finally:
+        connection.execute("ROLLBACK")
+
+
+def _with(part: _Part, before: tuple[int, int] | None) -> tuple[int, int]:
+    if before is None:
+        return part.number, part.oldest_ns
+    return before[0] + part.number, min(before[1], part.oldest_ns)
+
+
+def _archived(connection: sqlite3.Connection, state_dir: str) -> Iterator[_Part]:
+    """Yield what is in the archive and not in the journal as well."""
+    files: list[archive.File] = []
+    with contextlib.suppress(OSError):  # `history` says it
+        files = archive.files(state_dir)
+    for file in files:
+        with contextlib.suppress(sqlite3.Error, OSError):  # `history` says it
+            yield from _parts_of(connection, file)
+
+
+def _parts_of(connection: sqlite3.Connection, file: archive.File) -> list[_Part]:
+    segment = Segment(file.path)
+    try:
+        # Until they are cleared its rows are in the journal too; what is there for another reason
+        # ended after the segment was made.
+        both = (file.first, file.last, segment.last_noted_ns)
+        twice = {
+            (broker, state, bool(by_hand)): count
+            for broker, state, by_hand, count in connection.execute(_IN_BOTH, both)
+        }
+        found: dict[tuple[str, int, bool], _Part] = {}
+        for kind in segment.kinds:
+            key = kind.broker or "", int(kind.state), kind.discarded
+            before = found.get(key)
+            number = kind.rows if before is None else before.number + kind.rows
+            oldest = kind.first_arrived_ns
+            oldest = oldest if before is None else min(oldest, before.oldest_ns)
+            found[key] = _Part(key[0], kind.state, kind.discarded, number, oldest)
+        left = (
+            part._replace(number=part.number - twice.get(key, 0)) for key, part in found.items()
+        )
+        return [part for part in left if part.number > 0]
+    finally:
+        segment.close()

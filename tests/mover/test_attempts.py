@@ -394,3 +394,66 @@ def test_an_older_file_that_looks_the_same_is_not_taken_for_the_moved_one(
         wait_until(lambda: str(path) in rig.changed, what="it is said that it has changed")
     assert rig.state(seq) is State.MOVING
     assert rig.left() == {"a.csv": b"new"}
+
+
+def made_anew(rig: Rig) -> tuple[int, int]:
+    """Record a file, and another in its place with the same size and time; return both seqs."""
+    first = rig.put("d/a.csv", b"first")
+    source = rig.inbox / "d/a.csv"
+    time_ns = source.stat().st_mtime_ns
+    source.rename(source.with_name("b.csv"))  # so that the inode is another one
+    source.write_bytes(b"again")
+    source.with_name("b.csv").unlink()
+    os.utime(source, ns=(time_ns, time_ns))
+    return first, rig.record("d/a.csv")
+
+
+def put_off(rig: Rig, monkeypatch: pytest.MonkeyPatch, seq: int) -> None:
+    """Keep a row from the mover, as if it had been put off until after a reload."""
+    page = rig.ledger.page_moving
+
+    def later(after: int, limit: int) -> list[Delivery]:
+        return [row for row in page(after, limit) if row.seq != seq]
+
+    monkeypatch.setattr(rig.ledger, "page_moving", later)
+
+
+def test_what_was_moved_before_a_reload_is_not_taken_by_an_older_delivery(
+    far: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = made_anew(far)
+    with monkeypatch.context() as patch:
+        put_off(far, patch, first)
+        with far.running():
+            far.wait(second, State.READY)
+    far.new_mover()
+    with far.running():
+        far.wait_end(first)
+    assert far.state(first) is State.VANISHED
+    assert far.files() == {"d/a.csv": b"again"}
+
+
+def test_what_was_copied_and_not_noted_before_a_reload_is_not_taken_by_an_older_delivery(
+    far: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = made_anew(far)
+    real = transfer.transfer
+
+    def stopping(*args: Any) -> Delivery:
+        row = real(*args)
+        far.mover._stop.set()
+        return row
+
+    with monkeypatch.context() as patch:
+        put_off(far, patch, first)
+        patch.setattr("watchman.mover.lane.transfer", stopping)
+        with far.running():
+            wait_until(far.mover._stop.is_set, what="the copy to be in its place")
+    assert far.state(second) is State.MOVING
+    far.new_mover()
+    with far.running():
+        far.wait_end(first)
+        far.wait_end(second)
+    assert (far.state(first), far.state(second)) == (State.VANISHED, State.READY)
+    assert far.files() == {"d/a.csv": b"again"}
+    assert far.left() == {}

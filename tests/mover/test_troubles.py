@@ -343,6 +343,60 @@ def test_a_failing_fsync_notes_nothing(own_rig: Rig, monkeypatch: pytest.MonkeyP
     assert own_rig.files() == {"f": b"content"}
 
 
+def test_what_could_not_be_made_durable_is_not_taken_for_an_earlier_file_of_that_name(
+    own_rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The earlier one was fetched from the destination, so its name is free again."""
+    real = syscalls.sync_directory
+    broken = False
+
+    def failing(descriptor: int) -> None:
+        if broken:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(descriptor)
+
+    monkeypatch.setattr("watchman.mover.folders.sync_directory", failing)
+    earlier = own_rig.put("f")
+    with own_rig.running():
+        own_rig.wait(earlier, State.READY)
+        (own_rig.root / "f").unlink()
+        broken = True
+        seq = own_rig.put("f", b"another")
+        own_rig.mover.wake()
+        wait_until(lambda: own_rig.status().stuck_since_ns, what="the failure")
+        broken = False
+        own_rig.wait_end(seq)
+    assert own_rig.state(seq) is State.READY
+    assert own_rig.files() == {"f": b"another"}
+
+
+def test_what_a_mover_had_moved_when_it_died_is_not_taken_for_an_earlier_file_of_that_name(
+    own_rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the journal is damaged, and opened again by the same process."""
+    earlier = own_rig.put("f")
+    with own_rig.running():
+        own_rig.wait(earlier, State.READY)
+        (own_rig.root / "f").unlink()
+    seq = own_rig.put("f", b"another")
+
+    def failing(*_: object) -> None:
+        raise RuntimeError("as if the journal were damaged")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(own_rig.ledger, "note", failing)
+        own_rig.new_mover().start()
+        wait_until(lambda: own_rig.mover.error is not None, what="the mover ends")
+        own_rig.mover.stop(10.0)
+    assert own_rig.state(seq) is State.MOVING
+    assert own_rig.left() == {}
+    own_rig.new_mover()
+    with own_rig.running():
+        own_rig.wait_end(seq)
+    assert own_rig.state(seq) is State.READY
+    assert own_rig.files() == {"f": b"another"}
+
+
 def test_a_missing_watch_is_not_taken_for_vanished_files(rig: Rig) -> None:
     seq = rig.put("f")
     away = rig.inbox.with_name("away")

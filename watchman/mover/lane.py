@@ -18,7 +18,7 @@ from watchman.mover import underway
 from watchman.mover.batch import Batch, CopyResult
 from watchman.mover.copiers import Copiers
 from watchman.mover.copy import Progress
-from watchman.mover.finals import Finals
+from watchman.mover.finals import finals_of, forget_finals
 from watchman.mover.folders import MOST, Folders
 from watchman.mover.hold import same
 from watchman.mover.ledger import Host, Scribe
@@ -28,12 +28,7 @@ from watchman.mover.parking import CHANGED, FIRST_DELAY, Parking, SetAside
 from watchman.mover.rename import rename
 from watchman.mover.standing import Standing, inspect_afresh
 from watchman.mover.transfer import transfer
-from watchman.mover.trouble import (
-    WHOLE,
-    Troubles,
-    directories_of,
-    key_of,
-)
+from watchman.mover.trouble import WHOLE, Troubles, directories_of, key_of
 from watchman.text import printable
 from watchman.turns import turn
 
@@ -63,7 +58,7 @@ class Lane:
         self.copiers = Copiers(host.copies, host.stop, self._copy)
         self._host = host
         self._scribe = Scribe(host)
-        self._finals = Finals()
+        self._finals = finals_of(root)
         self._ready = threading.Condition()
         self._inbox: deque[Delivery] = deque()
         self._results: deque[CopyResult] = deque()
@@ -138,6 +133,7 @@ class Lane:
             return True
         for thread in threads:
             self._host.ledger.shut_out(thread)
+        forget_finals(self.root)
         hanging.leave(threads, where)
         return not hanging.silent(where)
 
@@ -159,6 +155,7 @@ class Lane:
             with self._station:
                 self._finish_kept()
         except Exception as error:  # noqa: BLE001 — the service ends the process
+            forget_finals(self.root)
             self._host.died(error)
         finally:
             self._end_claims()
@@ -167,8 +164,13 @@ class Lane:
         """Let the next mover of this process have what was copied and is not noted."""
         with self._ready:
             self._over = True
-            ended, self._claims = self._claims, {}
-        for row in ended.values():
+            ended, self._claims = list(self._claims.values()), {}
+        self._leave(ended)
+
+    def _leave(self, copied: list[Delivery]) -> None:
+        """Let the next mover know whose copies are in their places."""
+        self._finals.add(copied)
+        for row in copied:
             underway.release(row)
 
     def _await_left(self) -> bool:
@@ -409,7 +411,7 @@ class Lane:
         """Give the lane a result; a success keeps its claim until its traces are removed."""
         with self._ready:
             if error is None and self._over:
-                underway.release(row)
+                self._leave([row])
             elif error is None:
                 self._claims[row.seq] = row
             self._results.append(CopyResult(row, error))
@@ -453,6 +455,7 @@ class Lane:
             if moved:
                 batch.make_durable()
         except OSError as error:
+            self._finals.add(moved)  # what had these names before is not there any more
             due = self.troubles.hit(WHOLE, error).retry_at
             for row in (*moved, *(row for row, _, _ in batch.ended)):
                 self._scribe.not_synced(row.seq)

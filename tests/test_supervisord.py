@@ -266,6 +266,80 @@ def test_notify_stop_names_supervisorctl(running: Supervisor, checkout: Path) ->
     assert running.state() == "RUNNING"
 
 
+def sources_sent(directory: Path) -> list[str]:
+    messages = (directory / "var/broker/messages").glob("[!.]*.msg")
+    headers = [json.loads(message.read_text())["headers"] for message in messages]
+    return sorted(each["watchman_source"] for each in headers)
+
+
+def test_beside_a_daemon_it_waits_for_its_turn_and_says_so(checkout: Path, tmp_path: Path) -> None:
+    """The page never says BACKOFF or FATAL while all is well; `notify stop` hands over."""
+    uploads = tmp_path / "uploads"
+    uploads.mkdir()
+    directory = directory_for(checkout, tmp_path / "site", configuration(uploads))
+    notify = checkout / "bin/notify"
+    config = ("--config", str(directory / "config.py"))
+    done = run(notify, "start", *config)
+    assert done.returncode == 0, done.stderr
+    daemon = int(re.findall(r"process id (\d+);", done.stdout)[0])
+    supervisor = start(checkout, directory)
+    try:
+        pid = supervisor.running_as()
+        assert pid != daemon
+        (line,) = wait_until(lambda: supervisor.log.read_text().splitlines(), 20, "it says why")
+        assert line == (
+            f"Not watching: process id {daemon} watches with this configuration ('notify start' "
+            "has started it). This one waits, and takes its place when it ends: 'notify stop' "
+            "hands over"
+        )
+        (uploads / "1.csv").touch()
+        wait_until(lambda: len(sources_sent(directory)) == 1, 20, "the daemon sends its task")
+        assert json.loads(run(notify, "status", "--json", *config).stdout)["pid"] == daemon
+
+        done = run(notify, "stop", *config)
+        assert done.stdout == (
+            f"Process {daemon} has ended. Watching goes on: process id {pid} has waited for that "
+            f"under supervisord; stop it with '{checkout}/bin/supervisorctl stop notify'.\n"
+        )
+        (uploads / "2.csv").touch()
+        wait_until(lambda: len(sources_sent(directory)) == 2, 20, "the successor sends its task")
+        assert sources_sent(directory) == [str(uploads / f"{n}.csv") for n in (1, 2)]
+        assert supervisor.running_as() == pid
+        assert json.loads(run(notify, "status", "--json", *config).stdout)["pid"] == pid
+        assert "exited" not in supervisor.own_log.read_text()
+    finally:
+        supervisor.end()
+        run(notify, "stop", *config)
+
+
+def test_who_waits_for_its_turn_can_be_stopped_and_a_restart_hands_over(
+    checkout: Path, tmp_path: Path
+) -> None:
+    uploads = tmp_path / "uploads"
+    uploads.mkdir()
+    directory = directory_for(checkout, tmp_path / "site", configuration(uploads))
+    notify = checkout / "bin/notify"
+    config = ("--config", str(directory / "config.py"))
+    assert run(notify, "start", *config).returncode == 0
+    supervisor = start(checkout, directory)
+    try:
+        supervisor.running_as()
+        wait_until(lambda: "Not watching" in supervisor.log.read_text(), 20, "it waits")
+        assert supervisor.ask("stopProcess")
+        assert supervisor.state() == "STOPPED"
+        assert "SIGKILL" not in supervisor.own_log.read_text()
+        supervisor.ask("startProcess")
+        pid = supervisor.running_as()
+        wait_until(lambda: supervisor.log.read_text().count("Not watching") == 2, 20, "it waits")
+        done = run(notify, "restart", *config)
+        assert done.returncode == 0, done.stderr
+        assert f"Watching goes on: process id {pid} has waited" in done.stdout
+        assert supervisor.running_as() == pid
+    finally:
+        supervisor.end()
+        run(notify, "stop", *config)
+
+
 def test_stop_ends_it_cleanly(running: Supervisor) -> None:
     pid = running.running_as()
     assert [process.pid for process in processes_of(running.directory)] != []

@@ -17,7 +17,9 @@ import warnings
 def main() -> None:
     """Run ``notify``."""
     if sys.getfilesystemencoding() != "utf-8":
-        _again_in_utf8()
+        from watchman import itself
+
+        itself.execute_again(b"-X", b"utf8")  # which always takes effect
     _standard_streams()
     # pyinotify imports it; where it is gone (Python 3.12) there is pyasyncore. With -W error, what
     # nobody here can change would be the end.
@@ -30,12 +32,6 @@ def main() -> None:
         from watchman import limits
 
         sys.exit(f"notify: {limits.explain(error)}")
-
-
-def _again_in_utf8() -> None:
-    """Execute this process's command line again, with ``-X utf8``, which always takes effect."""
-    interpreter, *arguments = _command_line()
-    os.execv(sys.executable, [interpreter, b"-X", b"utf8", *arguments])  # noqa: S606 — itself
 
 
 def _standard_streams() -> None:
@@ -53,18 +49,6 @@ def _standard_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-
-
-def _command_line() -> list[bytes]:
-    """Return the bytes that the process was started with: decoding may have lost some of them."""
-    try:
-        with open("/proc/self/cmdline", "rb") as file:
-            words = file.read().split(b"\0")[:-1]
-    except OSError:
-        words = []
-    if len(words) == len(sys.orig_argv):
-        return words
-    return [os.fsencode(word) for word in sys.orig_argv]
 
 
 if __name__ == "__main__":

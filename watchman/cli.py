@@ -22,9 +22,11 @@ from watchman.commands.common import (
     dry_run_option,
     is_dry_run,
     load,
+    load_own,
     print_json,
+    say,
 )
-from watchman.errors import ConfigError, WatchmanError
+from watchman.errors import AlreadyRunning, ConfigError, WatchmanError
 from watchman.model import Broker, Config, Route
 from watchman.text import printable
 
@@ -82,14 +84,13 @@ def main(ctx: click.Context) -> None:
 def run() -> None:
     from watchman import queued_logging
     from watchman.commands import dry_run
-    from watchman.service import Service
 
     status, words = 0, ""
     try:
         if is_dry_run():
             dry_run.run(load)
         else:
-            Service(load).run()
+            _run_in_turn()
     except WatchmanError as error:
         if not queued_logging.hanging():
             raise
@@ -103,6 +104,18 @@ def run() -> None:
         queued_logging.last_words("".join(f"notify: {line}\n" for line in words.splitlines()))
         os._exit(status)
     _give_up_broken_output()
+
+
+def _run_in_turn() -> None:
+    """Run the service; under supervisord, after the one that runs already, if there is one."""
+    from watchman import daemon
+    from watchman.service import Service
+
+    try:
+        Service(load).run()
+    except AlreadyRunning:
+        daemon.await_turn(load_own(), say)
+        raise
 
 
 def _give_up_broken_output() -> None:

@@ -16,6 +16,8 @@ LIFE = 0
 """The byte that a daemon holds for as long as it lives."""
 GUARD = 1
 """The byte that is held for a moment while the file is made, claimed or removed."""
+WAITING = 2
+"""The byte that is held by who waits for the holder's end, to take its place."""
 
 # struct flock of fcntl(2): l_type, l_whence, l_start, l_len, l_pid.
 _FLOCK = struct.Struct("hhqqi")

@@ -10,15 +10,19 @@ from collections.abc import Callable
 from struct import pack, unpack_from
 from typing import NamedTuple
 
+from tests.servers.turns import Disturb, Then, nothing
+
 METHOD, HEADER, BODY = 1, 2, 3
+HEARTBEAT = b"\x08\0\0\0\0\0\0\xce"
 START, START_OK, TUNE, TUNE_OK = (10, 10), (10, 11), (10, 30), (10, 31)
 OPEN, OPEN_OK, CLOSE, CLOSE_OK = (10, 40), (10, 41), (10, 50), (10, 51)
+BLOCKED, UNBLOCKED = (10, 60), (10, 61)
 CHANNEL_OPEN, CHANNEL_OPEN_OK = (20, 10), (20, 11)
 CHANNEL_CLOSE, CHANNEL_CLOSE_OK = (20, 40), (20, 41)
 EXCHANGE_DECLARE, EXCHANGE_DECLARE_OK = (40, 10), (40, 11)
 QUEUE_DECLARE, QUEUE_DECLARE_OK = (50, 10), (50, 11)
 QUEUE_BIND, QUEUE_BIND_OK = (50, 20), (50, 21)
-PUBLISH, ACK, NACK = (60, 40), (60, 80), (60, 120)
+PUBLISH, RETURN, ACK, NACK = (60, 40), (60, 50), (60, 80), (60, 120)
 CONFIRM, CONFIRM_OK = (85, 10), (85, 11)
 
 Method = tuple[int, int]
@@ -45,11 +49,14 @@ class FakeAmqp:
     """Keeps what is published by queue, unless ``answer`` says otherwise.
 
     ``answer`` gets the method and the name of the queue or exchange that it is about, if any, and
-    returns None, or what to say instead.
+    returns None, or what to say instead. ``disturb`` says what to do in place of an answer.
     """
 
     def __init__(self) -> None:
         self.answer: Callable[[Method, str], Reply | None] = lambda method, name: None
+        self.disturb: Disturb = nothing
+        self.said: list[str] = []
+        """What was said so far, or not said because of ``disturb``, by its class and method."""
         self.published: list[str] = []
         """The routing key of each message that was acknowledged, in order."""
         self.ids: list[str] = []
@@ -57,12 +64,29 @@ class FakeAmqp:
         self.connections = 0
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._open: list[socket.socket] = []
+        self._blocking: list[socket.socket] = []
         self._threads = [threading.Thread(target=self._accept, name="fake-amqp")]
         self._threads[0].start()
 
     @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self._listener.getsockname()[1]}"
+
+    @property
     def url(self) -> str:
-        return f"amqp://127.0.0.1:{self._listener.getsockname()[1]}//"
+        return f"amqp://{self.address}//"
+
+    @property
+    def stored(self) -> list[str]:
+        """The ids of all tasks that are kept."""
+        return list(self.ids)
+
+    def be_well(self) -> None:
+        """Disturb nothing from now on, and block nobody any more."""
+        self.disturb = nothing
+        for each in self._blocking:
+            with contextlib.suppress(OSError):
+                each.sendall(frame(0, UNBLOCKED))
 
     def close(self) -> None:
         """End everything."""
@@ -98,6 +122,9 @@ class _Session:
         self._keys: dict[int, str] = {}
         self._closed: set[int] = set()
         self._id = ""
+        self._header = b""
+        self._silent = False
+        self._ended = threading.Event()
 
     def run(self) -> None:
         with contextlib.suppress(OSError, EOFError), self._client, self._file:
@@ -114,19 +141,53 @@ class _Session:
         payload = self._file.read(size + 1)[:-1]
         return kind, channel, payload
 
-    def _say(self, channel: int, method: Method, arguments: bytes = b"") -> None:
-        payload = pack(">HH", *method) + arguments
-        self._client.sendall(pack(">BHI", METHOD, channel, len(payload)) + payload + b"\xce")
+    def _say(
+        self,
+        channel: int,
+        method: Method,
+        arguments: bytes = b"",
+        do: Callable[[], None] = lambda: None,
+        content: bytes = b"",
+    ) -> None:
+        """Say it, after what it tells of was done. Raises EOFError to end the connection."""
+        if self._silent:
+            return
+        answer = frame(channel, method, arguments)
+        turn = None
+        if method != CLOSE_OK:  # nobody waits for it: when it is said is chance
+            turn = self._server.disturb(len(self._server.said), "{}.{}".format(*method))
+            self._server.said.append("{}.{}".format(*method))
+        if turn is None or turn.done:
+            do()
+        said = answer if turn is None else turn.said(channel, answer)
+        if turn is not None and turn.returned and content:
+            said = frame(channel, RETURN, pack(">H", 312) + _name("NO_ROUTE") * 3) + content + said
+        if turn is not None and turn.blocking:
+            self._server._blocking.append(self._client)
+        self._client.sendall(said)
+        if turn is not None and turn.then is Then.CLOSE:
+            raise EOFError
+        while turn is not None and turn.then is Then.BEAT:
+            # Until the client closes the connection.
+            self._client.sendall(HEARTBEAT)
+            self._ended.wait(0.02)
+        self._silent = turn is not None and turn.then is Then.SILENCE
+        if turn is not None and turn.then is Then.CHANNEL:
+            self._closed.add(channel)
 
     def _handle(self, kind: int, channel: int, payload: bytes) -> bool:
         if kind == METHOD:
             return self._method(channel, unpack_from(">HH", payload), payload[4:])
         if kind == HEADER:
-            # A uuid of 36 characters: the header "id" of the task.
-            found = re.search(rb"\x02idS\x00\x00\x00\x24(.{36})", payload)
-            self._id = found[1].decode() if found else ""
+            # The header "id" of the task, a long string.
+            found = re.search(rb"\x02idS(....)", payload, re.DOTALL)
+            self._id = ""
+            if found:
+                end = found.end() + int.from_bytes(found[1], "big")
+                self._id = payload[found.end() : end].decode()
+            self._header = content_frame(HEADER, channel, payload)
         if kind == BODY and channel not in self._closed:
-            return self._message(channel)
+            return self._message(channel, self._header + content_frame(BODY, channel, payload))
         return True
 
     def _method(self, channel: int, method: Method, arguments: bytes) -> bool:
@@ -158,17 +219,22 @@ class _Session:
             self._say(channel, *answers[method])
         return method not in {CLOSE, CLOSE_OK}
 
-    def _message(self, channel: int) -> bool:
+    def _message(self, channel: int, content: bytes) -> bool:
         """Every message of the tests has a body of one frame."""
         key = self._keys[channel]
         reply = self._server.answer(PUBLISH, key)
         self._tags[channel] += 1
         if reply and reply is not NACKED:
             return self._refuse(channel, reply, PUBLISH)
-        if not reply:
-            self._server.published.append(key)
-            self._server.ids.append(self._id)
-        self._say(channel, NACK if reply else ACK, pack(">QB", self._tags[channel], 0))
+        task_id = self._id
+
+        def keep() -> None:
+            if not reply:
+                self._server.published.append(key)
+                self._server.ids.append(task_id)
+
+        arguments = pack(">QB", self._tags[channel], 0)
+        self._say(channel, NACK if reply else ACK, arguments, keep, content)
         return True
 
     def _refuse(self, channel: int, reply: Reply, method: Method) -> bool:
@@ -181,6 +247,17 @@ class _Session:
         self._closed.add(channel)
         self._say(channel, CHANNEL_CLOSE, arguments)
         return True
+
+
+def frame(channel: int, method: Method, arguments: bytes = b"", kind: int = METHOD) -> bytes:
+    """Return a frame that holds a method."""
+    payload = pack(">HH", *method) + arguments
+    return pack(">BHI", kind, channel, len(payload)) + payload + b"\xce"
+
+
+def content_frame(kind: int, channel: int, payload: bytes) -> bytes:
+    """Return a frame of a message's header or body."""
+    return pack(">BHI", kind, channel, len(payload)) + payload + b"\xce"
 
 
 def _long(data: bytes) -> bytes:

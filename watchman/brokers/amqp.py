@@ -252,6 +252,8 @@ class AmqpPublisher:
         link = self._connected()
         if link.still_blocked(BLOCKED_SECONDS):
             raise _Blocked(link.blocked_reason)
+        if not link.has_declared(target):
+            link.prepare()
         try:
             refused = link.declare(target)
         except (AMQPError, TimeoutError) as error:

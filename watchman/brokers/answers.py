@@ -39,8 +39,8 @@ class Answers:
         """Return what is wrong, in one line without credentials and control characters."""
         if isinstance(error, Unusable):
             found = (f"{public_url(url)}: {_kind(one)}{one}" for url, one in error.errors)
-            return mask("; ".join(found), *self._urls)
-        return f"{self.where}: {mask(f'{_kind(error)}{error}', *self._urls)}"
+            return _cut(mask("; ".join(found), *self._urls))
+        return _cut(f"{self.where}: {mask(f'{_kind(error)}{error}', *self._urls)}")
 
     def again(self, error: Exception | str, target: str = "") -> Outcome:
         """Return the answer for what can be tried again; ``target`` where the trouble is its."""
@@ -71,6 +71,12 @@ def shown(target: str) -> str:
 
 
 _LONGEST = 300
+_LONGEST_REASON = 1000
+
+
+def _cut(reason: str) -> str:
+    """Keep a broker from filling log and journal: a reason is noted with each delivery."""
+    return reason if len(reason) <= _LONGEST_REASON else f"{reason[:_LONGEST_REASON]}…"
 
 
 def name_of(target: Target) -> str:

@@ -7,7 +7,8 @@ pools are shared by all of them: so the broker's URL is always given, and no poo
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -101,6 +102,48 @@ def make_connection(
         # ask the application's own broker, which is not ours: on Redis nobody heard the events.
         app.amqp._event_dispatcher = app.events.Dispatcher(connection, enabled=False)
     return connection
+
+
+def establish(connection: Any) -> Any:
+    """Return what kombu's transport connects with, open. Raises all that its library raises.
+
+    py-amqp closes its socket only for an OSError: a broker that refuses a login, again and again,
+    would leave one behind each time. And it waits for the end of the login as long as anything
+    comes, be it heartbeats.
+    """
+    transport = connection.transport
+    plain: Any = getattr(transport, "Connection", None)
+    made: list[Any] = []
+
+    def remember(*arguments: Any, **options: Any) -> Any:
+        raw = plain(*arguments, **options)
+        raw.blocking_read = bounded(raw.blocking_read, time.monotonic() + 2 * CONNECT_SECONDS)
+        made.append(raw)
+        return raw
+
+    if hasattr(plain, "collect"):
+        transport.Connection = remember
+    try:
+        opened = transport.establish_connection()
+    except BaseException:
+        for each in made:
+            with contextlib.suppress(Exception):
+                each.collect()
+        raise
+    for each in made:
+        del each.blocking_read
+    return opened
+
+
+def bounded(read: Callable[..., Any], deadline: float) -> Callable[..., Any]:
+    """Return a py-amqp ``blocking_read`` that raises TimeoutError after a moment (monotonic)."""
+
+    def reading(timeout: float | None = None) -> Any:
+        if time.monotonic() > deadline:
+            raise TimeoutError("no answer, only other frames")
+        return read(timeout)
+
+    return reading
 
 
 def let_go(connection: Any) -> None:

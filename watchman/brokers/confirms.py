@@ -27,6 +27,7 @@ class Confirms(Generic[Sent]):
     def start_again(self) -> None:
         """Begin a new channel: its tags start at 1, and nothing of the old one is confirmed."""
         self.pending.clear()
+        self.returned.clear()
         self._next = 1
         self._lowest = 1
 
@@ -49,6 +50,8 @@ class Confirms(Generic[Sent]):
         self._settle(tag, multiple, False)
 
     def _settle(self, tag: int, multiple: bool, good: bool) -> None:
+        if tag >= self._next:
+            return  # nothing was sent under it: what is said of it says nothing of what was
         tags = range(self._lowest, tag + 1) if multiple else (tag,)
         for each in tags:
             if each in self.pending:

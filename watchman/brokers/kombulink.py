@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from typing import Any
 
 from watchman.brokers.answers import shown, target_name
-from watchman.brokers.application import connect_options, let_go, make_application, make_connection
+from watchman.brokers.application import (
+    connect_options,
+    establish,
+    let_go,
+    make_application,
+    make_connection,
+)
 from watchman.brokers.failover import Failover
 from watchman.brokers.replies import ELSEWHERE, redis_code
 from watchman.brokers.stored import StoreCounter, Unstored
@@ -89,12 +95,12 @@ class KombuLink:
         from kombu import Producer
 
         connection = make_connection(self.app, url, self._options)
+        raw: Any = None
         try:
-            transport = connection.transport
-            raw = transport.establish_connection()
-            channel = transport.create_channel(raw)
+            raw = establish(connection)
+            channel = connection.transport.create_channel(raw)
         except BaseException:
-            let_go(connection)
+            _close(connection, raw)
             raise
         sock = getattr(getattr(raw, "transport", None), "sock", None)
         if sock is not None and hasattr(sock, "settimeout"):
@@ -137,10 +143,12 @@ class KombuLink:
         known = (type(entity).__name__, str(getattr(entity, "name", entity)))
         if known in self._declared:
             return
-        channel = self._raw.channel()
+        with _about_the_connection():
+            channel = self._raw.channel()
         try:
             entity(channel).declare()
-            channel.close()
+            with _about_the_connection():
+                channel.close()
         except PreconditionFailed as error:
             if "inequivalent" not in str(error):
                 raise
@@ -198,12 +206,7 @@ class KombuLink:
         """Let go of the connection without asking the broker."""
         raw, self._raw, self._producer = self._raw, None, None
         connection, self._connection = self._connection, None
-        with contextlib.suppress(Exception):
-            if hasattr(raw, "collect"):
-                raw.collect()  # py-amqp: close() waits for the broker
-            elif connection is not None:
-                connection.transport.close_connection(raw)
-        let_go(connection)
+        _close(connection, raw)
 
     @staticmethod
     def is_encoding(error: Exception) -> bool:
@@ -211,3 +214,23 @@ class KombuLink:
         from kombu.exceptions import SerializationError
 
         return isinstance(error, (SerializationError, TypeError, UnicodeEncodeError))
+
+
+def _close(connection: Any, raw: Any) -> None:
+    with contextlib.suppress(Exception):
+        if hasattr(raw, "collect"):
+            raw.collect()  # py-amqp: close() waits for the broker
+        elif connection is not None:
+            connection.transport.close_connection(raw)
+    let_go(connection)
+
+
+@contextlib.contextmanager
+def _about_the_connection() -> Iterator[None]:
+    """Raise ConnectionError for what is said where nothing is declared or sent."""
+    from amqp.exceptions import AMQPError
+
+    try:
+        yield
+    except AMQPError as error:
+        raise ConnectionError(str(error)) from error

@@ -7,11 +7,12 @@ import select
 import ssl
 import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from watchman.brokers.application import make_connection
+from watchman.brokers.application import bounded, establish, make_connection
 from watchman.brokers.recorder import Target
+from watchman.brokers.replies import is_unreadable
 
 HEARTBEAT_SECONDS = 60.0
 """Asked of the broker; ``tend`` and every publish keep it, several times in that time."""
@@ -35,7 +36,7 @@ class AmqpLink:
     def __init__(self, app: Any, url: str, options: Mapping[str, Any]) -> None:
         heartbeat = float(app.conf.broker_heartbeat or HEARTBEAT_SECONDS)
         kombu = make_connection(app, url, options, heartbeat=heartbeat)
-        self._raw = kombu.transport.establish_connection()
+        self._raw = establish(kombu)
         try:
             # py-amqp waits for answers with a plain recv(): this bounds every one of them.
             self._socket = self._raw.transport.sock
@@ -55,9 +56,23 @@ class AmqpLink:
             self.drop()
             raise
 
+    @contextlib.contextmanager
+    def _answering(self) -> Iterator[None]:
+        """Bound the wait for the answers to what is asked meanwhile, three at the most.
+
+        The time-out of the socket alone is that of any frame: heartbeats and confirms come on.
+        """
+        deadline = time.monotonic() + 3 * ANSWER_SECONDS
+        self._raw.blocking_read = bounded(self._raw.blocking_read, deadline)
+        try:
+            yield
+        finally:
+            del self._raw.blocking_read
+
     def _open_channel(self) -> None:
-        self._channel = self._raw.channel()
-        self._channel.confirm_select()
+        with self._answering():
+            self._channel = self._raw.channel()
+            self._channel.confirm_select()
         self.number = int(self._channel.channel_id)
         self.methods: dict[tuple[str, str], bytes] = {}
 
@@ -103,7 +118,7 @@ class AmqpLink:
         On a channel of its own: the broker closes it for what it refuses, and with the other one
         would go the confirms of other messages. A queue that exists with other arguments will do,
         where the message goes straight to it. Raises what is not about this target alone: after
-        that the connection is in doubt.
+        that the connection is in doubt. To be called after :meth:`prepare`.
         """
         from amqp.exceptions import ChannelError
 
@@ -111,18 +126,22 @@ class AmqpLink:
             return None
         found: Exception
         try:
-            channel = self._declaring()
+            channel = self._side
             for entity in target.declare:
-                entity(channel).declare()
+                with self._answering():
+                    entity(channel).declare()
             if target.exchange:
                 # Publishing to one that is not there would close the channel.
-                channel.exchange_declare(target.exchange, "direct", passive=True)
+                with self._answering():
+                    channel.exchange_declare(target.exchange, "direct", passive=True)
         except ChannelError as refused:
             self._side = None
             if target.exchange or "inequivalent" not in str(refused):
                 found = refused
                 return found
         except (ValueError, TypeError, LookupError, struct.error) as unwritable:
+            if is_unreadable(unwritable):
+                raise
             # py-amqp cannot write such a name or argument; of the frame nothing has been sent.
             return unwritable
         self._declared.add(target.place)
@@ -138,10 +157,11 @@ class AmqpLink:
             self.proven.clear()
         self.proven[proof] = route
 
-    def _declaring(self) -> Any:
+    def prepare(self) -> None:
+        """Open the channel for declarations. What is raised here is about none of them."""
         if self._side is None or not self._side.is_open:
-            self._side = self._raw.channel()
-        return self._side
+            with self._answering():
+                self._side = self._raw.channel()
 
     def reopen_channel(self) -> None:
         """Open another channel for the one that the broker has closed."""

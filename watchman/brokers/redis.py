@@ -136,8 +136,7 @@ class RedisPublisher:
             return
         for start, end in _chunks(texts):
             try:
-                link.wire.send_packed_command([_lpush(key, texts[start:end])], check_health=False)
-                link.wire.read_response()
+                link.push(_lpush(key, texts[start:end]), end - start)
             except ResponseError as error:
                 # LPUSH is atomic: none of these values is there; what was before, is.
                 self._note(outcomes, indexes[start:], self._classify(error, target))
@@ -218,8 +217,13 @@ class RedisPublisher:
 
 def _elsewhere(link: RedisLink) -> Exception | None:
     """Return why a server that is connected to is of no use, where another one may be."""
+    from redis.exceptions import ResponseError
+
     wrong = link.trial()
-    return wrong if wrong is not None and redis_code(wrong) in ELSEWHERE else None
+    here = wrong is None or (
+        isinstance(wrong, ResponseError) and redis_code(wrong) not in ELSEWHERE
+    )
+    return None if here else wrong
 
 
 def _is_list(target: Target) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 
 from watchman.brokers.application import let_go, make_connection
 from watchman.brokers.recorder import Target
-from watchman.brokers.replies import Fault, redis_fault
+from watchman.brokers.replies import Fault, number_in, redis_fault
 
 # Each priority is a key of its own; celery's routes hold any number (redis.py, priority_steps).
 _MAX_PRIORITY = 9
@@ -67,13 +67,25 @@ class RedisLink:
             self.wire.send_packed_command(
                 self.wire.pack_command("LPUSHX", key, ""), check_health=False
             )
-            self.wire.read_response()
+            number_in(self.wire.read_response(), "LPUSHX", 0)
         except ResponseError as error:
             reply: Exception = error
             return None if redis_fault(reply) is Fault.MESSAGE else reply
         except Exception as error:  # noqa: BLE001 — redis-py raises its own errors and OSError
             return error
         return None
+
+    def push(self, command: bytes, count: int) -> None:
+        """Send one LPUSH of ``count`` values, and see that the list has them.
+
+        Raises ResponseError where the server refuses it: then the list has none of them. Whatever
+        else is raised leaves that open, and the connection of no use.
+        """
+        if not self.alive():
+            # An answer that nobody asked for would be taken for this one's.
+            raise ConnectionError("closed, or something was said that nobody asked for")
+        self.wire.send_packed_command([command], check_health=False)
+        number_in(self.wire.read_response(), "LPUSH", count)
 
     def declare(self, target: Target) -> None:
         """Register the target's queues where workers look for bindings, once a connection."""

@@ -31,8 +31,11 @@ from __future__ import annotations
 
 import enum
 import re
+import reprlib
 import struct
+import traceback
 from json import JSONDecodeError
+from typing import Any
 
 
 class Fault(enum.Enum):
@@ -76,6 +79,8 @@ _TRANSIENT = re.compile(
 
 def amqp_fault(error: Exception) -> Fault:
     """Return whose fault an AMQP error is, given that one message or declaration was under way."""
+    if getattr(error, "method_sig", None) is None and is_unreadable(error):
+        return Fault.BROKER  # py-amqp's own word for what the broker has said; 540 for a method
     code = int(getattr(error, "reply_code", 0) or getattr(error, "code", 0) or 0)
     text = str(getattr(error, "reply_text", "") or error)
     if not code:  # py-amqp's own: the connection is gone
@@ -85,6 +90,25 @@ def amqp_fault(error: Exception) -> Fault:
     if code in (403, 406) and _TRANSIENT.search(text):
         return Fault.TARGET
     return _AMQP.get(code, Fault.TARGET)
+
+
+_READING = frozenset({"blocking_read", "read_response", "parse_response"})
+_CONNECTING = frozenset({"connect", "on_connect", "establish_connection"})
+"""Functions of py-amqp, redis-py and kombu."""
+
+
+def is_unreadable(error: BaseException) -> bool:
+    """True for what was raised while an answer was read, or a connection opened.
+
+    What the libraries raise of their own there (ValueError, KeyError, struct.error …) is about
+    what the server has said, and says nothing of the message.
+    """
+    return _was_in(error, _READING | _CONNECTING)
+
+
+def _was_in(error: BaseException, functions: frozenset[str]) -> bool:
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_code.co_name in functions for frame, _ in frames)
 
 
 _REDIS = {
@@ -122,6 +146,16 @@ def redis_fault(error: Exception) -> Fault:
     return _REDIS.get(redis_code(error), Fault.BROKER)
 
 
+def number_in(answer: Any, command: str, least: int) -> int:
+    """Return the number that answers a push (the list's length after it) or a PUBLISH.
+
+    Raises ConnectionError for another answer: it is from no Redis, or to something else.
+    """
+    if type(answer) is not int or answer < least:
+        raise ConnectionError(f"no Redis: {command} was answered by {reprlib.repr(answer)}")
+    return answer
+
+
 def kombu_fault(error: Exception, *, virtual: bool) -> Fault:
     """Return whose fault an error is that was raised while one message was published.
 
@@ -134,6 +168,8 @@ def kombu_fault(error: Exception, *, virtual: bool) -> Fault:
     # kombu wraps what its transports raise.
     while isinstance(error, OperationalError) and isinstance(error.__cause__, Exception):
         error = error.__cause__
+    if _was_in(error, _CONNECTING):
+        return Fault.BROKER
     if isinstance(error, MessageNacked):
         return Fault.TARGET
     if isinstance(error, NotEquivalentError) or (virtual and isinstance(error, ChannelError)):
@@ -146,4 +182,4 @@ def kombu_fault(error: Exception, *, virtual: bool) -> Fault:
         return Fault.BROKER  # what a server says that is not itself
     # A name or an option that the transport cannot express, or does not know.
     hopeless = isinstance(error, (LookupError, ValueError, TypeError, struct.error))
-    return Fault.MESSAGE if hopeless else Fault.BROKER
+    return Fault.MESSAGE if hopeless and not is_unreadable(error) else Fault.BROKER

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from watchman.brokers.replies import number_in
+
 
 class Unstored(Exception):  # noqa: N818 — a state of the exchange; it heals when a queue is bound
     """A message was published, and the broker has kept it nowhere."""
@@ -23,6 +25,7 @@ class StoreCounter:
         if self.virtual:
             self._count_put(channel)
             self._count_fanout(channel)
+            _check_pushes(channel)
 
     def _count_put(self, channel: Any) -> None:
         put = channel._put
@@ -59,9 +62,25 @@ class StoreCounter:
                 else [channel._get_publish_topic(exchange, routing_key)]
             )
             with channel.conn_or_acquire() as client:
-                self.count += sum(client.publish(topic, dumps(message)) for topic in topics)
+                for topic in topics:
+                    heard = client.publish(topic, dumps(message))
+                    self.count += number_in(heard, "PUBLISH", 0)
 
         channel._put_fanout = publishing
+
+
+def _check_pushes(channel: Any) -> None:
+    """On Redis, have each push fail whose answer is not the length of a list: kombu drops it."""
+    create = getattr(channel, "_create_client", None)
+    if create is None or not hasattr(channel, "_get_publish_topic"):
+        return
+
+    def creating(*arguments: Any, **options: Any) -> Any:
+        client = create(*arguments, **options)
+        client.set_response_callback("LPUSH", lambda answer, **_: number_in(answer, "LPUSH", 1))
+        return client
+
+    channel._create_client = creating
 
 
 def is_virtual(channel: Any) -> bool:

@@ -6,15 +6,22 @@ import contextlib
 import dataclasses
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from watchman import limits, locks, queued_logging
 from watchman.config import DEFAULT_LOGGING
-from watchman.daemon import pidfile, places
+from watchman.daemon import pidfile, places, succession
 from watchman.daemon.detach import Output, Report, detach
-from watchman.daemon.finding import detached, ended, process, running, send, supervised
+from watchman.daemon.finding import (
+    detached,
+    ended,
+    process,
+    running,
+    send,
+    supervised,
+    supervisorctl,
+)
 from watchman.errors import AlreadyRunning, NotRunning, WatchmanError
 from watchman.model import Config
 from watchman.status import handler, read
@@ -175,8 +182,8 @@ def _loader(
 # Stopping
 
 
-def stop(config: Config, say: Say, *, timeout: float = STOP_TIMEOUT, kill: bool = False) -> None:
-    """Stop the daemon; return when its process has gone.
+def stop(config: Config, say: Say, *, timeout: float = STOP_TIMEOUT, kill: bool = False) -> bool:
+    """Stop the daemon; return when its process has gone. False if another one takes its place.
 
     With ``kill``, SIGKILL after ``timeout`` seconds: nothing is lost by it, the next start goes
     on where this one was cut off. Raises NotRunning, WatchmanError if it does not end.
@@ -185,6 +192,7 @@ def stop(config: Config, say: Say, *, timeout: float = STOP_TIMEOUT, kill: bool 
         if found is None:
             raise NotRunning(_why_nothing_stops(config))
         daemon, descriptor = found
+        successor = succession.waiting(config)
         send(descriptor, daemon, signal.SIGTERM)
         if not ended(descriptor, timeout):
             if not kill:
@@ -195,7 +203,11 @@ def stop(config: Config, say: Say, *, timeout: float = STOP_TIMEOUT, kill: bool 
             send(descriptor, daemon, signal.SIGKILL)
             ended(descriptor, _KILLED_TIMEOUT)
     _clear(config)
-    say("Watching has been stopped.")
+    if successor is None:
+        say("Watching has been stopped.")
+    else:
+        say(f"Process {daemon.pid} has ended. {succession.goes_on(successor)}")
+    return successor is None
 
 
 def _why_nothing_stops(config: Config) -> str:
@@ -213,15 +225,9 @@ def _how_to_stop(pid: int) -> str:
     """Say how to stop a watchman that ``start`` did not start; 0 is one in another container."""
     program = supervised(pid) if pid else None
     if program is not None:
-        return f"under supervisord: stop it with '{_supervisorctl()} stop {program}'"
+        return f"under supervisord: stop it with '{supervisorctl('stop', program)}'"
     also = f", or with 'kill {pid}'" if pid else ""
     return f"in the foreground: stop it where it was started{also}"
-
-
-def _supervisorctl() -> str:
-    """Return the command that talks to supervisord: this checkout's, or any."""
-    script = os.path.join(os.path.dirname(sys.prefix), "bin", "supervisorctl")
-    return script if os.path.exists(script) else "supervisorctl"
 
 
 def _clear(config: Config) -> list[str]:
@@ -232,11 +238,15 @@ def _clear(config: Config) -> list[str]:
 def restart(
     load: Callable[[], Config], say: Say, warn: Say, *, timeout: float = STOP_TIMEOUT
 ) -> None:
-    """Stop the daemon if it runs, and start it; with a bad configuration it goes on running."""
+    """Stop the daemon if it runs, and start it; with a bad configuration it goes on running.
+
+    One that waits under supervisord takes its place, with the configuration of now.
+    """
     config = load()
     if detached(config) is not None:
         with contextlib.suppress(NotRunning):  # it ended by itself in between
-            stop(config, say, timeout=timeout)
+            if not stop(config, say, timeout=timeout):
+                return
     start(load, say, warn)
 
 

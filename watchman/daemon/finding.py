@@ -6,6 +6,7 @@ import contextlib
 import os
 import select
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -121,3 +122,9 @@ def supervised(pid: int) -> str | None:
     name = os.fsdecode(words.get(b"SUPERVISOR_PROCESS_NAME", b"notify"))
     group = os.fsdecode(words.get(b"SUPERVISOR_GROUP_NAME", b""))
     return name if group in ("", name) else f"{group}:{name}"
+
+
+def supervisorctl(order: str, program: str) -> str:
+    """Return the command line that gives supervisord an order: this checkout's, or any."""
+    script = os.path.join(os.path.dirname(sys.prefix), "bin", "supervisorctl")
+    return f"{script if os.path.exists(script) else 'supervisorctl'} {order} {program}"

@@ -189,3 +189,24 @@ def test_each_answer_is_that_of_a_look_at_every_row(
             assert found(file, question) == [one for one in every if question.means(one)], question
     finally:
         file.close()
+
+
+def test_a_file_is_found_where_it_was_and_where_it_is(tmp_path: Path) -> None:
+    rows = [
+        plain(1, b"/up/a/x.csv", final=b"/dst/a/x.csv"),
+        plain(2, b"/up/a/y.csv", final=b"/dst/a/y@2.csv"),
+        plain(3, b"/dst/a/x.csv"),
+    ]
+    file = make(tmp_path, rows)
+
+    def seqs(*paths: str) -> list[int]:
+        return [record.seq for record in found(file, Question(paths))]
+
+    assert seqs("/up/a/x.csv") == [1]
+    assert seqs("/dst/a/x.csv") == [3, 1]
+    assert seqs("/dst/a/y@2.csv") == seqs("*/y@2.csv") == seqs("/dst/a/y@?.*") == [2]
+    assert seqs("/dst/a/y.csv") == []
+    assert seqs("/dst") == seqs("/dst/a") == [3, 2, 1]
+    assert seqs("/up/a") == [2, 1]
+    assert seqs("*/x.csv") == [3, 1]
+    file.close()

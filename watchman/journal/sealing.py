@@ -69,7 +69,7 @@ def start(state_dir: str, seen: str, keep: int, rows: int) -> subprocess.Popen[b
     return subprocess.Popen(
         [
             *(sys.executable, "-I", "-X", "utf8", "-c", _PROGRAM),
-            *(top, state_dir, seen, str(keep), str(rows), str(os.getpid())),
+            *(top, os.path.abspath(state_dir), seen, str(keep), str(rows), str(os.getpid())),
         ],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

@@ -490,7 +490,7 @@ def fill(top: Path, rows: Sequence[Row]) -> None:
 
 
 @given(some_rows(most=60), st.lists(questions, min_size=1, max_size=10), st.integers(0, 20))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_journal_and_archive_answer_as_a_look_at_every_row(
     tmp_path_factory: pytest.TempPathFactory,
     rows: list[Row],

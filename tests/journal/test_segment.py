@@ -173,7 +173,7 @@ questions = st.builds(
 
 
 @given(some_rows(), st.lists(questions, min_size=1, max_size=20), st.sampled_from([1, 200]))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_each_answer_is_that_of_a_look_at_every_row(
     tmp_path_factory: pytest.TempPathFactory,
     rows: list[Row],

@@ -259,7 +259,7 @@ class Lasting:
         wait_until(lambda: self.settled() or self.told(), 30, "trouble is told")
         self._stays_told()
         self.server.be_well()
-        wait_until(self.settled, 10, "all is settled")
+        wait_until(self.settled, 60, "all is settled")
         wait_until(lambda: not self.told(), 10, f"well again: {sender.trouble}")
         self._check()
         assert self.disturbed or self.is_well, "the moment never came"

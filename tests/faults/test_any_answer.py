@@ -60,7 +60,11 @@ KINDS = {
     "redis": ON_REDIS,
     "amqp": ON_AMQP,
     "kombu on redis": ON_REDIS._replace(settings=THROUGH_KOMBU),
-    "kombu on amqp": ON_AMQP._replace(settings=THROUGH_KOMBU),
+    # py-amqp takes any ack for that of the one message under way.
+    "kombu on amqp": ON_AMQP._replace(
+        turns=[turn for turn in ON_AMQP.turns if "tag that is none" not in turn.name],
+        settings=THROUGH_KOMBU,
+    ),
 }
 QUEUES = ("q", "r")
 

@@ -129,15 +129,29 @@ def test_an_answer_too_many_is_not_taken_for_that_of_the_next_push(
     assert on_redis.stored == [batch[0].task_id]
 
 
-@pytest.mark.parametrize("said", [b":many\r\n", b"-MOVED\r\n", b"%1\r\n*0\r\n:1\r\n"])
+@pytest.mark.parametrize("settings", [{}, {"task_send_sent_event": True}], ids=["own", "kombu"])
+@pytest.mark.parametrize(
+    ("at", "said"),
+    [
+        ("SADD", b":many"),
+        ("SADD", b"-MOVED"),
+        ("SADD", b"%1\r\n*0\r\n:1"),
+        ("EXEC", b":7"),
+        ("EXEC", b"#t"),
+    ],
+)
 def test_what_cannot_be_read_while_a_queue_is_declared_refuses_nothing(
-    on_redis: FakeRedis, open_one: Callable[..., Publisher], said: bytes
+    on_redis: FakeRedis, at: str, said: bytes, settings: dict[str, Any]
 ) -> None:
-    once(on_redis, "SADD", raw(said))
-    publisher = open_one(url(on_redis))
-    (answer,) = publisher.publish([message(route("q"))])
-    assert answer.answer is Answer.AGAIN
-    assert publisher.publish([message(route("q"))]) == [ACCEPTED]
+    once(on_redis, at, raw(said + b"\r\n"))
+    broker = Broker("broker", (url(on_redis),))
+    publisher = open_publisher(broker, {**SETTINGS, **settings}, "/nonexistent")
+    try:
+        (answer,) = publisher.publish([message(route("q"))])
+        assert answer.answer is Answer.AGAIN
+        assert publisher.publish([message(route("q"))]) == [ACCEPTED]
+    finally:
+        publisher.close()
 
 
 def test_a_refusal_while_a_second_connection_is_opened_is_about_no_queue(
@@ -200,11 +214,13 @@ def test_a_channel_that_cannot_be_opened_refuses_nothing(
     assert (answer.answer, answer.target) == (Answer.AGAIN, "")
 
 
-@pytest.mark.parametrize(("at", "nth"), [("20.11", 2), ("20.41", 1)], ids=["opened", "closed"])
-def test_nor_does_a_channel_for_a_declaration_of_kombus(
-    on_amqp: FakeAmqp, at: str, nth: int
-) -> None:
-    """The second channel is opened for it, and closed after it."""
+@pytest.mark.parametrize(
+    ("at", "nth"),
+    [("20.11", 2), ("20.41", 1), ("85.11", 1)],
+    ids=["opened", "closed", "in confirm mode"],
+)
+def test_nor_does_a_channel_of_kombus(on_amqp: FakeAmqp, at: str, nth: int) -> None:
+    """The second channel is opened for it, and closed after it; then the first is put to work."""
     settings = {**SETTINGS, "task_send_sent_event": True}
     publisher = open_publisher(Broker("broker", (on_amqp.url,)), settings, "/nonexistent")
     said: list[str] = []

@@ -60,7 +60,11 @@ KINDS = {
     "redis": ON_REDIS,
     "amqp": ON_AMQP,
     "kombu on redis": ON_REDIS._replace(settings=THROUGH_KOMBU),
-    "kombu on amqp": ON_AMQP._replace(settings=THROUGH_KOMBU),
+    # py-amqp takes any ack for that of the one message under way.
+    "kombu on amqp": ON_AMQP._replace(
+        turns=[turn for turn in ON_AMQP.turns if "tag that is none" not in turn.name],
+        settings=THROUGH_KOMBU,
+    ),
 }
 QUEUES = ("q", "r")
 
@@ -259,7 +263,7 @@ class Lasting:
         wait_until(lambda: self.settled() or self.told(), 30, "trouble is told")
         self._stays_told()
         self.server.be_well()
-        wait_until(self.settled, 10, "all is settled")
+        wait_until(self.settled, 60, "all is settled")
         wait_until(lambda: not self.told(), 10, f"well again: {sender.trouble}")
         self._check()
         assert self.disturbed or self.is_well, "the moment never came"

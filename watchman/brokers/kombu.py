@@ -17,7 +17,7 @@ from watchman.brokers.envelope import refused
 from watchman.brokers.failover import Failover
 from watchman.brokers.kombulink import STALL_SECONDS, KombuLink, OnHold
 from watchman.brokers.recorder import send_task, watchman_headers
-from watchman.brokers.replies import Fault, kombu_fault
+from watchman.brokers.replies import Fault, is_unreadable, kombu_fault
 from watchman.brokers.stored import Unstored
 from watchman.brokers.urls import scheme_of
 from watchman.model import ACCEPTED, Answer, Broker, Message, Outcome
@@ -149,7 +149,7 @@ class KombuPublisher:
             # The task is there; what failed comes after it: its event, or somebody's signal.
             link.close()
             return ACCEPTED
-        if link.is_encoding(error):
+        if link.is_encoding(error) and not is_unreadable(error):
             return refused(message, error)
         fault = kombu_fault(error, virtual=link.virtual)
         # A new connection declares the queue again, and knows nothing: one more try may work.

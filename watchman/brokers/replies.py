@@ -93,7 +93,7 @@ def amqp_fault(error: Exception) -> Fault:
 
 
 _READING = frozenset({"blocking_read", "read_response", "parse_response"})
-_CONNECTING = frozenset({"connect", "on_connect", "establish_connection"})
+_CONNECTING = frozenset({"connect", "on_connect", "establish_connection", "confirm_select"})
 """Functions of py-amqp, redis-py and kombu."""
 
 
@@ -103,7 +103,13 @@ def is_unreadable(error: BaseException) -> bool:
     What the libraries raise of their own there (ValueError, KeyError, struct.error …) is about
     what the server has said, and says nothing of the message.
     """
-    return _was_in(error, _READING | _CONNECTING)
+    if _was_in(error, _READING | _CONNECTING):
+        return True
+    # redis-py looks into the answers of a transaction elsewhere; what it cannot write it says.
+    return not isinstance(error, UnicodeEncodeError) and any(
+        str(frame.f_globals.get("__name__")).startswith("redis.")
+        for frame, _ in traceback.walk_tb(error.__traceback__)
+    )
 
 
 def _was_in(error: BaseException, functions: frozenset[str]) -> bool:

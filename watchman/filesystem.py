@@ -139,25 +139,21 @@ def look(name: str, directory: int, *, closed: bool = False) -> Look:
             return CANNOT_TELL
         return _look_without_opening(name, directory)
     try:
-        return _look_through(descriptor)
+        try:
+            fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        except OSError as error:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                return OTHER
+            seen = Seen.BUSY if error.errno == errno.EAGAIN else Seen.UNTESTED
+            return Look(seen, version_of(status))
+        # The version is read while the lease is held: nobody can be writing.
+        status = os.fstat(descriptor)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     except OSError as error:
         return GONE if error.errno in GONE_ERRNOS else CANNOT_TELL
     finally:
         release(descriptor)
-
-
-def _look_through(descriptor: int) -> Look:
-    try:
-        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-    except OSError as error:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            return OTHER
-        seen = Seen.BUSY if error.errno == errno.EAGAIN else Seen.UNTESTED
-        return Look(seen, version_of(status))
-    # The version is read while the lease is held: nobody can be writing.
-    status = os.fstat(descriptor)
-    fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     if status.st_nlink == 0:
         return GONE
     return Look(_COMPLETE, version_of(status))

@@ -61,7 +61,7 @@ class Fault:
         setattr(owner, name, self.around(getattr(owner, name), point))
 
 
-def _noting(_journal: Any, changes: Any, moved: Any = ()) -> str | None:
+def _noting(_journal: Any, changes: Any, moved: Any = (), **_: Any) -> str | None:
     states = {int(state) for _, state, _ in changes} | {int(row.state) for row in moved}
     return "note ready" if 2 in states else "note sent" if 3 in states else None
 

@@ -35,12 +35,16 @@ class Watched(Journal):
         return super().page_ready(broker, after, limit)
 
     def note(
-        self, changes: Sequence[tuple[int, State, str]], moved: Sequence[Delivery] = ()
+        self,
+        changes: Sequence[tuple[int, State, str]],
+        moved: Sequence[Delivery] = (),
+        *,
+        ready_for: str | None = None,
     ) -> None:
         if self.broken:
             raise JournalError("told to stop while the disk is full")
         self.noted_by.append(threading.current_thread().name)
-        super().note(changes, moved)
+        super().note(changes, moved, ready_for=ready_for)
 
 
 @pytest.fixture

@@ -61,6 +61,7 @@ _NOTE = "UPDATE deliveries SET state = ?, noted_ns = ?, reason = ? WHERE seq IN"
 _SOURCE, _ARRIVED, _BROKER, _STATE = 2, 9, 10, 13
 """Where they are in what is inserted."""
 _BROKER_AND_STATE = itemgetter(_BROKER, _STATE)
+_WHERE_STILL = "AND state = ? AND broker IS ?"
 _MOST_SAID = 10_000
 _TOGETHER = 500
 """Rows noted by one statement: SQLite takes 32,766 parameters, in old versions 999."""
@@ -329,32 +330,34 @@ class Journal(WatchRuns, EndedDeliveries):
         )
 
     def note(
-        self, changes: Sequence[tuple[int, State, str]], moved: Sequence[Delivery] = ()
+        self,
+        changes: Sequence[tuple[int, State, str]],
+        moved: Sequence[Delivery] = (),
+        *,
+        ready_for: str | None = None,
     ) -> None:
         """Note the new state of deliveries, (seq, state, reason) each, in one commit.
 
         A version that vanished is not known any more: should the file come back just as it was
         (a share mounted again, a rename there and back), it is an arrival. Nor is one that was
         ``moved``, in its new state: whatever is at its source from now on is another upload,
-        however much it is alike.
+        however much it is alike. ``ready_for`` is the broker for which the others are READY, where
+        that is known: it saves a look at each.
         """
         now = time.time_ns()
-        alike: dict[tuple[State, str], list[int]] = {}
+        alike: dict[tuple[State, str, int, str | None], list[int]] = {}
         for seq, state, reason in changes:
-            alike.setdefault((state, reason), []).append(seq)
+            alike.setdefault((state, reason, _READY, ready_for), []).append(seq)
         for row in moved:
-            alike.setdefault((row.state, ""), []).append(row.seq)
+            broker = row.route.broker if row.route is not None else ""
+            alike.setdefault((row.state, "", _MOVING, broker), []).append(row.seq)
 
         def work(connection: sqlite3.Connection) -> None:
-            for (state, reason), seqs in alike.items():
+            for (state, reason, before, broker), seqs in alike.items():
+                key = None if broker is None else tallies.Key(broker, before)
                 for start in range(0, len(seqs), _TOGETHER):
                     part = seqs[start : start + _TOGETHER]
-                    marks = ",".join("?" * len(part))
-                    groups = tallies.leaving(connection, part)
-                    tallies.change(connection, groups, state, reason, now)
-                    connection.execute(
-                        f"{_NOTE} ({marks})", (int(state), now, printable(reason) or None, *part)
-                    )
+                    _note(connection, part, state, reason, key, now)
                     if state is State.VANISHED:
                         self.known.unlearn(connection, part)
             self.known.unlearn_at(connection, [(row.source, row.seq) for row in moved])
@@ -409,6 +412,29 @@ class Journal(WatchRuns, EndedDeliveries):
     def prune(self, before_ns: int) -> Pruned:
         """Drop a few finished deliveries noted before a time, if there are any."""
         return self._pruner.step(before_ns, self._next_seq - 1)
+
+
+def _note(
+    connection: sqlite3.Connection,
+    seqs: Sequence[int],
+    state: State,
+    reason: str,
+    key: tallies.Key | None,
+    now: int,
+) -> None:
+    """Give deliveries their new state and count them in it; ``key`` is what most are counted as."""
+    query = f"{_NOTE} ({','.join('?' * len(seqs))})"
+    values = (int(state), now, printable(reason) or None, *seqs)
+    if key is not None and key.state != state:
+        found = connection.execute(
+            f"{query} {_WHERE_STILL}", (*values, key.state, key.broker or None)
+        )
+        if found.rowcount:
+            tallies.move(connection, key, found.rowcount, state, reason, seqs[0], now)
+        if found.rowcount == len(seqs):
+            return
+    tallies.change(connection, tallies.leaving(connection, seqs), state, reason, now)
+    connection.execute(query, values)
 
 
 def _under_way(connection: sqlite3.Connection, inode: int, task_id: str) -> int:

@@ -81,6 +81,21 @@ def take(connection: sqlite3.Connection, key: Key, number: int) -> None:
     connection.execute(_TAKE, (number, *key))
 
 
+def move(
+    connection: sqlite3.Connection,
+    key: Key,
+    number: int,
+    state: State,
+    reason: str,
+    first: int,
+    now_ns: int,
+) -> None:
+    """Count deliveries in their new state that were counted as ``key``; ``first`` is a seq."""
+    query = "SELECT arrived_ns FROM deliveries WHERE seq = ?"
+    (oldest_ns,) = connection.execute(query, (first,)).fetchone() or (now_ns,)
+    change(connection, [Leaving(key, number, oldest_ns)], state, reason, now_ns)
+
+
 def change(
     connection: sqlite3.Connection,
     groups: Iterable[Leaving],

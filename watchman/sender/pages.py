@@ -23,8 +23,17 @@ class Ledger(Protocol):
         """Deliveries in state READY behind ``after``, by seq."""
         ...
 
-    def note(self, changes: Sequence[tuple[int, State, str]]) -> None:
-        """Note new states, (seq, state, reason) each; durable when it returns."""
+    def note(
+        self,
+        changes: Sequence[tuple[int, State, str]],
+        moved: Sequence[Delivery] = (),
+        *,
+        ready_for: str | None = None,
+    ) -> None:
+        """Note new states, (seq, state, reason) each; durable when it returns.
+
+        ``ready_for`` is the broker for which the deliveries are READY.
+        """
         ...
 
     def announced_later(self, delivery: Delivery) -> bool:
@@ -94,9 +103,12 @@ class Pages:
         """Note new states; unless it has to be ``at_once``, while the next page is sent."""
         self._all_noted()
         if at_once:
-            self._ledger.note(changes)
+            self._note(changes)
         else:
-            self._noting = self._helper.submit(lambda: self._ledger.note(changes))
+            self._noting = self._helper.submit(lambda: self._note(changes))
+
+    def _note(self, changes: Sequence[tuple[int, State, str]]) -> None:
+        self._ledger.note(changes, ready_for=self._broker)
 
     def give_up(self) -> None:
         """Wait for no file system any longer; from any thread."""

@@ -189,6 +189,16 @@ def test_what_is_for_files_alone_ignores_no_directory(name: str, ignored: bool) 
     assert router.ignored("a.bak", directory=True)
 
 
+@pytest.mark.parametrize(
+    ("pattern", "name"),
+    [("İ*", "İstanbul.csv"), ("*ΑΣ", "ΟΔΑΣ"), ("*.ΣΑΣ", "α.ΣΑΣ"), ("ẞ*.csv", "ẞ1.csv")],
+)
+def test_letters_whose_lower_case_is_another_matter(pattern: str, name: str) -> None:
+    router = Router([], ignore=[*DEFAULT_IGNORE, pattern])
+    assert router.ignored(name)
+    assert not router.ignored(f"x{name}x")
+
+
 def test_an_ignore_pattern_with_a_slash_is_for_the_whole_path() -> None:
     router = Router([], ignore=["/srv/*/tmp/*"])
     assert router.ignored("a", "/srv/u/tmp/a")

@@ -50,6 +50,7 @@ class Router:
         names = [p for p in ignore if "/" not in p]
         self._ignored_name = _matcher([p for p in names if p not in FOR_FILES])
         self._ignored_file = _matcher([p for p in names if p in FOR_FILES])
+        self._ignored_first, self._ignored_ends = _hints_of(names)
         self._ignored_path = _matcher([p for p in ignore if "/" in p])
         self._dry_run = _matcher(dry_run)
         self.only_tells = "*" in dry_run
@@ -91,10 +92,12 @@ class Router:
         Patterns without a slash are matched on the name, the others on the whole ``path``. Those
         of FOR_FILES are left out for a ``directory``, and for files their case does not matter.
         """
-        if self._ignored_name is not None and self._ignored_name(name):
-            return True
-        if not directory and self._ignored_file is not None and self._ignored_file(name.lower()):
-            return True
+        lower = name.lower()
+        if lower[:1] in self._ignored_first or lower.endswith(self._ignored_ends):
+            if self._ignored_name is not None and self._ignored_name(name):
+                return True
+            if not directory and self._ignored_file is not None and self._ignored_file(lower):
+                return True
         return self._ignored_path is not None and path is not None and self._ignored_path(path)
 
     def is_dry_run(self, path: str) -> bool:
@@ -299,6 +302,18 @@ def _matcher(patterns: Sequence[str]) -> Callable[[str], bool] | None:
         return bool(others) and match_others(text) is not None
 
     return matches
+
+
+def _hints_of(patterns: Iterable[str]) -> tuple[frozenset[str], tuple[str, ...]]:
+    """Return first characters and ends, in lower case: a name that matches has one of them.
+
+    "" among the ends, which every name has, where a pattern has neither.
+    """
+    parts = [_Pattern(text) for text in patterns]
+    first = frozenset(part.head[0].lower() for part in parts if part.head)
+    ends = tuple(part.tail.lower() for part in parts if not part.head)
+    # What other letters become in lower case depends on their neighbours.
+    return first, ends if all(part.text.isascii() for part in parts) else ("",)
 
 
 def _any(patterns: Sequence[str]) -> Callable[[str], Any]:

@@ -346,8 +346,14 @@ class Journal(WatchRuns, EndedDeliveries):
         """
         now = time.time_ns()
         alike: dict[tuple[State, str, int, str | None], list[int]] = {}
+        last: tuple[State, str] | None = None
+        bucket: list[int] = []
         for seq, state, reason in changes:
-            alike.setdefault((state, reason, _READY, ready_for), []).append(seq)
+            # Nearly all are like the one before.
+            if last is None or state is not last[0] or reason != last[1]:
+                last = state, reason
+                bucket = alike.setdefault((state, reason, _READY, ready_for), [])
+            bucket.append(seq)
         for row in moved:
             broker = row.route.broker if row.route is not None else ""
             alike.setdefault((row.state, "", _MOVING, broker), []).append(row.seq)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from watchman import coverage, signals
 from watchman.arrivals import UNTESTED_SETTLE, Arrivals
 from watchman.descriptors import Descriptors
-from watchman.filesystem import Look, Seen, is_too_long
+from watchman.filesystem import PATH_MAX, Look, Seen, is_too_long
 from watchman.identity import Evidence, Verdict, compare, is_same_content
 from watchman.journal import Journal, NewDelivery
 from watchman.log_batch import info_all
@@ -48,6 +48,8 @@ _BEYOND_DOUBT = 1 << 16
 _COMPLETE, _WRITTEN = Seen.COMPLETE, Evidence.WRITTEN
 _ARRIVED = (CLOSE_WRITE, coverage.MOVED_TO)
 """What most files arrive by."""
+_SHORT = PATH_MAX // 4
+"""Characters of a path that is not too long, whatever they are."""
 
 LEFT = 30.0
 """Seconds for which a directory that left may come back as it was, and its files are known."""
@@ -228,7 +230,7 @@ class Intake:
                 watch = node.root.watch
                 if watch.mask is not None and not self._is_looked_at(key, watch, mask):
                     continue
-                if mask == MODIFY or is_too_long(path):
+                if mask == MODIFY or (len(path) > _SHORT and is_too_long(path)):
                     self._look_later(key, mask, path)
                     continue
                 directory = directories.get(node)

@@ -326,7 +326,8 @@ class Sender:
         if changes:
             # Before anybody looks at a file that has vanished its version must be forgotten.
             self._pages.note(changes, at_once=bool(vanished) or not page.full)
-            self._said.difference_update(seq for seq, state, _ in changes if state is not _READY)
+            settled = [seq for seq, state, _ in changes if state is not _READY]
+            self._said.difference_update(settled)
         if vanished:
             say_vanished(vanished)
             # It may have been away for a moment only, and is an arrival then.

@@ -32,7 +32,7 @@ class Ledger(Protocol):
     ) -> None:
         """Note new states, (seq, state, reason) each; durable when it returns.
 
-        ``ready_for`` is the broker for which the deliveries are READY.
+        ``ready_for`` is the broker that all of them are for.
         """
         ...
 

@@ -16,7 +16,7 @@ from tests.servers.fake_amqp import (
     UNBLOCKED,
     frame,
 )
-from tests.servers.turns import Then, Turn
+from tests.servers.turns import BREAKS, Then, Turn
 
 PASSWORD = "swordfish-9"
 FLOW, CANCEL = (20, 20), (60, 30)
@@ -127,10 +127,5 @@ TURNS = [
     _raw("garbage", bytes(range(256))),
     _raw("noise", random.Random(1).randbytes(300)),
     _raw("HTTP", b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n", Then.CLOSE),
-    Turn("half an answer", lambda _, true: true[: len(true) // 2], Then.SILENCE),
-    Turn("half an answer, and done", lambda _, true: true[: len(true) // 2], Then.CLOSE, done=True),
-    Turn("silence", then=Then.SILENCE),
-    Turn("silence, and done", then=Then.SILENCE, done=True),
-    Turn("close", then=Then.CLOSE),
-    Turn("close, and done", then=Then.CLOSE, done=True),
+    *BREAKS,
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from tests.servers.turns import Then, Turn
+from tests.servers.turns import BREAKS, Then, Turn
 
 PASSWORD = "swordfish-9"
 _REFUSING = frozenset({"CROSSSLOT", "NOPERM", "WRONGTYPE"})
@@ -99,10 +99,5 @@ TURNS = [
         for name, said in PUSHES.items()
     ),
     Turn("two answers", lambda _, true: true + b":99\r\n", done=True),
-    Turn("half an answer", lambda _, true: true[: len(true) // 2], Then.SILENCE),
-    Turn("half an answer, and done", lambda _, true: true[: len(true) // 2], Then.CLOSE, done=True),
-    Turn("silence", then=Then.SILENCE),
-    Turn("silence, and done", then=Then.SILENCE, done=True),
-    Turn("close", then=Then.CLOSE),
-    Turn("close, and done", then=Then.CLOSE, done=True),
+    *BREAKS,
 ]

@@ -42,6 +42,16 @@ class Turn(NamedTuple):
         return self.name
 
 
+BREAKS = (
+    Turn("half an answer", lambda _, true: true[: len(true) // 2], Then.SILENCE),
+    Turn("half an answer, and done", lambda _, true: true[: len(true) // 2], Then.CLOSE, done=True),
+    Turn("silence", then=Then.SILENCE),
+    Turn("silence, and done", then=Then.SILENCE, done=True),
+    Turn("close", then=Then.CLOSE),
+    Turn("close, and done", then=Then.CLOSE, done=True),
+)
+"""An answer that does not come, or not all of it, in any protocol."""
+
 Disturb = Callable[[int, str], "Turn | None"]
 """Given the number and the name of an answer: what to do in its place; None for the answer."""
 

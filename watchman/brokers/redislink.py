@@ -27,6 +27,8 @@ class RedisLink:
         self.transport = self.kombu.transport
         self.channel: Any = None
         self.wire: Any = None
+        self._looked = False
+        """Whether nothing was pushed since :meth:`alive` said that it is."""
         try:
             self.channel = self.transport.create_channel(self.transport)
             self.wire = self.channel.pool.make_connection()
@@ -51,9 +53,10 @@ class RedisLink:
     def alive(self) -> bool:
         """False if the idle connection was closed, or says what nobody asked for."""
         try:
-            return not self.wire.can_read(timeout=0)
+            self._looked = not self.wire.can_read(timeout=0)
         except Exception:  # noqa: BLE001 — redis-py raises its own errors and OSError
-            return False
+            self._looked = False
+        return self._looked
 
     def trial(self) -> Exception | None:
         """Try a write that changes nothing; return why the server does not take it.
@@ -81,9 +84,10 @@ class RedisLink:
         Raises ResponseError where the server refuses it: then the list has none of them. Whatever
         else is raised leaves that open, and the connection of no use.
         """
-        if not self.alive():
-            # An answer that nobody asked for would be taken for this one's.
+        # An answer that nobody asked for would be taken for this one's.
+        if not (self._looked or self.alive()):
             raise ConnectionError("closed, or something was said that nobody asked for")
+        self._looked = False
         self.wire.send_packed_command([command], check_health=False)
         number_in(self.wire.read_response(), "LPUSH", count)
 

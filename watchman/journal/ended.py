@@ -7,13 +7,12 @@ from collections.abc import Sequence
 
 from watchman.journal import tallies
 from watchman.journal.database import Database
-from watchman.model import State
 
 _WINDOW = 2000
 """Rows that are looked at for one page: among those that wait there may be few that ended."""
 
-_COUNTED = f"""SELECT seq, state, noted_ns, coalesce(broker, ''), coalesce(reason, '') GLOB
-    '{tallies.DISCARDED}*', arrived_ns FROM deliveries"""  # noqa: S608 — our own words
+_COUNTED = f"""SELECT seq, state, noted_ns, coalesce(broker, ''), {tallies.IS_DISCARDED}, arrived_ns
+    FROM deliveries"""  # noqa: S608 — our own words
 
 Ended = tuple[int, int, int]
 """(seq, state, noted_ns) of a delivery that ended."""
@@ -54,15 +53,12 @@ class EndedDeliveries:
         query = f"{_COUNTED} WHERE seq IN ({marks}) ORDER BY seq"
 
         def work(connection: sqlite3.Connection) -> None:
-            dropped: list[tuple[int]] = []
-            counted: list[tuple[tallies.Key, int]] = []
             found = connection.execute(query, [seq for seq, _, _ in rows]).fetchall()
-            for seq, state, noted_ns, broker, discarded, arrived_ns in found:
-                if (seq, state, noted_ns) in archived:
-                    dropped.append((seq,))
-                    by_hand = bool(discarded) and state == State.VANISHED
-                    counted.append((tallies.Key(broker, state, by_hand), arrived_ns))
-            connection.executemany("DELETE FROM deliveries WHERE seq = ?", dropped)
-            tallies.drop(connection, counted)
+            dropped = [
+                tallies.Dropped(seq, tallies.Key(broker, state, bool(discarded)), arrived_ns)
+                for seq, state, noted_ns, broker, discarded, arrived_ns in found
+                if (seq, state, noted_ns) in archived
+            ]
+            tallies.drop(connection, dropped)
 
         self._database.write(work)

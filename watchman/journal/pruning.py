@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from typing import NamedTuple
 
@@ -17,9 +16,8 @@ _AGAIN = 3600.0
 or had failed, when it was passed may be finished by now."""
 _LEAST, _MOST = -(1 << 63), (1 << 63) - 1
 _FINISHED = frozenset(map(int, (State.SENT, State.VANISHED, State.MOVED)))
-QUERY = f"""SELECT seq, coalesce(broker, ''), state, coalesce(reason, '') GLOB
-    '{tallies.DISCARDED}*', arrived_ns, noted_ns FROM deliveries WHERE seq > ?
-    ORDER BY seq LIMIT {ROWS}"""  # noqa: S608 — our own words and numbers
+QUERY = f"""SELECT seq, coalesce(broker, ''), state, {tallies.IS_DISCARDED}, arrived_ns, noted_ns
+    FROM deliveries WHERE seq > ? ORDER BY seq LIMIT {ROWS}"""  # noqa: S608 — our own words and numbers
 
 
 class Pruned(NamedTuple):
@@ -54,27 +52,18 @@ class Pruner:
             self._after, self._begun = 0, now
         rows = self._database.reader.execute(QUERY, (self._after,))
         after = self._after
-        dropped: list[tuple[int]] = []
-        counted: list[tuple[tallies.Key, int]] = []
+        dropped: list[tallies.Dropped] = []
         for seq, broker, state, discarded, arrived_ns, noted_ns in rows:
             # One from the future, by a clock that was wrong, says nothing of those behind it.
             if before_ns <= arrived_ns <= now_ns or seq >= last_seq:
                 break
             if state in _FINISHED and noted_ns < before_ns:
-                dropped.append((seq,))
-                by_hand = bool(discarded) and state == State.VANISHED
-                counted.append((tallies.Key(broker, state, by_hand), arrived_ns))
+                key = tallies.Key(broker, state, bool(discarded))
+                dropped.append(tallies.Dropped(seq, key, arrived_ns))
             after = seq
         more = len(rows) == ROWS and after == rows[-1][0]
         if dropped:
-            self._drop(dropped, counted)
+            # A finished delivery never changes again: what was read is still so.
+            self._database.write(lambda connection: tallies.drop(connection, dropped))
         self._after = after
         return Pruned(len(dropped), more)
-
-    def _drop(self, dropped: list[tuple[int]], counted: list[tuple[tallies.Key, int]]) -> None:
-        def work(connection: sqlite3.Connection) -> None:
-            # A finished delivery never changes again: what was read is still so.
-            connection.executemany("DELETE FROM deliveries WHERE seq = ?", dropped)
-            tallies.drop(connection, counted)
-
-        self._database.write(work)

@@ -16,6 +16,9 @@ from watchman.model import State
 DISCARDED = "discarded by "
 """How the reason of a delivery begins that somebody gave up."""
 
+IS_DISCARDED = f"(state = {int(State.VANISHED)} AND coalesce(reason, '') GLOB '{DISCARDED}*')"
+"""In SQL: whether a delivery counts as given up by somebody."""
+
 TABLE = """
 CREATE TABLE tallies (
     broker TEXT NOT NULL,
@@ -28,9 +31,8 @@ CREATE TABLE tallies (
 ) WITHOUT ROWID;
 """
 RECOUNT = f"""
-INSERT OR REPLACE INTO tallies SELECT coalesce(broker, ''), state,
-    state = {int(State.VANISHED)} AND coalesce(reason, '') GLOB '{DISCARDED}*',
-    count(*), min(arrived_ns), max(noted_ns) FROM deliveries GROUP BY 1, 2, 3;
+INSERT OR REPLACE INTO tallies SELECT coalesce(broker, ''), state, {IS_DISCARDED}, count(*),
+    min(arrived_ns), max(noted_ns) FROM deliveries GROUP BY 1, 2, 3;
 """  # noqa: S608 — our own words and numbers
 """Counts all there is: for a journal that was made of another one."""
 
@@ -111,10 +113,19 @@ def change(
             add(connection, Key(key.broker, int(state), discarded), number, oldest_ns, now_ns)
 
 
-def drop(connection: sqlite3.Connection, dropped: Sequence[tuple[Key, int]]) -> None:
-    """Count deliveries no longer that are dropped: (key, arrival in ns) each, the oldest first."""
-    latest = dict(dropped)
-    for key, number in Counter(key for key, _ in dropped).items():
+class Dropped(NamedTuple):
+    """A delivery that is dropped."""
+
+    seq: int
+    key: Key
+    arrived_ns: int
+
+
+def drop(connection: sqlite3.Connection, dropped: Sequence[Dropped]) -> None:
+    """Delete deliveries, by seq, and count them no longer."""
+    connection.executemany("DELETE FROM deliveries WHERE seq = ?", [row[:1] for row in dropped])
+    latest = {row.key: row.arrived_ns for row in dropped}
+    for key, number in Counter(row.key for row in dropped).items():
         connection.execute(_DROP, (number, latest[key], *key))
 
 

@@ -205,8 +205,6 @@ class Intake:
         elif seen.seen is Seen.UNTESTED and not root.is_polled(path):
             self.remarks.untested(root.watch)
         closed = bool(mask & CLOSED)
-        if closed and seen.seen is Seen.COMPLETE and not settle and key not in self._arrivals:
-            return True  # as Arrivals would say, without asking two clocks for each file
         return self._arrivals.complete(
             key, seen, time.monotonic(), time.time_ns(), closed=closed, settle=settle
         )

@@ -1,5 +1,5 @@
 # The images of the development set-up: docker-compose.yml puts them together, README.rst says how.
-#   watchman   notify, and Celery for a worker
+#   watchman   notify, its page, and Celery for a worker
 #   proftpd    an FTP server whose uploads watchman announces
 
 FROM debian:bookworm-slim AS users
@@ -17,10 +17,12 @@ RUN apt-get update \
 # For a package index other than pip's own: --build-arg PIP_INDEX_URL=…
 ARG PIP_INDEX_URL
 WORKDIR /usr/src/watchman
-COPY setup.py pyproject.toml README.rst config-example.py celeryconfig.py supervisord.conf ./
+COPY setup.py pyproject.toml constraints.txt README.rst LICENSE ./
+COPY config-example.py celeryconfig.py supervisord.conf ./
+COPY share share
 COPY watchman watchman
 RUN python3 -m venv /opt/watchman \
-    && /opt/watchman/bin/pip install --no-cache-dir .
+    && /opt/watchman/bin/pip install --no-cache-dir --constraint constraints.txt '.[web]'
 
 FROM users AS proftpd
 RUN apt-get update \
@@ -49,5 +51,8 @@ ENV PATH=/opt/watchman/bin:/usr/local/bin:/usr/bin:/bin \
     WATCHMAN_CONFIG=/etc/watchman/config.py
 WORKDIR /etc/watchman
 USER watchman
+# Healthy is: events come through the kernel, and nothing has waited for too long (0); or somebody
+# should look, while files go their way (1).
+HEALTHCHECK --interval=30s --timeout=10s --start-period=30s CMD notify health || [ $? -eq 1 ]
 ENTRYPOINT ["entrypoint"]
 CMD ["notify"]

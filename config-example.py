@@ -34,7 +34,21 @@ WATCHES = [
 # Which file becomes which task. Patterns are compared with the whole path, before it is moved;
 # * also stands for slashes; upper and lower case differ. The first that matches wins.
 # The task gets the final path as its argument, then `args` and `kwargs`; `options` are those of
-# Celery's apply_async.
+# Celery's apply_async. An upload that was aborted looks complete to the kernel; so a pattern, or a
+# watch for all below it, may ask for more:
+#   complete          what it must be: 'auto' (whole, by its content), 'gzip', 'netcdf4', 'csv'
+#                     or another format, with ':thorough' behind it read as a whole; a dict with
+#                     'marker', 'checksum' or 'size' and how the file beside it is called, such as
+#                     '{name}.sha256' or 'MD5SUMS' ({stem} is the name without its last suffix); a
+#                     function of path and open file: True, False or a reason; a list of these
+#   incomplete_after  seconds for which a file may stay partial (default: 3600)
+#   incomplete_task   the task for it then; without one `notify failed` lists it
+#   marker_action     what becomes of the files beside it: 'move' with it, 'remove' or 'keep'
+# Files that belong together are moved together, and give one task with the paths of all as `files`:
+#   with              how those are called that go with the one that matches: ['{stem}.shx',
+#                     '{stem}.dbf', '{stem}.prj?']; those with a ? may be missing
+#   set_after         seconds for which a set waits for these, or for further files where one of
+#                     them is uploaded again (default: 5)
 PATTERNS = OrderedDict(
     [
         ("/srv/ftp/*/events/*.csv", {"broker": "import", "task": "import_events"}),
@@ -48,6 +62,15 @@ PATTERNS = OrderedDict(
                 "options": {"queue": "slow", "expires": 6 * 3600},
             },
         ),
+        # One task for up to 100 files, which it gets as files=[…]; none waits longer than 5 s.
+        (
+            "/srv/ftp/*.json",
+            {
+                "broker": "import",
+                "task": "import_messages",
+                "batch": {"size": 100, "seconds": 5},
+            },
+        ),
     ]
 )
 
@@ -57,6 +80,10 @@ PATTERNS = OrderedDict(
 MOVES = {
     # "/srv/ftp": "/mnt/storage/incoming",
 }
+
+# Where files go that have stayed partial; it must exist, and must not be watched. By default they
+# stay where they are.
+QUARANTINE = None
 
 # Names that are never looked at: what servers and clients call a file while it is uploaded. This
 # is the default; a list of your own replaces it. Those of the second part are about files alone,
@@ -91,7 +118,15 @@ DRY_RUN = [
     # "/srv/ftp/test/*",
 ]
 
-# A dictConfig dict; without it, the same goes to stderr.
+# Logs in which FTP servers tell who uploaded what: it becomes headers of the tasks. Formats are
+# xferlog, vsftpd, clf, stats, w3c, and extended (with the server's LogFormat as 'log_format').
+# `prefixes` say where the paths in a log lead: {"/": "/srv/ftp/{user}"}, where each user is shut
+# in. Such an entry is {"path": "/var/log/vsftpd.log", "format": "vsftpd", "prefixes": …}. More in
+# docs/transfer-logs.rst.
+TRANSFER_LOGS = []
+
+# A dictConfig dict; without it, the same goes to stderr. Instead of it, LOG_FORMAT may be "json":
+# one JSON object on each line.
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -104,6 +139,11 @@ LOGGING = {
     "root": {"level": "INFO", "handlers": ["console"]},
 }
 
+# From which size on `notify start` rotates its output (watchman.out, watchman.err), and how many
+# older files of each it keeps. 0 megabytes: never, as where logrotate does it.
+LOG_MEGABYTES = 50
+LOG_FILES = 5
+
 # Where watchman keeps its journal, its process id and its output as a daemon; relative to this
 # file. Not below a watched directory. The last two go with STATE_DIR unless they are set.
 STATE_DIR = "var"
@@ -112,3 +152,15 @@ LOG_DIR = "var/log"
 
 # How long `notify history` remembers.
 HISTORY_DAYS = 30
+
+# Whom to tell, besides the log: a list of arguments (a program, run without a shell, that reads
+# JSON from its standard input), a URL to which JSON is POSTed, a function that takes a dict, or the
+# dotted path of one. A trouble is told once when it begins and once when it is over; failed
+# deliveries are gathered for five seconds. A call has 30 s, and no file waits for it.
+ON_TROUBLE = None  # such as "https://hooks.example.org/watchman"
+ON_RECOVERED = None
+ON_FAILED = None  # such as ["/usr/local/bin/mail-json", "root"]
+
+# Metrics, written every 15 s for the textfile collector of Prometheus's node_exporter, such as
+# "/var/lib/prometheus/node-exporter/watchman.prom".
+METRICS_FILE = None

@@ -141,6 +141,8 @@ class Program:
 
         environment = dict(os.environ, PYTHONPATH=str(ROOT))
         environment.pop("CELERY_BROKER_URL", None)
+        # A deployed watchman has its bytecode, and does not compile itself at each start.
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
         self.log = log
         self._position = 0
         self._rest = b""

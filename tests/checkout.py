@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,6 +56,14 @@ def clone(to: Path) -> Path:
     return to
 
 
+def project() -> dict[str, Any]:
+    """Return what pyproject.toml says under ``[project]`` (PEP 621)."""
+    # Before 3.11 under its former name, which pytest brings along.
+    toml = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    return dict(toml.loads(text)["project"])
+
+
 def require_open_checkout() -> None:
     """Skip a test that runs watchman as another user, where none can get at the checkout."""
     if os.geteuid() == 0 and not others_can_use_it():
@@ -91,5 +101,20 @@ def run(
         capture_output=True,
         text=True,
         timeout=500,
+        check=False,
+    )
+
+
+def typed(line: str, cwd: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Type a line into a shell; what is printed is in ``stdout``, errors among it."""
+    return subprocess.run(
+        ["bash", "-c", line],
+        cwd=cwd,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
         check=False,
     )

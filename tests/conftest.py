@@ -23,8 +23,20 @@ pytest_plugins = ["tests.servers.fixtures_ftp"]
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
+_LONG_FIRST = ("acceptance", "faults", "integration")
+
 _numbers = itertools.count(1)
 _SHARED_MEMORY = "/dev/shm"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the directories first whose tests take long: beside the last of them nothing is left."""
+
+    def place(item: pytest.Item) -> int:
+        directory = item.path.relative_to(checkouts.ROOT / "tests").parts[0]
+        return _LONG_FIRST.index(directory) if directory in _LONG_FIRST else len(_LONG_FIRST)
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")

@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
-from watchman.journal import Journal
-from watchman.journal.history import Record, failed
-from watchman.journal.reading import reading
+from watchman.journal import Journal, failed_deliveries
+from watchman.journal.failed_deliveries import Record, Selection, failed
+from watchman.journal.journal_reader import open_reader
 from watchman.model import State
 
 
 def counts(journal: Journal) -> Mapping[tuple[str, State], tuple[int, int]]:
     """Return for each (broker, state) the number of deliveries and the oldest's arrival."""
-    with reading(os.path.dirname(journal.path)) as found:
+    with open_reader(os.path.dirname(journal.path)) as found:
         return found.counts()
 
 
 def failures(journal: Journal) -> list[Record]:
     """Return the deliveries that have failed."""
-    with reading(os.path.dirname(journal.path)) as found:
-        return failed(found)
+    with open_reader(os.path.dirname(journal.path)) as found:
+        return list(failed(found))
+
+
+def retry(
+    state_dir: object, selection: Selection, is_moved: Callable[[Record], bool] = lambda _: False
+) -> list[Record]:
+    """Put failed deliveries back on their way; return them in their new state."""
+    with failed_deliveries.retry(str(state_dir), selection, is_moved) as changes:
+        return list(changes.changed())
+
+
+def discard(state_dir: object, selection: Selection, by: str) -> list[Record]:
+    """Give failed deliveries up; return them in their new state."""
+    with failed_deliveries.discard(str(state_dir), selection, by) as changes:
+        return list(changes.changed())

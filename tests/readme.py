@@ -10,13 +10,20 @@ from typing import NamedTuple
 from tests.checkout import ROOT
 
 _WHOLE = (ROOT / "README.rst").read_text(encoding="utf-8")
-_DOCKER = re.compile(
-    r"^Development with Docker\n-+\n(.*?)^(?=[^\n]+\n-{3,}\n)", re.DOTALL | re.MULTILINE
-)
+
+
+def _section(title: str) -> re.Pattern[str]:
+    return re.compile(rf"^{title}\n-+\n(.*?)^(?=[^\n]+\n-{{3,}}\n)", re.DOTALL | re.MULTILINE)
+
+
+_DOCKER = _section("Development with Docker")
+_SYSTEMD = _section("Under systemd")
 
 [DOCKER] = _DOCKER.findall(_WHOLE)
-"""The section whose commands need an engine: tests/docker looks at it."""
-TEXT = _DOCKER.sub("", _WHOLE)
+"""The section whose commands need an engine: tests/acceptance/docker looks at it."""
+[SYSTEMD] = _SYSTEMD.findall(_WHOLE)
+"""The section whose commands change the machine: tests/acceptance/deploy looks at it."""
+TEXT = _SYSTEMD.sub("", _DOCKER.sub("", _WHOLE))
 """All the rest."""
 
 # Directories of the README that a test must have somewhere else: in `…/srv/ftp` and the like.
@@ -24,9 +31,10 @@ _PLACES = re.compile(r"(?<![\w./-])/(?=(?:srv|mnt|data)\b)")
 _BROKERS = re.compile(r"'(?:amqp|redis)://[^']*'")
 _FORMS = (
     (re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(,\d{3})?"), r"TIME"),
-    (re.compile(r"\d+ (s|minutes?|hours?) ago"), "AGE"),
+    (re.compile(r"\d+ (s|min|h|d)( \d+ (min|h))? ago"), "AGE"),
     (re.compile(r"\b(pid|process|process id) \d+", re.IGNORECASE), r"\1 N"),
     (re.compile(r"\buptime \d+:\d\d:\d\d"), "UPTIME"),
+    (re.compile(r"\b\d+(\.\d)?/s\b"), "RATE"),
     (re.compile(r"(?<=\S) {2,}"), "  "),
 )
 
@@ -75,7 +83,12 @@ def placed(text: str, base: Path) -> str:
 
 def local(text: str, base: Path) -> str:
     """Return the same with the embedded broker in the place of others."""
-    return _BROKERS.sub("'filesystem://'", placed(text, base))
+    return without_brokers(placed(text, base))
+
+
+def without_brokers(text: str) -> str:
+    """Return a configuration with the embedded broker in the place of others."""
+    return _BROKERS.sub("'filesystem://'", text)
 
 
 def in_form(text: str, base: Path | None = None, checkout: Path | None = None) -> list[str]:

@@ -12,8 +12,8 @@ from typing import Any
 
 from tests.waiting import wait_until
 from watchman.journal import Journal
-from watchman.model import ACCEPTED, Broker, Config, Message, Outcome, Route, Watch
-from watchman.notify import Pipeline
+from watchman.model import ACCEPTED, Broker, Config, Message, Outcome, Publisher, Route, Watch
+from watchman.pipeline import Pipeline
 
 IGNORE = (".in.*.", ".dst*", "*.part")
 
@@ -31,10 +31,10 @@ class Remembering:
             self.messages.extend(batch)
         return [answer] * len(batch)
 
-    def hold(self, targets: frozenset[str]) -> None:
+    def pause(self, targets: frozenset[str]) -> None:
         """No target of its is ever in trouble."""
 
-    def tend(self) -> str | None:
+    def keepalive(self) -> str | None:
         """Nothing to keep alive."""
         return None
 
@@ -71,6 +71,20 @@ def config_for(root: Path, state: Path, **changes: Any) -> Config:
     return replace(config, **changes)
 
 
+class Owner:
+    """Who runs a pipeline; each of its brokers has the same publisher."""
+
+    def __init__(self, publisher: Publisher, ready: threading.Event) -> None:
+        self.publisher = publisher
+        self.ready = ready
+
+    def open_publisher(self, _config: Config, _broker: str) -> Publisher:
+        return self.publisher
+
+    def now_watching(self, _config: Config) -> None:
+        self.ready.set()
+
+
 @contextlib.contextmanager
 def running(
     config: Config, publisher: Remembering | None = None, **options: Any
@@ -81,7 +95,7 @@ def running(
     ready = threading.Event()
     previous = signal.signal(signal.SIGIO, signal.SIG_IGN)
     journal = Journal(config.state_dir)
-    pipeline = Pipeline(config, journal, lambda _: publisher, ready=ready.set, **options)
+    pipeline = Pipeline(config, journal, Owner(publisher, ready), **options)
     failures: list[BaseException] = []
 
     def run() -> None:
@@ -104,3 +118,8 @@ def running(
         signal.signal(signal.SIGIO, previous)
     assert not failures
     assert not thread.is_alive()
+
+
+def troubles(pipeline: Pipeline) -> dict[str, str]:
+    """What is wrong at the moment, by subject."""
+    return {trouble.subject: trouble.message for trouble in pipeline.troubles.all()}

@@ -4,37 +4,34 @@ exit status: 0 done, 1 it did not work, 2 usage, 78 bad configuration.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from watchman import __version__, limits
-from watchman.commands import control, deliveries
-from watchman.commands.common import (
-    absolute,
-    as_json_option,
-    common,
-    dry_run_option,
-    is_dry_run,
-    load,
-    load_own,
-    print_json,
-    say,
+from watchman.commands import (
+    backup,
+    config,
+    deliveries,
+    holding,
+    init,
+    lifecycle,
+    metrics_and_health,
+    prepare,
+    resend,
+    scan,
+    where,
 )
-from watchman.errors import AlreadyRunning, ConfigError, WatchmanError
-from watchman.model import Broker, Config, Route
-from watchman.text import printable
-
-if TYPE_CHECKING:
-    from watchman.brokers.previews import Preview
+from watchman.commands.common import common, dry_run_option, is_dry_run, load, load_own, say, warn
+from watchman.commands.groups import GroupedHelp
+from watchman.errors import AlreadyRunning, WatchmanError
+from watchman.web import command as web
 
 
-class _Commands(click.Group):
+class _Commands(GroupedHelp):
     """Turns watchman's own errors into a line on stderr and an exit status."""
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -42,18 +39,18 @@ class _Commands(click.Group):
             return super().invoke(ctx)
         except WatchmanError as error:
             for line in str(error).splitlines():
-                click.echo(f"notify: {line}", err=True)
+                warn(line)
             ctx.exit(error.exit_status)
-        except (OSError, RuntimeError, MemoryError) as error:
-            words = limits.explain(error)
-            if words is None:
-                raise
-            click.echo(f"notify: {words}", err=True)
-            ctx.exit(1)
         except BrokenPipeError:
             # Whoever read our output (head, less) has gone: nothing is wrong.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             ctx.exit(0)
+        except (OSError, RuntimeError, MemoryError) as error:
+            words = limits.explain(error)
+            if words is None:
+                raise
+            warn(words)
+            ctx.exit(1)
 
 
 @click.group(
@@ -78,7 +75,7 @@ def main(ctx: click.Context) -> None:
         raise click.UsageError("--dry-run is for `notify run`, in the foreground")
 
 
-@main.command(help="Run in the foreground; SIGTERM ends it, SIGHUP reloads the configuration.")
+@main.command(help="Run in the foreground.\n\nSIGTERM ends it, SIGHUP reloads the configuration.")
 @common
 @dry_run_option
 def run() -> None:
@@ -107,12 +104,15 @@ def run() -> None:
 
 
 def _run_in_turn() -> None:
-    """Run the service; under supervisord, after the one that runs already, if there is one."""
+    """Run the service; under supervisord, after the one that runs already, if there is one.
+
+    Only here is systemd told of it: what ``start`` leaves behind is not the process it has started.
+    """
     from watchman import daemon
     from watchman.service import Service
 
     try:
-        Service(load).run()
+        Service(load, daemon.Manager()).run()
     except AlreadyRunning:
         daemon.await_turn(load_own(), say)
         raise
@@ -127,81 +127,17 @@ def _give_up_broken_output() -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-@main.command(help="Read the configuration and test all that it names; change nothing.")
-@common
-@as_json_option
-@click.pass_context
-def check(ctx: click.Context, as_json: bool) -> None:
-    from watchman import checks
-
-    try:
-        config = load()
-    except ConfigError as error:
-        if as_json:
-            results = [checks.Check("configuration", False, line) for line in error.problems]
-            print_json([dataclasses.asdict(result) for result in results])
-        raise
-    results = checks.check(
-        config,
-        check_broker=lambda broker: _check_broker(config, broker),
-        preview=_preview(config),
-    )
-    warnings = [checks.Check("configuration", True, warning) for warning in config.warnings]
-    for warning in warnings:
-        click.echo(f"notify: {warning.detail}", err=True)
-    if as_json:
-        results = warnings + results
-        print_json([dataclasses.asdict(result) for result in results])
-    else:
-        for result in results:
-            mark = click.style("ok  ", "green") if result.ok else click.style("BAD ", "red")
-            remedy = f"; {result.remedy}" if result.remedy and not result.ok else ""
-            click.echo(f"{mark} {printable(result.subject)}: {printable(result.detail)}{remedy}")
-    if not all(result.ok for result in results):
-        ctx.exit(1)
-
-
-def _preview(config: Config) -> Callable[[Route], Preview]:
-    from watchman import brokers
-
-    return lambda route: brokers.preview(config.brokers[route.broker], config.celery, route)
-
-
-def _check_broker(config: Config, broker: Broker) -> str | None:
-    from watchman import brokers
-
-    publisher = brokers.open_publisher(broker, config.celery, config.state_dir)
-    try:
-        return publisher.check()
-    finally:
-        publisher.close()
-
-
-@main.command(
-    help="Say for each PATH which watch, pattern, task, broker, queue and destination it would get."
-)
-@common
-@as_json_option
-@click.argument("paths", nargs=-1, required=True, type=click.Path())
-def match(paths: Sequence[str], as_json: bool) -> None:
-    from watchman import checks
-
-    config = load()
-    matches = [checks.match(config, absolute(path), _preview(config)) for path in paths]
-    if as_json:
-        print_json([dataclasses.asdict(match) for match in matches])
-        return
-    for found in matches:
-        click.echo(found.text())
-
-
-@main.command(help="Show the whole chain in a scratch directory, with a real Celery worker.")
+@main.command(help="Show it all in a scratch directory, with a real Celery worker.")
 @click.option("--once", is_flag=True, help="End after the samples; status 0 if all arrived.")
 def demo(once: bool) -> None:
     from watchman.demo import Demo
 
-    Demo(click.echo).run(once=once)
+    Demo().run(once=once)
 
 
-for _command in (*control.COMMANDS, *deliveries.COMMANDS):
-    main.add_command(_command)
+for _commands in (
+    init, prepare, config, lifecycle, deliveries, resend, where, holding, scan, backup,
+    metrics_and_health, web,
+):  # fmt: skip
+    for _command in _commands.COMMANDS:
+        main.add_command(_command)

@@ -36,6 +36,10 @@ class JournalDamaged(JournalError):  # noqa: N818 — a state, not a mistake
     """The journal that is open answers as a sound one never does: close it and open it again."""
 
 
+class TimeLimitOver(JournalError):  # noqa: N818 — a state, not a mistake
+    """The answer to a question takes longer than it may."""
+
+
 class AlreadyRunning(WatchmanError):  # noqa: N818 — a state, not a mistake
     """Another daemon holds the state directory."""
 

@@ -48,7 +48,8 @@ def run(
 ) -> bool:
     """Return what ``work(tell_ready)`` does in a child. Raises its WatchmanError.
 
-    ``forked`` is called here when there is a child, ``ready`` when ``tell_ready`` was called there.
+    ``forked`` is called here when there is a child, ``ready`` each time ``tell_ready`` was called
+    there.
     Handlers of :data:`SIGNALS` that are set now act in both processes. Where the child is killed,
     this process ends by the same signal.
     """
@@ -104,7 +105,7 @@ def _listen(connection: socket.socket, child: int, ready: Callable[[], None]) ->
         if not part:
             return said[1:]
         said += part
-        if said[:1] == _READY:
+        while said[:1] == _READY:  # several may have come at once: one for each reload
             said = said[1:]
             ready()
 

@@ -45,8 +45,8 @@ class Evidence(enum.IntEnum):
     """The same, and what had the name before was removed or renamed."""
 
 
-class Verdict(enum.Enum):
-    """What a look at a path means for what is known there."""
+class Comparison(enum.Enum):
+    """What a version that was seen is to the one that is known at its path."""
 
     SAME = "same"
     TOUCHED = "touched"
@@ -54,20 +54,20 @@ class Verdict(enum.Enum):
     NEW = "new"
 
 
-def compare(known: Version | None, seen: Version, evidence: Evidence) -> Verdict:
+def compare(known: Version | None, seen: Version, evidence: Evidence) -> Comparison:
     """Say what ``seen`` is to what is ``known`` of its path, by the table above."""
     if known is None or evidence is Evidence.REPLACED:
-        return Verdict.NEW
+        return Comparison.NEW
     if known[1:] == seen[1:]:
         untold = evidence is Evidence.WRITTEN and not mounts.stability(seen.device).ctime_tells
-        return Verdict.NEW if untold else Verdict.SAME
+        return Comparison.NEW if untold else Comparison.SAME
     if evidence > Evidence.ATTRIB:
-        return Verdict.NEW
+        return Comparison.NEW
     if is_same_content(known, seen):
         # A ctime of 0 was recorded before ctimes were: only an event can tell more.
-        return Verdict.TOUCHED
+        return Comparison.TOUCHED
     same_file = (known.inode, known.size) == (seen.inode, seen.size)
-    return Verdict.TOUCHED if same_file and evidence is Evidence.ATTRIB else Verdict.NEW
+    return Comparison.TOUCHED if same_file and evidence is Evidence.ATTRIB else Comparison.NEW
 
 
 def is_same_content(recorded: Version, found: Version) -> bool:

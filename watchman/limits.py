@@ -42,6 +42,26 @@ def too_few_descriptors() -> str | None:
     return _DESCRIPTORS.format(soft)
 
 
+def watch_limit(
+    file: str = "/proc/sys/fs/inotify/max_user_watches",
+    of_namespace: str = "/proc/sys/user/max_inotify_watches",
+) -> int | None:
+    """Return how many directories this user may watch; None if the kernel does not tell.
+
+    The lower one of two limits: each user's, and that of the user namespace, as in a container.
+    """
+    limits = [_number(file), _number(of_namespace)]
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def instance_limit(
+    file: str = "/proc/sys/fs/inotify/max_user_instances",
+    of_namespace: str = "/proc/sys/user/max_inotify_instances",
+) -> int | None:
+    """Return how many inotify instances this user may have; None if the kernel does not tell."""
+    return watch_limit(file, of_namespace)
+
+
 def _explain(error: BaseException) -> str | None:
     number = error.errno if isinstance(error, OSError) else None
     # fork(2) and pthread_create(3) say EAGAIN; Python makes a RuntimeError of the latter.
@@ -61,3 +81,11 @@ def _explain(error: BaseException) -> str | None:
 def _limit(name: str, unit: str = "") -> str:
     soft, _ = resource.getrlimit(getattr(resource, f"RLIMIT_{name}"))
     return f"{'any number' if soft == resource.RLIM_INFINITY else soft} {unit}".rstrip()
+
+
+def _number(file: str) -> int | None:
+    try:
+        with open(file, encoding="ascii") as opened:
+            return int(opened.read())
+    except (OSError, ValueError):
+        return None

@@ -195,7 +195,10 @@ class HandlerQueue:
             found.append(LogTrouble(self.name, message, busy[1] if busy else since))
         self._see_recovery()
         if self._reason:
-            message = f"fails: {self._reason}; {self._missed} lines are missing there"
+            message = (
+                f"fails: {self._reason}; {self._missed} lines are missing there; see to its file "
+                "or server, or reload with another LOGGING"
+            )
             found.append(LogTrouble(self.name, message, self._failing_ns))
         return found
 

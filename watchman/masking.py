@@ -99,6 +99,25 @@ def _secrets_in(options: Mapping[str, Any]) -> Iterator[str]:
             yield from _shapes(value)
 
 
+def public(value: Any, name: str = "") -> Any:
+    """Return a copy of a value in plain types, without secrets: for JSON, or to be shown.
+
+    What stands under the name of a secret (``password``, ``credentials``) is masked whole, URLs
+    lose their credentials. Functions and classes become their names.
+    """
+    if name and _is_secret(name) and value:
+        return MASK
+    if isinstance(value, Mapping):
+        return {str(key): public(one, str(key)) for key, one in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [public(one) for one in value]
+    if isinstance(value, str):
+        return blot(public_url(value) if "://" in value else value)
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    return blot(str(getattr(value, "__qualname__", value)))
+
+
 def _shapes(secret: str) -> Iterator[str]:
     """Yield what a library may make of a secret: unquoted, or cut where it ends for a parser."""
     for shape in {secret, unquote(secret)}:

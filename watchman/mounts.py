@@ -7,7 +7,7 @@ import re
 import select
 from typing import NamedTuple
 
-from watchman.model import Watch
+from watchman.model import Method, Watch
 
 MOUNTINFO = "/proc/self/mountinfo"
 _DEVICE, _POINT = 2, 4
@@ -86,9 +86,9 @@ def may_hang(filesystem: str) -> bool:
 
 def is_polled(watch: Watch) -> bool:
     """Say whether a watch is polled: it says so, or its file system gives no events."""
-    if watch.method == "auto":
+    if watch.method is Method.AUTO:
         return is_remote(filesystem_type(watch.path))
-    return watch.method == "poll"
+    return watch.method is Method.POLL
 
 
 def mounts(path: str = MOUNTINFO) -> dict[str, Mount]:

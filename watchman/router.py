@@ -17,11 +17,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from watchman.model import Route
+from watchman.model import Criteria, Move, Route
 from watchman.temporary_names import FOR_FILES
 
 _NOT_STAR = re.compile(r"\?|\[!?\]?[^\]]*\]")
 _REMEMBERED = 4096  # pairs of directory and extension at a time, and directories
+_STAYS = (None, None)
 _GRAM = 3
 _FEW = 8
 """Up to so many open patterns are tried in turn; more are looked up by what the name contains."""
@@ -36,17 +37,19 @@ class Router:
         moves: Sequence[tuple[str, str]] = (),
         ignore: Sequence[str] = (),
         dry_run: Sequence[str] = (),
+        criteria: Sequence[Criteria | None] = (),
     ) -> None:
         self._patterns = tuple(_Pattern(text) for text, _ in patterns)
         self._routes = tuple(route for _, route in patterns)
+        self._criteria = tuple(criteria)
         self._extensions = frozenset(p.extension for p in self._patterns) - {""}
         self._plans: dict[tuple[str, str], _Plan] = {}
         self._lookups: dict[tuple[_Open, ...], _Lookup] = {}
         self._moves = sorted(
-            ((_slashed(source), _slashed(root)) for source, root in moves),
+            ((_slashed(source), _slashed(root), Move(source, root)) for source, root in moves),
             key=lambda move: -len(move[0]),
         )
-        self._targets: dict[str, str | None] = {}
+        self._targets: dict[str, tuple[str, Move] | None] = {}
         names = [p for p in ignore if "/" not in p]
         self._ignored_name = _matcher([p for p in names if p not in FOR_FILES])
         self._ignored_file = _matcher([p for p in names if p in FOR_FILES])
@@ -61,26 +64,39 @@ class Router:
         number = self._first(path)
         return None if number is None else self._routes[number]
 
+    def position(self, path: str) -> int | None:
+        """Return the number of the first pattern that matches ``path``; they begin at 0."""
+        return self._first(path)
+
     def pattern(self, path: str) -> str | None:
         """Return the text of the first pattern that matches ``path``."""
         number = self._first(path)
         return None if number is None else self._patterns[number].text
 
+    def criteria(self, path: str) -> Criteria | None:
+        """Return what the first pattern that matches ``path`` asks of the file."""
+        number = self._first(path) if self._criteria else None
+        return None if number is None else self._criteria[number]
+
     def destination(self, path: str) -> str | None:
-        """Return where the file at ``path`` is to be moved, or None where it stays.
+        """Return where the file at ``path`` is to be moved, or None where it stays."""
+        return self.move(path)[0]
+
+    def move(self, path: str) -> tuple[str | None, Move | None]:
+        """Return where the file at ``path`` is to be moved, and by which MOVES entry, if it is.
 
         The longest source wins, by path component: ``SRC/a/f`` goes to ``DST/a/f``; ``SRC2/f``
         stays.
         """
         if not self._moves:
-            return None
+            return _STAYS
         cut = path.rfind("/") + 1
         directory = path[:cut]
         try:
             target = self._targets[directory]
         except KeyError:
             target = self._target(directory)
-        return None if target is None else target + path[cut:]
+        return _STAYS if target is None else (target[0] + path[cut:], target[1])
 
     def is_wanted(self, path: str) -> bool:
         """Say whether what arrives at ``path`` is moved or gets a task."""
@@ -116,11 +132,11 @@ class Router:
         number = plan.try_open(name, path) if plan.open else None
         return plan.certain if number is None else number
 
-    def _target(self, directory: str) -> str | None:
+    def _target(self, directory: str) -> tuple[str, Move] | None:
         found = None
-        for source, root in self._moves:
+        for source, root, move in self._moves:
             if directory.startswith(source):
-                found = root + directory[len(source) :]
+                found = root + directory[len(source) :], move
                 break
         if len(self._targets) >= _REMEMBERED:
             self._targets.clear()

@@ -13,15 +13,19 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import Protocol
 
-from watchman import brokers, guard, hanging, limits, locks, queued_logging
+from watchman import brokers, guard, hanging, limits, queued_logging, record_locks
 from watchman import config as configuration
+from watchman.backoff import Backoff
 from watchman.errors import AlreadyRunning, JournalDamaged, JournalError, WatchmanError
 from watchman.journal import Journal
 from watchman.model import Config, Publisher
-from watchman.mover import Hand
-from watchman.notify import Lasting, Pipeline
+from watchman.monitoring import Monitoring
+from watchman.mover import RenameProcess
+from watchman.pipeline import Pipeline
 from watchman.sources.at_start import Starts
+from watchman.troubles import Lasting
 
 log = logging.getLogger("watchman.service")
 
@@ -57,12 +61,12 @@ def locked(state_dir: str) -> Iterator[None]:
             "or name another directory"
         ) from error
     try:
-        while not locks.take(descriptor):
-            holder = locks.holder(descriptor)
+        while not record_locks.take(descriptor):
+            holder = record_locks.holder(descriptor)
             if holder is not None:
                 raise AlreadyRunning(
-                    f"already running with {locks.who(holder)} on {state_dir}; stop it first, or "
-                    "give this one another STATE_DIR"
+                    f"already running with {record_locks.who(holder)} on {state_dir}; stop it "
+                    "first, or give this one another STATE_DIR"
                 )
         os.ftruncate(descriptor, 0)
         os.write(descriptor, b"%d\n" % os.getpid())
@@ -71,14 +75,10 @@ def locked(state_dir: str) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _nothing() -> None:
-    """Do nothing."""
-
-
 def _may_hang(config: Config) -> bool:
     """Say whether anything that is watched or moved to may hang."""
     paths = [watch.path for watch in config.watches]
-    return bool(hanging.points(*paths, *(path for move in config.moves for path in move)))
+    return bool(hanging.points(*paths, *(path for move in config.all_moves for path in move)))
 
 
 def _raise_descriptor_limit() -> None:
@@ -92,41 +92,61 @@ def _raise_descriptor_limit() -> None:
         raise WatchmanError(wrong)
 
 
+class Starter(Protocol):
+    """Who has started the service, and waits for word of it.
+
+    What is called from a signal's handler must neither log nor wait for long.
+    """
+
+    def ready(self, state_dir: str) -> None:
+        """Everything is watched, after the start or a reload."""
+        ...
+
+    def reloading(self) -> None:
+        """SIGHUP came; nothing has been done about it. From its handler."""
+        ...
+
+    def stopping(self) -> None:
+        """SIGTERM or SIGINT came; nothing has been done about it. From its handler."""
+        ...
+
+    def leave(self) -> None:
+        """Give back what is the daemon's own: this is a child, which takes over."""
+        ...
+
+
 class Service:
     """The daemon in the foreground.
 
     ``load`` reads the configuration; it is called again for each reload, and a mistake found
-    then is logged and changes nothing. ``ready`` is called once, when everything is watched.
-    ``on_hangup`` is called from SIGHUP's handler, before a reload: it opens output files again,
-    and must neither log nor wait. ``in_child`` is called where a child takes over: it gives back
-    what is the daemon's own.
+    then is logged and changes nothing.
     """
 
     def __init__(
         self,
         load: Callable[[], Config],
-        ready: Callable[[], None] = _nothing,
-        on_hangup: Callable[[], None] = _nothing,
-        in_child: Callable[[], None] = _nothing,
+        starter: Starter | None = None,
         *,
         remember: bool = True,
     ) -> None:
         self._load = load
         self._remember = remember
         """Whether the places of a start are kept for when the configuration cannot be used."""
-        self._ready = ready
-        self._on_hangup = on_hangup
-        self._let_go = in_child
+        self._starter = starter
+        self._tell_parent: Callable[[], None] | None = None
+        """In a child: says that everything is watched; the parent tells the starter."""
+        self._was_ready = False
         self._pipeline: Pipeline | None = None
-        self._hand: Hand | None = None
+        self._rename_process: RenameProcess | None = None
         self._apart: set[str] = set()
         """Watches that once could hang: they keep a thread of their own."""
         self._starts = Starts()
         self._lasting = Lasting()
+        self._monitoring = Monitoring()
         self._resumed = False
         self._reopened = 0.0
         """When, by the monotonic clock, the journal was opened last after it was damaged."""
-        self._pause = 0.0
+        self._pause = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         self._unopened = False
         self._reload = False
         self._stopping = False
@@ -158,15 +178,21 @@ class Service:
                         configuration.remember(config)
                     config = self._with_lock(config)
         finally:
-            if self._hand is not None:
-                self._hand.end()
+            self._monitoring.close()
+            if self._rename_process is not None:
+                self._rename_process.end()
 
     def _with_lock(self, config: Config) -> Config:
         """Watch until stopped, or until the lock has to be taken again."""
         if self._is_right_for(config):
             return self._with_journal(config)
+        # The child has one of its own, and threads do not survive a fork.
+        self._monitoring.close()
+        self._monitoring = Monitoring()
         stopped = guard.run(
-            lambda ready: self._in_child(config, ready), self._now_ready, queued_logging.start
+            lambda ready: self._in_child(config, ready),
+            lambda: self.now_watching(config),
+            queued_logging.start,
         )
         self._stopping = self._stopping or stopped
         self._resumed = True
@@ -185,15 +211,17 @@ class Service:
         """Do it in a process that can be left behind; say whether it was told to stop."""
         self._is_child = True
         self._journal_left = False
-        self._let_go()
+        if self._starter is not None:
+            self._starter.leave()
         queued_logging.after_fork()
-        self._ready = tell_ready
+        self._tell_parent = tell_ready
         try:
             while not (self._stopping or self._journal_left):
                 config = self._with_journal(config)
         finally:
-            if self._hand is not None:
-                self._hand.end()
+            self._monitoring.close()
+            if self._rename_process is not None:
+                self._rename_process.end()
             queued_logging.close()
         return self._stopping
 
@@ -206,9 +234,9 @@ class Service:
         if journal is None:
             return config
         try:
-            if config.moves and self._hand is None and not self._resumed:
-                # Before there are threads; so a reload that brings the first MOVES has no hand.
-                self._hand = Hand.start()
+            if config.moves and self._rename_process is None and not self._resumed:
+                # Before there are threads; so a reload that brings the first MOVES has none.
+                self._rename_process = RenameProcess.start()
             while not self._stopping and journal.sound and self._is_right_for(config):
                 config = self._with_pipeline(config, journal)
                 # What is left of the last one is full of cycles, and the next one as large.
@@ -218,7 +246,7 @@ class Service:
             journal.suspect()  # a broken file may be what has ended us
             raise
         finally:
-            journal.patience.give_up = lambda: self._stopping
+            journal.write_retry.give_up = lambda: self._stopping
             self._journal_left = not journal.in_place
             journal.close()
         if journal.damage:
@@ -226,13 +254,16 @@ class Service:
         return config
 
     def _open_journal(self, config: Config) -> Journal | None:
-        """Open the journal; None where that has to be tried again.
+        """Open the journal; None where that has to be tried again, or was stopped.
 
         Raises JournalError where a first start cannot have it; who watches already goes on trying.
         """
         try:
-            journal = Journal(config.state_dir)
+            journal = Journal(config.state_dir, lambda: self._stopping)
         except JournalError as error:
+            if self._stopping:
+                log.warning("%s", error)
+                return None
             if not (self._resumed or isinstance(error, JournalDamaged)):
                 raise
             if not self._unopened:
@@ -248,10 +279,13 @@ class Service:
         queued_logging.start()
         now = time.monotonic()
         again = now - self._reopened < 2 * LONGEST_PAUSE
-        self._pause = min(LONGEST_PAUSE, self._pause * 2 or FIRST_PAUSE) if again else 0.0
+        if again:
+            self._pause.next()
+        else:
+            self._pause.reset()
         # An event that a signal handler sets could be the one that it has interrupted.
         never = threading.Event()
-        while not self._stopping and time.monotonic() < now + self._pause:
+        while not self._stopping and time.monotonic() < now + self._pause.delay:
             never.wait(_SLICE)
         self._reopened = time.monotonic()
 
@@ -260,18 +294,18 @@ class Service:
         for warning in config.warnings:
             log.warning("%s", warning)
         # To make a pipeline may take a long wait for the journal, which must not outlast a signal.
-        journal.patience.give_up = lambda: self._interrupted
+        journal.write_retry.give_up = lambda: self._interrupted
         try:
             pipeline = self._pipeline = Pipeline(
                 config,
                 journal,
-                self._opener(config),
+                self,
                 resumed=self._resumed,
-                ready=self._now_ready,
-                hand=self._hand,
+                rename_process=self._rename_process,
                 apart=self._apart,
                 starts=self._starts,
                 lasting=self._lasting,
+                monitoring=self._monitoring,
             )
             # A signal may have come before there was a pipeline to tell.
             if self._interrupted:
@@ -299,17 +333,24 @@ class Service:
     def _interrupted(self) -> bool:
         return self._stopping or self._reload
 
-    def _now_ready(self) -> None:
-        ready, self._ready = self._ready, _nothing
-        if ready is not _nothing:
-            # Whoever is told looks into the log next.
-            queued_logging.drain(0.5)
-        ready()
+    # Called by the pipeline: this is its owner
 
-    def _opener(self, config: Config) -> Callable[[str], Publisher]:
-        return lambda name: brokers.open_publisher(
-            config.brokers[name], config.celery, config.state_dir
-        )
+    def open_publisher(self, config: Config, broker: str) -> Publisher:
+        """Return what hands messages to a broker."""
+        return brokers.open_publisher(config.brokers[broker], config.celery, config.state_dir)
+
+    def now_watching(self, config: Config) -> None:
+        """Tell whoever waits for it that everything is watched."""
+        if self._starter is None and self._tell_parent is None:
+            return
+        if not self._was_ready:
+            # Whoever waits for the start looks into the log next.
+            queued_logging.drain(0.5)
+        self._was_ready = True
+        if self._tell_parent is not None:
+            self._tell_parent()
+        elif self._starter is not None:
+            self._starter.ready(config.state_dir)
 
     def _reloaded(self, config: Config) -> Config:
         try:
@@ -346,6 +387,8 @@ class Service:
         _raise_descriptor_limit()
 
     def _on_stop(self, _number: int, _frame: FrameType | None) -> None:
+        if self._starter is not None:
+            self._starter.stopping()
         self._stopping = True
         if self._pipeline is not None:
             self._pipeline.stop()
@@ -355,7 +398,8 @@ class Service:
             self._pipeline.rescan()
 
     def _on_reload(self, _number: int, _frame: FrameType | None) -> None:
-        self._on_hangup()
+        if self._starter is not None:
+            self._starter.reloading()
         self._reload = True
         if self._pipeline is not None:
             self._pipeline.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import sys
 from datetime import datetime, timezone
@@ -47,6 +48,45 @@ def iso(ns: int) -> str | None:
         return None
 
 
+def span(seconds: float) -> str:
+    """Return a length of time in its largest unit, and the next where that is short: ``2 h 5 min``.
+
+    Whole seconds below a minute; what is negative, by a clock that was set, is none.
+    """
+    left = max(0, int(seconds))
+    units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+    for (name, length), (smaller, rest) in itertools.pairwise(units):
+        if left >= length:
+            more = left % length // rest
+            short = left < 10 * length and more and smaller != "s"
+            return f"{left // length} {name}" + (f" {more} {smaller}" if short else "")
+    return f"{left} s"
+
+
+def ago(ns: int) -> str:
+    """Return how long ago something was, in ns."""
+    return f"{span(ns / 1e9)} ago"
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """Return a number with its noun: ``1 task``, ``1,204 tasks``."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def size(number: float) -> str:
+    """Return a number of bytes as people read it: ``512 B``, ``1.5 GiB``."""
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if number < 1024 or unit == "TiB":
+            break
+        number /= 1024
+    return f"{number:.0f} {unit}" if unit == "B" or number >= 100 else f"{number:.1f} {unit}"
+
+
+def rate(number: float) -> str:
+    """Return how much there is of something a second: with a decimal where it is small."""
+    return f"{number:,.0f}/s" if number >= 10 or not number else f"{number:.1f}/s"
+
+
 def _escape(match: re.Match[str]) -> str:
     code = ord(match[0])
     if 0xDC80 <= code <= 0xDCFF:
@@ -54,3 +94,8 @@ def _escape(match: re.Match[str]) -> str:
     if code > 0xFFFF:
         return f"\\U{code:08x}"
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def part_is_gone(path: str, reason: str) -> str:
+    """Return why a delivery has vanished: another part of its set did, for a reason."""
+    return f"{printable(path.rpartition('/')[2])}, a part of its set: {reason}"

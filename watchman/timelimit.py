@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from watchman import mounts
-from watchman.companion import let_go
 from watchman.hanging import SILENT, describe, is_silent_since, silent
+from watchman.helper_process import let_go
 
 T = TypeVar("T")
 
@@ -23,6 +23,22 @@ FORGET = 10.0
 """Seconds after which a file system that kept a child is asked again."""
 _unanswered: dict[str, float] = {}
 """Mount points that have kept a child of :func:`within`, and when (monotonic)."""
+
+
+class Effort:
+    """A limit for a search: so many seconds of work, or many times that where others take the time.
+
+    By the clock alone a busy machine would have nothing found. Used from one thread.
+    """
+
+    def __init__(self, seconds: float, longest: float) -> None:
+        self._work = time.thread_time() + seconds
+        self._end = time.monotonic() + longest
+
+    @property
+    def spent(self) -> bool:
+        """Whether it is time to give up."""
+        return time.thread_time() > self._work or time.monotonic() > self._end
 
 
 def within(path: str, call: Callable[[], T], where: Iterable[str] | None = None) -> T:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.daemon import Daemon
+from tests.acceptance.started import Daemon
 from tests.acceptance.workers import BARRIER, TASKS, Bench
 from tests.servers import tail
 from tests.servers.rabbitmq import RabbitServer

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.acceptance.daemon import Daemon
+from tests.acceptance.started import Daemon
 from tests.waiting import wait_until
 
 CONFIG = """\

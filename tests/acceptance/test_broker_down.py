@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.daemon import NOTIFIED, Daemon
+from tests.acceptance.started import NOTIFIED, Daemon
 from tests.acceptance.workers import Bench, queued
 from tests.servers.redis import RedisServer
 from tests.waiting import wait_until

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.acceptance.daemon import command, environment, notify
+from tests.acceptance.started import command, environment, notify
 from tests.servers import Process, tail
 from tests.waiting import wait_until
 

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.acceptance.daemon import Daemon
+from tests.acceptance.started import Daemon
 from tests.acceptance.workers import queued
 from tests.waiting import wait_until
 

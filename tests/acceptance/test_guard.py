@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.acceptance.daemon import Daemon, notify
+from tests.acceptance.started import Daemon, notify
 from tests.servers import ended
 from tests.servers.fuse import FuseServer, needs_fuse
 from tests.waiting import wait_until

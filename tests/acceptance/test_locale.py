@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.daemon import Daemon, command, environment, notify
+from tests.acceptance.started import Daemon, command, environment, notify
+from tests.json_lines import parsed
 from tests.servers import require
 from tests.waiting import wait_until
 
@@ -87,7 +88,7 @@ def test_the_whole_way(
         timeout=60.0,
         **locale,
     )
-    [record] = json.loads(done.stdout)
+    [record] = parsed(done.stdout)
     assert record["final"] == str(storage / NAME)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
-from tests.acceptance.daemon import Daemon
+from tests.acceptance.started import Daemon
 from tests.acceptance.workers import queued
 from tests.servers import free_port
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.daemon import notify
+from tests.acceptance.started import notify
 from tests.checkout import ROOT
 
 GOOD = {
@@ -163,7 +163,8 @@ def test_a_mistake_in_celeryconfig(place: Place, text: str, begins: str) -> None
 def test_no_configuration(place: Place) -> None:
     [problem] = place.problems()
     assert problem.startswith(
-        f"configuration: $D/config.py does not exist; copy {ROOT}/config-example.py there, or name"
+        f"configuration: $D/config.py does not exist; "
+        f"write one with 'notify init', or copy {ROOT}/config-example.py there, or name"
     )
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import redis
 
-from tests.acceptance.daemon import MOVING, NOTIFIED, SENDING, Daemon, command, environment
+from tests.acceptance.started import MOVING, NOTIFIED, SENDING, Daemon, command, environment
 from tests.acceptance.workers import Bench, queued
-from tests.config.test_originals import CELERY, SECOND_SYSTEM
 from tests.servers.rabbitmq import RabbitServer
+from tests.unit.config.test_originals import CELERY, SECOND_SYSTEM
 from tests.waiting import wait_until
 
 # config.py as the first system's example has it: logging, then pyinotify, then what to send.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.acceptance.daemon import Daemon
+from tests.acceptance.started import Daemon
 from tests.acceptance.workers import queued
 from tests.waiting import wait_until
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.daemon import Daemon
+from tests.acceptance.started import Daemon
 from tests.acceptance.workers import Bench, queued
 from tests.waiting import wait_until
 

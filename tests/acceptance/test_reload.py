@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance import writer
-from tests.acceptance.daemon import NOTIFIED, SENDING, Daemon
+from tests.acceptance.started import NOTIFIED, SENDING, Daemon
 from tests.acceptance.workers import queued
 from tests.waiting import wait_until
 

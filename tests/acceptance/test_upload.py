@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.daemon import MOVING, NOTIFIED, SENDING, Daemon
+from tests.acceptance.started import MOVING, NOTIFIED, SENDING, Daemon
 from tests.acceptance.workers import Bench
 from tests.servers.proftpd import ProFTPD
 from tests.waiting import wait_until

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.acceptance.daemon import environment
+from tests.acceptance.started import environment
+from tests.checkout import typed
 from tests.waiting import wait_until
 
 CONFIG = """\
@@ -62,17 +62,7 @@ class Terminal:
 
     def type(self, line: str) -> tuple[int, str]:
         """Return the exit status and the output, both as they would be for ``/data``."""
-        done = subprocess.run(
-            ["sh", "-c", self.local(line)],
-            cwd=self.site,
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        done = typed(self.local(line), self.site, self.environment)
         return done.returncode, self.shown(done.stdout)
 
     def local(self, text: str) -> str:

@@ -10,12 +10,29 @@ import pytest
 from tests.journals import counts
 from tests.running import Remembering
 from tests.waiting import wait_until
-from watchman.filesystem import version_of
+from watchman.file_access import version_of
 from watchman.journal import Journal, NewDelivery
 from watchman.model import Delivery, Publisher, Route, State
 from watchman.sender import Sender
 
 ROUTE = Route("b", "task")
+
+
+class Told:
+    """Keeps what a sender tells its listener."""
+
+    def __init__(self, changed: list[str], failed: list[Delivery]) -> None:
+        self._changed = changed
+        self._failed = failed
+
+    def sent(self, deliveries: list[Delivery]) -> None:
+        """The journal has them."""
+
+    def failed(self, deliveries: list[Delivery]) -> None:
+        self._failed.extend(deliveries)
+
+    def changed(self, paths: list[str]) -> None:
+        self._changed.extend(paths)
 
 
 class Bench:
@@ -34,9 +51,7 @@ class Bench:
             self.journal,
             self._open,
             lambda _: str(self.root),
-            self.changed.extend,
-            lambda _: None,
-            self.failed.extend,
+            Told(self.changed, self.failed),
         )
 
     def _open(self) -> Publisher:

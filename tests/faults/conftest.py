@@ -9,7 +9,7 @@ import pytest
 
 from tests.faults.bench import Bench
 from tests.faults.driver import Daemon, Launcher
-from watchman.sender import sending
+from watchman.sender import sender
 
 
 @pytest.fixture(scope="session")
@@ -35,10 +35,10 @@ def daemon(launcher: Launcher) -> Iterator[Callable[..., Daemon]]:
 
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    monkeypatch.setattr(sending, "FIRST_RETRY", 0.01)
-    monkeypatch.setattr(sending, "LONGEST_RETRY", 0.05)
-    monkeypatch.setattr(sending, "REEXAMINE", 0.02)
-    monkeypatch.setattr(sending, "OBSTRUCTED", 0.02)
+    monkeypatch.setattr(sender, "FIRST_RETRY", 0.01)
+    monkeypatch.setattr(sender, "LONGEST_RETRY", 0.05)
+    monkeypatch.setattr(sender, "CHANGED_AGAIN", 0.02)
+    monkeypatch.setattr(sender, "OBSTRUCTED_AGAIN", 0.02)
     bench = Bench(tmp_path)
     yield bench
     bench.sender.stop()

@@ -9,9 +9,11 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from random import Random
 from typing import Any, NamedTuple
 
 import redis
@@ -123,6 +125,8 @@ class Sent(NamedTuple):
     task_id: str
     path: str
     source: str
+    files: tuple[str, ...] = ()
+    """Of a set or a batch."""
 
 
 def _read(text: str | bytes) -> Sent:
@@ -131,7 +135,9 @@ def _read(text: str | bytes) -> Sent:
     if message["properties"].get("body_encoding") == "base64":
         body = base64.b64decode(body)
     headers = message["headers"]
-    return Sent(headers["id"], json.loads(body)[0][0], headers["watchman_source"])
+    arguments, keywords, _ = json.loads(body)
+    files = tuple(keywords.get("files", ()))
+    return Sent(headers["id"], arguments[0], headers["watchman_source"], files)
 
 
 def in_redis(port: int, queue: str = "celery") -> list[Sent]:
@@ -205,6 +211,21 @@ def wait_for_tasks(sources: Iterable[str], observe: Any, timeout: float = 30.0) 
         sent: list[Sent] = observe()
         return sent if wanted <= {message.source for message in sent} else None
 
-    found = wait_until(there, timeout, f"tasks for {len(wanted)} files", interval=0.05)
+    try:
+        found = wait_until(there, timeout, f"tasks for {len(wanted)} files", interval=0.05)
+    except AssertionError as error:
+        missing = sorted(wanted - {message.source for message in observe()})
+        raise AssertionError(f"{error}; missing are {missing[:20]}") from error
     assert found is not None
     return found
+
+
+def killed_at_random(running: Daemon, chance: Random, start: Callable[[], Daemon]) -> Daemon:
+    """Kill a daemon at any moment; return the one after it, which may not watch yet."""
+    threading.Event().wait(chance.uniform(0.0, 0.6))
+    assert running.status is None, running.output
+    running.kill()
+    following = start()
+    if chance.random() < 0.5:
+        following.wait_watching()
+    return following

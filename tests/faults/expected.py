@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from watchman.filesystem import version_of
+from watchman.file_access import version_of
 from watchman.model import Version
 
 FORGOTTEN = 20.0

@@ -62,7 +62,7 @@ class Fault:
 
 
 def _noting(_journal: Any, changes: Any, moved: Any = (), **_: Any) -> str | None:
-    states = {int(state) for _, state, _ in changes} | {int(row.state) for row in moved}
+    states = {int(state) for _, state, _ in changes} | {int(row.once_moved) for row in moved}
     return "note ready" if 2 in states else "note sent" if 3 in states else None
 
 
@@ -72,17 +72,26 @@ def install(fault: Fault) -> None:
     from watchman.journal import Journal
     from watchman.journal import opening as journal_opening
     from watchman.journal.known import KnownVersions
+    from watchman.journal.partial import PartialTable
     from watchman.mover import syscalls
-    from watchman.mover.worker import Mover
-    from watchman.notify.intake import Intake
+    from watchman.mover.destination import Destination
+    from watchman.pipeline.files import Files
+    from watchman.pipeline.partial_files import PartialFiles
     from watchman.sender import Sender
-    from watchman.sources.reader import Reader
+    from watchman.sources.reader import EventReader
+    from watchman.verdicts.pool import Pool
 
     fault.patch(Journal, "record", "record")
     fault.patch(Journal, "redirect", "redirect")
     fault.patch(Journal, "note_first_run", "note first run")
     fault.patch(Journal, "note", _noting)
+    fault.patch(Journal, "complete_batches", "complete batches")
     fault.patch(KnownVersions, "remember", "inside record")
+    fault.patch(KnownVersions, "forget", "forget")
+    fault.patch(PartialTable, "note", "note partial")
+    fault.patch(PartialTable, "forget", "drop partial")
+    fault.patch(Pool, "ask", "ask")
+    fault.patch(PartialFiles, "step", lambda one, *_: "answers" if one._answers else None)
     fault.patch(journal_opening, "_prepare", "create journal")
     fault.patch(os, "unlink", lambda *_, dir_fd=None: None if dir_fd is None else "unlink")
     fault.patch(os, "fsync", "fsync")
@@ -102,9 +111,9 @@ def install(fault: Fault) -> None:
     setattr(brokers, "open_publisher", opening)  # noqa: B010 — no variable to mypy
     # For what ends a thread, not the process:
     fault.patch(Sender, "_pass", "sender")
-    fault.patch(Mover, "_dispatch", "mover")
-    fault.patch(Intake, "handle", "pipeline")
-    fault.patch(Reader, "_read", "reader")
+    fault.patch(Destination, "_round", "mover")
+    fault.patch(Files, "handle", "pipeline")
+    fault.patch(EventReader, "_read", "reader")
 
 
 def start(arguments: list[str], log: str, fault: list[Any] | None) -> int:

@@ -24,19 +24,19 @@ from tests.servers.fuse import FuseServer
 from tests.servers.redis import RedisServer
 from tests.waiting import wait_until
 from watchman import mounts
-from watchman.journal.reading import Reading, reading
+from watchman.journal.journal_reader import JournalReader, open_reader
 from watchman.model import State, Version
 
 CONFIG = """\
-from watchman.journal import patience
-from watchman.mover import parking, trouble
-from watchman.notify import pipeline, schedule, watcher
-from watchman.sender import sending
+from watchman.journal import write_retry
+from watchman.mover import deferred, obstacles
+from watchman.pipeline import pipeline, schedule, watcher
+from watchman.sender import sender
 
 # What went wrong is over soon.
-sending.FIRST_RETRY, sending.LONGEST_RETRY = 0.05, 0.2
-sending.REEXAMINE = sending.OBSTRUCTED = 0.1
-parking.LONGEST_DELAY = patience.LONGEST_DELAY = trouble.LONGEST_DELAY = 0.3
+sender.FIRST_RETRY, sender.LONGEST_RETRY = 0.05, 0.2
+sender.CHANGED_AGAIN = sender.OBSTRUCTED_AGAIN = 0.1
+deferred.LONGEST_DELAY = write_retry.LONGEST_DELAY = obstacles.LONGEST_DELAY = 0.3
 pipeline.CHECK = schedule.CHECK = watcher.CHECK = 0.3
 
 STATE_DIR = {state!r}
@@ -279,7 +279,7 @@ class Site:
 
     def _story(self) -> str:
         """Everything one may want to know of a failure."""
-        with reading(str(self._state)) as found:
+        with open_reader(str(self._state)) as found:
             rows = _rows(found.connection)
             known = {path: _known(found, path) for path in self.uploads.due()}
         ids = {path: len(many) - self._seen[path] for path, many in self._ids().items()}
@@ -305,11 +305,11 @@ class Site:
         return path
 
     def _recorded(self) -> set[str]:
-        with reading(str(self._state)) as found:
+        with open_reader(str(self._state)) as found:
             return {source for source, _, _ in _rows(found.connection)}
 
     def _is_settled(self) -> bool:
-        with reading(str(self._state)) as found:
+        with open_reader(str(self._state)) as found:
             rows = _rows(found.connection)
             known = {path: _known(found, path) for path in self.uploads.due()}
         if any(state in (State.MOVING, State.READY) for _, _, state in rows):
@@ -345,7 +345,7 @@ class Site:
             self._doubled |= doubled
         assert doubled <= self._doubled, f"sent twice: {doubled - self._doubled}"
         self._seen = Counter({path: len(many) for path, many in ids.items()})
-        with reading(str(self._state)) as found:
+        with open_reader(str(self._state)) as found:
             failed = [row for row in _rows(found.connection) if row[2] is State.FAILED]
         assert not failed, f"failed: {failed}"
         if self._store is not None:
@@ -383,7 +383,7 @@ class Site:
         return self._digests[path]
 
 
-def _known(found: Reading, path: str) -> Version | None:
+def _known(found: JournalReader, path: str) -> Version | None:
     directory, _, name = path.rpartition("/")
     return found.known(directory).get(name)
 

@@ -17,18 +17,18 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.brokers.messages import message, route
 from tests.faults.bench import Bench
+from tests.integration.brokers.messages import message, route
 from tests.journals import failures
 from tests.servers import amqp_turns, redis_turns
 from tests.servers.fake_amqp import FakeAmqp
 from tests.servers.fake_redis import FakeRedis
 from tests.servers.turns import Turn
 from tests.waiting import wait_until
-from watchman.brokers import amqp, application, kombu, kombulink, link, open_publisher
+from watchman.brokers import amqp, amqp_connection, app, kombu, kombu_connection, open_publisher
 from watchman.brokers import redis as redis_publisher
 from watchman.model import Answer, Broker, Message, Publisher, Route, State
-from watchman.sender import pages, sending, targets
+from watchman.sender import pages, sender, targets
 from watchman.text import printable
 
 LONG = os.environ.get("WATCHMAN_LONG") == "1"
@@ -74,20 +74,20 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have nobody wait long, and a page be a few messages."""
     monkeypatch.setitem(redis_publisher.DEFAULTS, "socket_timeout", PATIENCE)
     monkeypatch.setattr(redis_publisher, "CHUNK", 1000)
-    monkeypatch.setattr(application, "CONNECT_SECONDS", PATIENCE)
-    monkeypatch.setattr(link, "ANSWER_SECONDS", PATIENCE)
+    monkeypatch.setattr(app, "CONNECT_SECONDS", PATIENCE)
+    monkeypatch.setattr(amqp_connection, "ANSWER_SECONDS", PATIENCE)
     monkeypatch.setattr(amqp, "CONFIRM_SECONDS", PATIENCE)
     monkeypatch.setattr(amqp, "BLOCKED_SECONDS", PATIENCE / 3)
     monkeypatch.setattr(kombu, "STALL_SECONDS", 10 * PATIENCE)
-    monkeypatch.setattr(kombulink, "STALL_SECONDS", 2 * PATIENCE)
+    monkeypatch.setattr(kombu_connection, "STALL_SECONDS", 2 * PATIENCE)
     for way in ("read_timeout", "write_timeout"):
-        monkeypatch.setitem(kombu._AMQP, way, PATIENCE)
+        monkeypatch.setitem(kombu._AMQP_DEFAULTS, way, PATIENCE)
     monkeypatch.setattr(pages, "PAGE", 4)
-    monkeypatch.setattr(sending, "FIRST_RETRY", 0.01)
-    monkeypatch.setattr(sending, "LONGEST_RETRY", 0.05)
+    monkeypatch.setattr(sender, "FIRST_RETRY", 0.01)
+    monkeypatch.setattr(sender, "LONGEST_RETRY", 0.05)
     monkeypatch.setattr(targets, "FIRST_RETRY", 0.01)
     monkeypatch.setattr(targets, "LONGEST_RETRY", 0.05)
-    monkeypatch.setattr(sending, "TEND", 0.2)
+    monkeypatch.setattr(sender, "KEEPALIVE", 0.2)
 
 
 @pytest.fixture(params=sorted(KINDS))
@@ -155,7 +155,7 @@ class Play:
 
     def ask(self) -> None:
         """Tend and check, whatever they say."""
-        for call in (self.publisher.tend, self.publisher.check):
+        for call in (self.publisher.keepalive, self.publisher.check):
             reason = self.bounded(call)
             if reason is not None:
                 assert_fit(reason)
@@ -172,7 +172,7 @@ class Play:
                 break
             left = self.publish(left)
         assert not left, "never accepted"
-        assert self.publisher.tend() is None
+        assert self.publisher.keepalive() is None
         assert self.publisher.check() is None
         assert len(self.accepted) + len(self.refused) == 8
         return said

@@ -15,14 +15,14 @@ from typing import Any
 import amqp
 import pytest
 
-from tests.brokers.messages import messages, route
 from tests.faults.driver import in_redis
 from tests.faults.proxy import Proxy, Way
+from tests.integration.brokers.messages import messages, route
 from tests.servers.rabbitmq import RabbitServer
 from tests.servers.redis import RedisServer
 from tests.waiting import wait_until
 from watchman.brokers import amqp as amqp_publisher
-from watchman.brokers import link, open_publisher
+from watchman.brokers import amqp_connection, open_publisher
 from watchman.brokers import redis as redis_publisher
 from watchman.model import Answer, Broker, Message, Publisher
 
@@ -97,7 +97,7 @@ def on_redis(redis_server: RedisServer, queue_name: Callable[[str], str]) -> Ite
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have no publisher wait long for an answer."""
     monkeypatch.setitem(redis_publisher.DEFAULTS, "socket_timeout", 0.5)
-    monkeypatch.setattr(link, "ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(amqp_connection, "ANSWER_SECONDS", 0.5)
     monkeypatch.setattr(amqp_publisher, "CONFIRM_SECONDS", 0.5)
 
 

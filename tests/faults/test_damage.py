@@ -7,6 +7,7 @@ import logging
 import os
 import random
 import sqlite3
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,9 +18,10 @@ from tests.running import config_for, running
 from tests.waiting import wait_until
 from watchman.errors import JournalDamaged, JournalError
 from watchman.journal import Journal, NewDelivery, schema, soundness
-from watchman.journal.history import failed, history
-from watchman.journal.reading import reading
-from watchman.model import Route, State, Version
+from watchman.journal.failed_deliveries import failed, history
+from watchman.journal.journal_reader import open_reader
+from watchman.journal.partial import PartialFile
+from watchman.model import Noted, Route, State, Upload, Version
 
 ROUTE = Route("b", "task", (1,))
 PAGE = 4096
@@ -78,8 +80,12 @@ def test_a_journal_that_was_closed_in_order_is_not_read_through(tmp_path: Path) 
 def test_what_can_be_read_of_a_damaged_journal_goes_on(tmp_path: Path, part: int) -> None:
     fill(tmp_path)
     path = tmp_path / "journal.db"
+    with sqlite3.connect(path) as connection:
+        # Before that are the roots, and what says what the tables are: nothing is read without.
+        (first,) = connection.execute("SELECT max(rootpage) FROM sqlite_master").fetchone()
+    connection.close()
     pages = path.stat().st_size // PAGE
-    overwrite(path, pages * part // 10 * PAGE, b"\xff" * PAGE)
+    overwrite(path, (first + (pages - first) * part // 10) * PAGE, b"\xff" * PAGE)
     soundness.suspect(str(path))
     journal = Journal(str(tmp_path))
     assert len(set_aside(tmp_path)) == 1
@@ -240,7 +246,7 @@ def test_a_file_that_came_back_as_it_was_is_an_arrival(tmp_path: Path) -> None:
         # As a sender does that looks while the file is away for a moment:
         (delivery,) = pipeline.journal._page("WHERE seq = ?", (1,))
         pipeline.journal.note([(delivery.seq, State.VANISHED, "the file is gone")])
-        pipeline._look_again([delivery.source])
+        pipeline.parts.changed([delivery.source])
         wait_until(lambda: len(publisher.messages) == 2, 10)
         assert publisher.messages[1].task_id == before
 
@@ -254,7 +260,7 @@ def use_all(state: Path, count: int) -> None:
         journal.known.load_directories()
         for broker in journal.ready_brokers():
             journal.page_ready(broker, 0, 10_000)
-        journal.page_moving(0, 10_000)
+        journal.page_strays((), 10_000)
         for number in range(7):
             journal.known.lookup(f"/up/d{number}", map(str, range(count)))
             scan = journal.known.scan(f"/up/d{number}")
@@ -270,13 +276,13 @@ def use_all(state: Path, count: int) -> None:
 
 
 def ask_all(state: Path) -> None:
-    with reading(str(state)) as found:
+    with open_reader(str(state)) as found:
         found.counts()
         found.summary()
         found.first_runs(["/up"])
         found.known("/up/d1")
         history(found, ["/up"], 100)
-        failed(found)
+        list(failed(found))
 
 
 @pytest.mark.parametrize("number", [0, 77, -5])
@@ -290,6 +296,63 @@ def test_where_only_the_schema_has_another_number(tmp_path: Path, number: int) -
     assert len(journal.page_ready("b", 0, 100)) == 10
     assert journal.first_runs(["/up", "/other"]) == {"/other"}
     journal.close()
+
+
+def remember(state: Path) -> None:
+    """Have the journal hold what nothing is lost without."""
+    journal = Journal(str(state))
+    journal.record([new("/up/a", 1)], [("/up/n", Version(1, 2, 3, 4), Noted.UNASKED)])
+    journal.partial.note([PartialFile("/up/half", Version(1, 2, 3, 4, 5), 6, "half")])
+    journal.uploads.note(1, Upload("anna", "host", "ftp", 3, 0.5, 7))
+    journal.uploads.write({"/var/log/xferlog": (1, 2, 300, b"hash")})
+    journal.close()
+
+
+def sound(state: Path, *statements: str) -> None:
+    """Open the journal as one that is damaged, with these values in it; say what is left."""
+    connection = sqlite3.connect(state / "journal.db")
+    for statement in statements:
+        connection.execute(statement)
+    connection.execute("UPDATE routes SET arguments = 'no JSON'")  # which is damage by itself
+    connection.commit()
+    connection.close()
+    soundness.suspect(str(state / "journal.db"))
+
+
+def test_memories_outlast_damage(tmp_path: Path) -> None:
+    remember(tmp_path)
+    with open_reader(str(tmp_path)) as reader:
+        counters, minutes = reader.measures().counters, reader.activity(time.time_ns())
+    assert counters["unmatched", "", 0] == 1
+    sound(tmp_path)
+    journal = Journal(str(tmp_path))
+    assert len(set_aside(tmp_path)) == 1
+    (half,) = journal.partial.below("/up")
+    assert half == PartialFile("/up/half", Version(1, 2, 3, 4, 5), 6, "half")
+    assert journal.uploads.of([1])[1].user == "anna"
+    assert journal.uploads.position("/var/log/xferlog") == (1, 2, 300, b"hash")
+    journal.close()
+    with open_reader(str(tmp_path)) as reader:
+        assert reader.measures().counters == counters
+        assert reader.activity(time.time_ns()) == minutes
+
+
+def test_memories_of_the_wrong_types_are_left_behind(tmp_path: Path) -> None:
+    remember(tmp_path)
+    sound(
+        tmp_path,
+        "UPDATE partial SET since_ns = 'then'",
+        'UPDATE transfer_logs SET "offset" = -1',
+        "UPDATE activity SET recorded = x'00'",
+        "UPDATE counters SET count = -5 WHERE name = 'unmatched'",
+    )
+    journal = Journal(str(tmp_path))
+    assert journal.partial.below("/up") == []
+    assert journal.uploads.position("/var/log/xferlog") is None
+    journal.close()
+    with open_reader(str(tmp_path)) as reader:
+        assert set(reader.measures().counters) == {("arrived", "b", 0)}
+        assert reader.activity(time.time_ns()) == []
 
 
 def test_whatever_bytes_are_wrong(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sqlite3
@@ -32,11 +33,12 @@ class Site:
         self.config = base / "config.py"
         self.config.write_text(
             f"STATE_DIR = {str(self.state)!r}\n"
-            "BROKERS = {'b': 'filesystem://'}\n"
+            "BROKERS = {'b': 'filesystem://', 'dead': 'redis://127.0.0.1:1'}\n"
             f"WATCHES = [{{'path': {str(self.plain)!r}, 'rec': True, 'auto_add': True}},\n"
             f"           {{'path': {str(self.moved)!r}}},\n"
             f"           {{'path': {str(self.whole)!r}, 'kind': 'directories'}}]\n"
-            "PATTERNS = [('*', {'broker': 'b', 'task': 't'})]\n"
+            "PATTERNS = [('*waits*', {'broker': 'dead', 'task': 't'}),\n"
+            "            ('*', {'broker': 'b', 'task': 't'})]\n"
             f"MOVES = {{{str(self.moved)!r}: {str(base / 'store')!r}}}\n"
         )
         self._start = start
@@ -63,7 +65,11 @@ class Site:
     def wait_for_all(self) -> dict[str, set[str]]:
         """Wait for a task for everything; return all ids by source."""
         ids: dict[str, set[str]] = {}
-        for message in wait_for_tasks(self.uploads, self.sent, 60):
+        try:
+            found = wait_for_tasks(self.uploads, self.sent, 60)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.daemons[-1].output}") from error
+        for message in found:
             ids.setdefault(message.source, set()).add(message.task_id)
         return ids
 
@@ -202,6 +208,35 @@ def test_it_is_replaced_in_the_same_process(site: Site) -> None:
     running.stop()
     site.check()
     assert site.notify("failed") == (0, "nothing failed\n")
+
+
+def test_what_was_moved_and_not_announced(site: Site) -> None:
+    """No scan finds it again: what the connection that wrote it can still read is kept."""
+    fill(site)
+    running = site.start().wait_watching()
+    paths = [site.moved / f"waits{number}" for number in range(20)]
+    for path in paths:
+        path.write_text(path.name)
+
+    def waiting() -> dict[bytes, str]:
+        with contextlib.closing(sqlite3.connect(site.journal)) as journal:
+            rows = journal.execute(
+                "SELECT final, task_id FROM deliveries WHERE state = 2 AND broker = 'dead'"
+            )
+            return dict(rows.fetchall())
+
+    before = wait_until(lambda: len(waiting()) == len(paths) and waiting(), 30)
+    empty(site)  # SQLite removes the log as well
+    # A look at everything reads what is known.
+    site.upload("new")
+    os.kill(running.pid, 10)  # SIGUSR1
+    wait_until(lambda: ANEW in running.output, 30, running.output)
+    site.wait_for_all()
+    running.stop()
+    site.start().wait_watching()
+    assert waiting() == before, running.output
+    site.daemons[-1].stop()
+    site.check()
 
 
 def log_all(site: Site) -> None:

@@ -16,9 +16,9 @@ from tests.faults.driver import Daemon, check, in_redis, wait_for_tasks
 from tests.servers.redis import RedisServer
 from tests.waiting import wait_until
 from watchman.errors import JournalError
-from watchman.journal import Journal, NewDelivery, patience
+from watchman.journal import Journal, NewDelivery, write_retry
 from watchman.model import Route, State, Version
-from watchman.status.snapshot import Snapshot, read
+from watchman.status.status_file import Snapshot, read
 
 CONFIG = """\
 STATE_DIR = {state!r}
@@ -187,7 +187,7 @@ def test_every_way_to_write_waits_for_another_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same for a lock that somebody holds: here it can be let go at the right moment."""
-    monkeypatch.setattr(patience, "FIRST_DELAY", 0.02)
+    monkeypatch.setattr(write_retry, "FIRST_DELAY", 0.02)
     journal = Journal(str(tmp_path))
     journal.record([new(1)._replace(final="/store/1"), new(2), new(3)])
     journal._database._writer.execute("PRAGMA busy_timeout = 1")
@@ -207,14 +207,14 @@ def test_every_way_to_write_waits_for_another_process(
         other.execute("BEGIN IMMEDIATE")
         thread = threading.Thread(target=write)
         thread.start()
-        wait_until(lambda: journal.patience.trouble, 5, "it waits")
-        assert "another process is writing" in journal.patience.trouble
+        wait_until(lambda: journal.write_retry.trouble, 5, "it waits")
+        assert "another process is writing" in journal.write_retry.trouble
         other.execute("ROLLBACK")
         thread.join(10)
         assert not thread.is_alive()
-        assert not journal.patience.trouble
+        assert not journal.write_retry.trouble
     other.close()
-    assert [d.final for d in journal.page_moving(0, 9)] == ["/store/other"]
+    assert [d.final for d in journal.page_strays((), 9)] == ["/store/other"]
     assert [d.source for d in journal.page_ready("b", 0, 9)] == ["/up/3", "/up/4"]
     assert journal.page_ready("b", 0, 9)[0].version.size == 9
     journal.close()
@@ -225,7 +225,7 @@ def test_giving_up_records_nothing(tmp_path: Path) -> None:
     journal._database._writer.execute("PRAGMA busy_timeout = 1")
     other = sqlite3.connect(journal.path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    journal.patience.give_up = lambda: True
+    journal.write_retry.give_up = lambda: True
     with pytest.raises(JournalError, match="found again at the next start"):
         journal.record([new(1)])
     other.execute("ROLLBACK")

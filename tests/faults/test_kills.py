@@ -25,7 +25,7 @@ from tests.waiting import wait_until
 
 LONG = os.environ.get("WATCHMAN_LONG") == "1"
 KILLS = int(os.environ.get("WATCHMAN_KILLS", "1000" if LONG else "25"))
-UPLOADS = KILLS * (100 if LONG else 120)
+UPLOADS = KILLS * (100 if LONG else 60)
 SEED = int(os.environ.get("WATCHMAN_SEED", "1"))
 
 LARGE = 3 << 20

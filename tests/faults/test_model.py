@@ -29,11 +29,11 @@ from tests.faults.driver import Daemon, Launcher, in_redis
 from tests.faults.proxy import Proxy
 from tests.servers.redis import RedisServer
 from tests.waiting import wait_until
-from watchman.filesystem import version_of
-from watchman.notify import task_id
+from watchman.file_access import version_of
+from watchman.pipeline import task_id
 
 LONG = os.environ.get("WATCHMAN_LONG") == "1"
-EXAMPLES, STEPS = (500, 40) if LONG else (15, 20)
+EXAMPLES, STEPS = (500, 40) if LONG else (8, 20)
 
 NAMES = st.sampled_from(["a", "b", "c d", "é", "n\nl"])
 FOLDERS = st.sampled_from(["", "x", "y", "x/z"])

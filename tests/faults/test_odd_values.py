@@ -19,17 +19,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.daemon import notify
+from tests.acceptance.started import notify
 from tests.faults.driver import Daemon, Sent, in_directory, in_redis
+from tests.json_lines import parsed
 from tests.servers import tail
 from tests.servers.fuse import FuseServer, is_possible
 from tests.servers.proftpd import ProFTPD
 from tests.servers.redis import RedisServer
 from tests.waiting import wait_until
-from watchman.filesystem import PATH_MAX
+from watchman.file_access import PATH_MAX
 
 LONG = os.environ.get("WATCHMAN_LONG") == "1"
-ROUNDS, UPLOADS = (40, 40) if LONG else (3, 25)
+ROUNDS, UPLOADS = (40, 40) if LONG else (2, 20)
 SEED = int(os.environ.get("WATCHMAN_SEED", "1"))
 
 BILLION = 10**9
@@ -248,7 +249,7 @@ class Site:
         """Return the reasons of what failed, by source."""
         done = notify("failed", "--json", "--config", self.config, cwd=self.top)
         assert (done.returncode, done.stderr) == (0, ""), done.stderr
-        return {one["source"]: one["reason"] for one in json.loads(done.stdout)}
+        return {one["source"]: one["reason"] for one in parsed(done.stdout)}
 
     def await_tasks(self, wanted: set[str]) -> list[Sent]:
         """Wait for the tasks of these paths; fail where the daemon ends."""
@@ -281,11 +282,18 @@ class Site:
         for name, *more in (("status",), ("history", "--limit", "100000"), ("failed",), ("scan",)):
             for form in ((), ("--json",)):
                 done = notify(name, *more, *form, "--config", self.config, cwd=self.top)
-                assert done.returncode == 0, (name, done.stdout[-500:], done.stderr)
+                # What failed, and a share that hangs, are troubles.
+                assert done.returncode in ({0, 2} if name == "status" else {0}), (
+                    name,
+                    done.stdout[-500:],
+                    done.stderr,
+                )
                 assert done.stderr == "", name
                 assert all(line.isprintable() for line in done.stdout.split("\n")), name
                 if form:
-                    json.loads(done.stdout)
+                    parsed(done.stdout) if name in {"history", "failed"} else json.loads(
+                        done.stdout
+                    )
 
     def unknown(self) -> set[str]:
         """Return what a scan finds and the journal does not know."""

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 from watchman.errors import JournalError
-from watchman.filesystem import version_of
+from watchman.file_access import version_of
 from watchman.journal import Journal, NewDelivery
+from watchman.journal.noting import NOTHING
 from watchman.model import Delivery, Route, State
 from watchman.sender import pages
-from watchman.sender.examination import examine
-from watchman.sender.pages import Page, Pages
+from watchman.sender.pages import Pages, PrecheckedPage
+from watchman.sender.precheck import precheck
 
 ROUTE = Route("b", "task")
 SECONDS = 10.0
@@ -40,11 +41,12 @@ class Watched(Journal):
         moved: Sequence[Delivery] = (),
         *,
         ready_for: str | None = None,
+        sent: Mapping[int, int] = NOTHING,
     ) -> None:
         if self.broken:
             raise JournalError("told to stop while the disk is full")
         self.noted_by.append(threading.current_thread().name)
-        super().note(changes, moved, ready_for=ready_for)
+        super().note(changes, moved, ready_for=ready_for, sent=sent)
 
 
 @pytest.fixture
@@ -68,7 +70,7 @@ def backlog(journal: Watched, tmp_path: Path) -> Iterator[Pages]:
     backlog.stop()
 
 
-def sent(page: Page) -> list[tuple[int, State, str]]:
+def sent(page: PrecheckedPage) -> list[tuple[int, State, str]]:
     return [(delivery.seq, State.SENT, "") for delivery in page.found.good]
 
 
@@ -111,9 +113,9 @@ def test_nobody_waits_for_a_page_ahead_that_hangs(
         if rows[0].seq > 1:
             asked.set()
             assert going_on.wait(SECONDS)
-        return examine(rows, *others)  # type: ignore[arg-type]  # — passed on as they are
+        return precheck(rows, *others)  # type: ignore[arg-type]  # — passed on as they are
 
-    monkeypatch.setattr(pages, "examine", hanging)
+    monkeypatch.setattr(pages, "precheck", hanging)
     reading = backlog.read()
     page = next(reading)
     assert asked.wait(SECONDS)
@@ -124,7 +126,7 @@ def test_nobody_waits_for_a_page_ahead_that_hangs(
     reading.close()
 
 
-def test_a_page_ahead_that_waited_long_is_examined_again(
+def test_a_page_ahead_that_waited_long_is_checked_again(
     journal: Watched, backlog: Pages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Behind a slow broker a file may be gone, or be written again, before its page's turn."""

@@ -27,7 +27,7 @@ WATCHES = [
 PATTERNS = [('*.r', {{'broker': 'r', 'task': 't'}}), ('*', {{'broker': 'b', 'task': 't'}})]
 MOVES = {{{moved!r}: {store!r}, {copied!r}: {far!r}}}
 """
-RELOADS = 60
+RELOADS = 35
 SETTLED = 10
 """Reloads after which whatever is only made once is there."""
 PAGES = os.sysconf("SC_PAGE_SIZE")

@@ -16,7 +16,7 @@ from tests.servers.redis import RedisServer
 from tests.waiting import wait_until
 from watchman.errors import JournalError
 from watchman.journal import Journal, NewDelivery
-from watchman.journal.reading import reading
+from watchman.journal.journal_reader import open_reader
 from watchman.model import Route, State, Version
 
 CONFIG = """\
@@ -169,7 +169,7 @@ def test_the_daemon_goes_on(tmp_path: Path, daemon: Callable[..., Daemon]) -> No
 
     def waiting() -> int:
         try:
-            with reading(str(state)) as found:
+            with open_reader(str(state)) as found:
                 return found.counts().get(("b", State.READY), (0, 0))[0]
         except JournalError:
             return 0  # not written anew yet

@@ -6,13 +6,13 @@ import logging
 
 import pytest
 
-from tests.faults.bench import Bench
+from tests.faults.bench import Bench, Told
 from tests.running import Remembering
 from tests.waiting import wait_until
-from watchman.journal.history import history
-from watchman.journal.reading import reading
+from watchman.journal.failed_deliveries import history
+from watchman.journal.journal_reader import open_reader
 from watchman.model import ACCEPTED, Answer, Outcome
-from watchman.sender import Sender, sending
+from watchman.sender import Sender, sender
 
 
 def another(bench: Bench) -> Sender:
@@ -24,8 +24,7 @@ def another(bench: Bench) -> Sender:
         bench.journal,
         lambda: bench.publisher,
         lambda _: str(bench.root),
-        bench.changed.extend,
-        lambda _: None,
+        Told(bench.changed, bench.failed),
     )
     return bench.sender
 
@@ -47,7 +46,7 @@ def test_across_restarts(bench: Bench, caplog: pytest.LogCaptureFixture) -> None
     new = bench.record("new")
     bench.sender.wake()
     wait_until(lambda: said(caplog) == 4, 5, "the new one is said")
-    with reading(str(bench.root.parent)) as journal:
+    with open_reader(str(bench.root.parent)) as journal:
         reasons = {record.reason for record in history(journal, [str(paths[0])], 9)}
     assert reasons == {"not taken yet: down"}
     bench.publisher.answer = ACCEPTED
@@ -61,14 +60,14 @@ def test_across_restarts(bench: Bench, caplog: pytest.LogCaptureFixture) -> None
         return [line for line in lines if line.startswith("Sent task")]
 
     wait_until(lambda: sent() == expected, 5, "what the broker has is said")
-    with reading(str(bench.root.parent)) as journal:
+    with open_reader(str(bench.root.parent)) as journal:
         assert {record.reason for record in history(journal, [], 9)} == {""}
 
 
 def test_where_more_wait_than_are_remembered(
     bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sending, "PAGE", 0)  # nothing is remembered from one try to the next
+    monkeypatch.setattr(sender, "PAGE", 0)  # nothing is remembered from one try to the next
     caplog.set_level(logging.INFO, "watchman.notify")
     tries = []
 

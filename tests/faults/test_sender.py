@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import resource
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -20,11 +21,12 @@ from tests.faults.bench import ROUTE, Bench, warnings_of
 from tests.journals import failures
 from tests.running import Remembering, config_for, running
 from tests.waiting import wait_until
-from watchman import filesystem, signals
-from watchman.filesystem import version_of
+from watchman import file_access, signals
+from watchman.file_access import version_of
 from watchman.journal import Journal, NewDelivery
 from watchman.model import Answer, Delivery, Message, Outcome, Publisher, Route, State, Version
-from watchman.sender import Sender, examination, sending
+from watchman.sender import Sender, precheck, sender
+from watchman.sender.pages import FEW
 
 
 class Raising(Remembering):
@@ -41,8 +43,8 @@ class Raising(Remembering):
             raise KeyError("amqp://user:secret@host// has no such thing")
         return super().publish(batch)
 
-    def tend(self) -> None:
-        raise ValueError("tend")
+    def keepalive(self) -> None:
+        raise ValueError("not alive")
 
     def close(self) -> None:
         self.closed += 1
@@ -52,7 +54,7 @@ class Raising(Remembering):
 def test_what_a_publisher_raises_means_again(
     bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sending, "TEND", 0.01)
+    monkeypatch.setattr(sender, "KEEPALIVE", 0.01)
     publisher = bench.publisher = Raising(3)
     bench.record("a")
     bench.sender.start()
@@ -93,7 +95,7 @@ def test_a_broker_that_is_back_is_seen_though_nothing_is_left_to_send(
     class Ill(Remembering):
         ill = True
 
-        def tend(self) -> str | None:
+        def keepalive(self) -> str | None:
             return "still down" if self.ill else None
 
     publisher = bench.publisher = Ill()
@@ -116,10 +118,10 @@ def test_a_broker_that_is_down_is_seen_before_there_is_anything_to_send(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Ill(Remembering):
-        def tend(self) -> str | None:
+        def keepalive(self) -> str | None:
             return "down"
 
-    monkeypatch.setattr(sending, "TEND", 0.01)
+    monkeypatch.setattr(sender, "KEEPALIVE", 0.01)
     bench.publisher = Ill()
     bench.sender.start()
     bench.sender.warm_up()
@@ -207,20 +209,20 @@ def test_what_cannot_be_looked_at_waits(
 ) -> None:
     """No descriptor left, no permission, an I/O error: that does not make a file vanish."""
     bench.record("a")
-    real = filesystem.open_directory
+    real = file_access.open_directory
     tries = []
 
     def refused(root: str, relative: str) -> int:
         tries.append(relative)
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(examination, "open_directory", refused)
+    monkeypatch.setattr(precheck, "open_directory", refused)
     bench.sender.start()
     wait_until(lambda: len(tries) > 3, 30)
     assert bench.states() == {State.READY: 1}
     assert f"Cannot look at {bench.root}/a: Permission denied" in bench.sender.obstacle
     assert bench.sender.obstacle_since_ns > 0
-    monkeypatch.setattr(examination, "open_directory", real)
+    monkeypatch.setattr(precheck, "open_directory", real)
     bench.until(SENT=1)
     wait_until(lambda: not bench.sender.obstacle, 5)
     assert len(warnings_of(caplog, "Cannot look at")) == 1
@@ -253,6 +255,10 @@ def test_without_descriptors_nothing_vanishes(bench: Bench) -> None:
     bench.record("first")
     bench.sender.start()
     bench.until(SENT=1)  # its thread has the journal open
+    # One more that is open, to look while nothing can be opened.
+    watching = sqlite3.connect(bench.journal.path)
+    sent = "SELECT count(*) FROM deliveries WHERE state = 3"
+    assert watching.execute(sent).fetchone() == (1,)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     used = max(map(int, os.listdir("/proc/self/fd")))
     resource.setrlimit(resource.RLIMIT_NOFILE, (used + 8, hard))
@@ -265,11 +271,14 @@ def test_without_descriptors_nothing_vanishes(bench: Bench) -> None:
                 held.append(os.open(os.devnull, os.O_RDONLY))
         bench.sender.wake()
         wait_until(lambda: "Too many open files" in bench.sender.obstacle, 10)
+        assert watching.execute(sent).fetchone() == (1,)
+        vanished = "SELECT count(*) FROM deliveries WHERE state = 5"
+        assert watching.execute(vanished).fetchone() == (0,)
     finally:
+        watching.close()
         for descriptor in held:
             os.close(descriptor)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert bench.states() == {State.SENT: 1, State.READY: 10}
     wait_until(lambda: bench.states() == {State.SENT: 11}, 30, "all are sent")
 
 
@@ -341,11 +350,13 @@ def test_the_backlog_of_a_dead_broker_costs_no_memory_and_drains_in_order(bench:
     bench.publisher.answer = Outcome(Answer.AGAIN, "down")
     tried = threading.Semaphore(0)
     answered: list[int] = []
+    in_vain: list[int] = []
 
     class Counting(Remembering):
         def publish(self, batch: Sequence[Message]) -> list[Outcome]:
             outcome = bench.publisher.answer
             if outcome.answer is Answer.AGAIN:
+                in_vain.append(len(batch))
                 tried.release()
             else:
                 answered.extend(int(each.task_id) for each in batch)
@@ -362,6 +373,8 @@ def test_the_backlog_of_a_dead_broker_costs_no_memory_and_drains_in_order(bench:
     finally:
         tracemalloc.stop()
     assert peak < 5_000_000
+    # Each attempt in vain costs what a few deliveries cost, whatever waits behind them.
+    assert set(in_vain[1:]) == {FEW}
     bench.publisher.answer = Outcome(Answer.ACCEPTED)
     wait_until(lambda: bench.states() == {State.SENT: count}, 60, "all are sent", interval=0.2)
     assert answered == list(range(count))
@@ -369,20 +382,20 @@ def test_the_backlog_of_a_dead_broker_costs_no_memory_and_drains_in_order(bench:
 
 def test_back_off_grows_to_a_minute_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
     unused: Any = None
-    sender = Sender("b", unused, unused, unused, unused, unused)
+    made = Sender("b", unused, unused, unused, unused)
     pauses = []
     monkeypatch.setattr(
-        sender._condition, "wait_for", lambda _, timeout: pauses.append(timeout), raising=False
+        made._condition, "wait_for", lambda _, timeout: pauses.append(timeout), raising=False
     )
     for _ in range(20):
-        sender._judge("down", worked=False)
-        sender._wait()
-    assert all(0 < pause <= sending.LONGEST_RETRY for pause in pauses)
+        made._judge("down", worked=False)
+        made._wait()
+    assert all(0 < pause <= sender.LONGEST_RETRY for pause in pauses)
     assert pauses[0] < 1
     assert max(pauses[10:]) > 30
     assert len(set(pauses[10:])) > 5  # jitter
-    sender._judge("", worked=True)
-    assert sender._delay == 0
+    made._judge("", worked=True)
+    assert made._backoff.delay == 0
 
 
 def test_a_broker_that_left_the_configuration_fails_its_tasks(
@@ -450,7 +463,7 @@ def test_a_store_that_is_away_is_in_the_status_while_tasks_wait_for_it(tmp_path:
         def troubles() -> list[str]:
             return [
                 f"{each['subject']}: {each['message']}"
-                for each in pipeline.health.snapshot(pipeline)["troubles"]
+                for each in pipeline.snapshots.take()["troubles"]
             ]
 
         (root / "a").write_text("a")
@@ -462,6 +475,6 @@ def test_a_store_that_is_away_is_in_the_status_while_tasks_wait_for_it(tmp_path:
         assert "mount what is missing" in said
         publisher.answer = Outcome(Answer.ACCEPTED)
         (tmp_path / "away").rename(store)
-        pipeline.senders["b"].wake()
+        pipeline.parts.senders["b"].wake()
         wait_until(lambda: not troubles(), 15, "it is over")
-        wait_until(lambda: pipeline.senders["b"].last_sent_ns, 10, "it is sent")
+        wait_until(lambda: pipeline.parts.senders["b"].last_sent_ns, 10, "it is sent")

@@ -12,6 +12,7 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from types import TracebackType
 
 import psutil
 import pytest
@@ -111,3 +112,18 @@ class Process:
                 self.send(signal.SIGKILL)
         self.send(signal.SIGKILL)
         self.popen.wait(STOP_SECONDS)
+
+
+class OneProcess:
+    """A server of one process, which is there from the beginning of a ``with`` block to its end."""
+
+    process: Process | None = None
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        assert self.process is not None
+        self.process.stop()

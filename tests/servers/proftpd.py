@@ -15,9 +15,8 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 from shutil import rmtree
-from types import TracebackType
 
-from tests.servers import Process, free_port, require
+from tests.servers import OneProcess, free_port, require
 from tests.servers.greeting import start
 from tests.servers.sftp import SFTP, make_key
 
@@ -73,12 +72,13 @@ def public_directory() -> Path:
     return directory
 
 
-class ProFTPD:
+class ProFTPD(OneProcess):
     """A running ProFTPD with one user; a context manager.
 
     ``directory`` holds all that it writes and becomes the property of its user; every directory
     above must let others pass: :func:`public_directory` makes one. ``group_owner`` names a group
-    and needs root. ``port`` is chosen by the kernel unless given.
+    and needs root. ``port`` is chosen by the kernel unless given. ``more`` is added to its
+    configuration; ``{run}`` in it is the directory of its logs.
     """
 
     def __init__(
@@ -89,6 +89,7 @@ class ProFTPD:
         group_owner: str | None = None,
         sftp: bool = False,
         port: int | None = None,
+        more: str = "",
     ) -> None:
         self._proftpd = require("proftpd")
         self._ftpasswd = require("ftpasswd")
@@ -100,9 +101,9 @@ class ProFTPD:
         self.group_owner = group_owner
         self.with_sftp = sftp
         self.port = port or free_port()
+        self._more = more
         self.uid = NOBODY if as_root else os.getuid()
         self.gid = NOGROUP if as_root else os.getgid()
-        self.process: Process | None = None
 
     @property
     def root(self) -> Path:
@@ -120,15 +121,6 @@ class ProFTPD:
         greeting = b"SSH-2.0" if self.with_sftp else b"220"
         self.process = start(command, self.run / "output", self.port, greeting)
         return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        assert self.process is not None
-        self.process.stop()
 
     def ftp(self, timeout: float = 10.0) -> ftplib.FTP:
         """Return a logged-in client. It is a context manager; ``abort()`` ends by the timeout."""
@@ -155,7 +147,7 @@ class ProFTPD:
         self._give_away()
 
     def _configuration(self) -> str:
-        more = ""
+        more = self._more.format(run=self.run)
         # Compiled in, or modules of their own (Debian 13); mod_delay is not missed.
         wanted = [name for name in ("mod_xfer", "mod_ls") if (MODULES / f"{name}.so").exists()]
         if self.with_sftp:

@@ -12,29 +12,36 @@ from types import TracebackType
 
 import pytest
 
-from tests.servers import Process, free_port, require
+from tests.servers import OneProcess, free_port, require
 from tests.servers.greeting import start
 
 NOBODY = 65534
 
 
-class PureFTPd:
+class PureFTPd(OneProcess):
     """A running pure-ftpd; a context manager. It needs root, as Debian builds it.
 
     Every directory above ``directory`` must let others pass, see
-    :func:`tests.servers.proftpd.public_directory`.
+    :func:`tests.servers.proftpd.public_directory`. ``log`` is the format of its log of transfers:
+    clf, stats, w3c or xferlog.
     """
 
-    def __init__(self, directory: Path, *, rename: bool = False) -> None:
+    def __init__(self, directory: Path, *, rename: bool = False, log: str = "") -> None:
         self._pureftpd = require("pure-ftpd")
         if os.geteuid() != 0:
             pytest.skip("pure-ftpd needs root")
         self._options = ["-0"] if rename else []
         self.directory = directory
+        if log:
+            self._options += ["-O", f"{log}:{self.log}"]
         self.port = free_port()
-        self.process: Process | None = None
         self._accounts = socket.socket(socket.AF_UNIX)
         self._thread = threading.Thread(target=self._authenticate, daemon=True)
+
+    @property
+    def log(self) -> Path:
+        """Its log of transfers."""
+        return self.directory / "transfers.log"
 
     @property
     def root(self) -> Path:
@@ -61,8 +68,7 @@ class PureFTPd:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        assert self.process is not None
-        self.process.stop()
+        super().__exit__(kind, error, trace)
         # Closing alone does not end an accept(2) that waits.
         with contextlib.suppress(OSError):
             self._accounts.shutdown(socket.SHUT_RDWR)

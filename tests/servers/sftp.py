@@ -6,10 +6,9 @@ import os
 import pwd
 import subprocess
 from pathlib import Path
-from types import TracebackType
 from typing import NamedTuple
 
-from tests.servers import Process, free_port, require
+from tests.servers import OneProcess, free_port, require
 from tests.servers.greeting import start
 
 
@@ -28,6 +27,13 @@ class SFTP(NamedTuple):
     user: str
     key: Path
 
+    @property
+    def options(self) -> list[str]:
+        """What sftp and scp are told so that they ask nobody."""
+        options = ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR"]
+        options += ["IdentitiesOnly=yes", f"IdentityFile={self.key}"]
+        return [argument for option in options for argument in ("-o", option)]
+
     def batch(self, *commands: str, timeout: float = 30.0) -> str:
         """Run sftp(1) commands; return what it printed. Fails at the first that fails.
 
@@ -35,12 +41,9 @@ class SFTP(NamedTuple):
         link and unlink.
         """
         require("sftp")
-        options = ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR"]
-        options += ["IdentitiesOnly=yes", f"IdentityFile={self.key}"]
-        arguments = [argument for option in options for argument in ("-o", option)]
         target = f"{self.user}@127.0.0.1"
         done = subprocess.run(
-            ["sftp", "-q", "-b", "-", "-P", str(self.port), *arguments, target],
+            ["sftp", "-q", "-b", "-", "-P", str(self.port), *self.options, target],
             input="\n".join(commands) + "\n",
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -52,18 +55,19 @@ class SFTP(NamedTuple):
         return done.stdout
 
 
-class OpenSSH:
-    """A running sshd that speaks SFTP only, as whoever runs the tests; a context manager.
+class OpenSSH(OneProcess):
+    """A running sshd that speaks SFTP, as whoever runs the tests; a context manager.
 
-    Relative paths in a batch are below ``root``.
+    Relative paths in a batch are below ``root``. With ``commands`` it runs what it is asked to, as
+    scp's own protocol needs.
     """
 
-    def __init__(self, directory: Path, port: int | None = None) -> None:
+    def __init__(self, directory: Path, port: int | None = None, *, commands: bool = False) -> None:
         # Absolute, as sshd insists: it starts itself again for every connection.
         self._sshd = require("sshd")
         self.directory = directory
         self.port = port or free_port()
-        self.process: Process | None = None
+        self._commands = commands
 
     @property
     def root(self) -> Path:
@@ -82,22 +86,14 @@ class OpenSSH:
             # Compiled into Debian's sshd, which does not start without it.
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
         configuration = self.directory / "sshd_config"
+        only = "" if self._commands else f"ForceCommand internal-sftp -d {self.root}\n"
         configuration.write_text(
             f"ListenAddress 127.0.0.1\nPort {self.port}\nPidFile none\n"
             f"HostKey {self.directory}/host_key\nStrictModes no\nUsePAM no\n"
             f"AuthorizedKeysFile {self.directory}/user_key.pub\n"
             "PermitRootLogin prohibit-password\nPasswordAuthentication no\n"
-            f"Subsystem sftp internal-sftp\nForceCommand internal-sftp -d {self.root}\n"
+            f"MaxStartups 100\nSubsystem sftp internal-sftp\n{only}"
         )
         command = [self._sshd, "-D", "-e", "-f", str(configuration)]
         self.process = start(command, self.directory / "output", self.port, b"SSH-2.0")
         return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        assert self.process is not None
-        self.process.stop()

@@ -6,13 +6,17 @@ import ftplib
 import os
 import pwd
 from pathlib import Path
-from types import TracebackType
 
-from tests.servers import Process, free_port, require
+from tests.servers import OneProcess, free_port, require
 from tests.servers.greeting import start
 
 USER = "daemon"
 """A user that every system has, with a home that exists: vsftpd goes there first."""
+
+NO_LOG = "xferlog_enable=NO"
+XFERLOG = "xferlog_enable=YES\nxferlog_std_format=YES\nxferlog_file={log}"
+OWN_LOG = "xferlog_enable=YES\nxferlog_std_format=NO\nvsftpd_log_file={log}"
+"""What it logs of transfers: nothing, in the format of wu-ftpd, in its own."""
 
 CONFIGURATION = """\
 listen=YES
@@ -34,23 +38,29 @@ nopriv_user={user}
 run_as_launching_user={unprivileged}
 secure_chroot_dir={empty}
 pasv_address=127.0.0.1
-xferlog_enable=NO
+{log}
 seccomp_sandbox=NO
 """
 
 
-class VSFTPD:
+class VSFTPD(OneProcess):
     """A running vsftpd for anonymous uploads; a context manager.
 
     Every directory above ``directory`` must let others pass, see
-    :func:`tests.servers.proftpd.public_directory`.
+    :func:`tests.servers.proftpd.public_directory`. ``log`` is :data:`XFERLOG` or
+    :data:`OWN_LOG`, where transfers are to be logged.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, log: str = NO_LOG) -> None:
         self._vsftpd = require("vsftpd")
         self.directory = directory
+        self._log = log
         self.port = free_port()
-        self.process: Process | None = None
+
+    @property
+    def log(self) -> Path:
+        """Its log of transfers."""
+        return self.directory / "transfers.log"
 
     @property
     def root(self) -> Path:
@@ -70,6 +80,7 @@ class VSFTPD:
                 port=self.port,
                 served=self.root.parent,
                 empty=empty,
+                log=self._log.format(log=self.log),
                 user=user.pw_name,
                 unprivileged="NO" if as_root else "YES",
             )
@@ -77,15 +88,6 @@ class VSFTPD:
         output = self.directory / "output"
         self.process = start([self._vsftpd, str(configuration)], output, self.port, b"220")
         return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        assert self.process is not None
-        self.process.stop()
 
     def ftp(self) -> ftplib.FTP:
         """Return a logged-in client."""

@@ -5,19 +5,27 @@ Nothing here imports celery, kombu, amqp or redis before a publisher is opened.
 
 from __future__ import annotations
 
+import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from watchman.brokers.receivers import PublishingSignals
-from watchman.brokers.urls import check_url, scheme_of
+from watchman.brokers.urls import AMQP, REDIS, check_url, scheme_of
 from watchman.masking import guard_logging, public_url, remember
 from watchman.model import Broker, Publisher, Route
 
 if TYPE_CHECKING:
-    from watchman.brokers.previews import Preview
+    from watchman.brokers.capture import Preview
+    from watchman.brokers.worker_inspection import Workers
 
-__all__ = ["PublishingSignals", "check_url", "open_publisher", "preview", "public_url"]
+__all__ = [
+    "PublishingSignals",
+    "ask_workers",
+    "check_url",
+    "open_publisher",
+    "preview",
+    "public_url",
+]
 
 
 _opening = threading.Lock()
@@ -27,10 +35,24 @@ threads that import it at once can see it half-made."""
 
 def preview(broker: Broker, celery_settings: Mapping[str, Any], route: Route) -> Preview:
     """Return where a message of that route would go, or why there would be none; sends nothing."""
-    from watchman.brokers.previews import preview as of
+    from watchman.brokers import capture
 
     with _opening:
-        return of(broker, celery_settings, route)
+        return capture.preview(broker, celery_settings, route)
+
+
+def ask_workers(
+    broker: Broker,
+    celery_settings: Mapping[str, Any],
+    state_dir: str,
+    queues: Iterable[str],
+    exchanges: Iterable[str],
+) -> Workers:
+    """Say who takes tasks from a broker, and whether these queues and exchanges are there."""
+    remember(*broker.urls, options=broker.options)
+    from watchman.brokers import worker_inspection
+
+    return worker_inspection.ask(broker, celery_settings, state_dir, queues, exchanges)
 
 
 def open_publisher(broker: Broker, celery_settings: Mapping[str, Any], state_dir: str) -> Publisher:
@@ -52,14 +74,42 @@ def _open(broker: Broker, celery_settings: Mapping[str, Any], state_dir: str) ->
         from watchman.brokers.filesystem import FilesystemPublisher
 
         return FilesystemPublisher(broker, celery_settings, state_dir)
-    if scheme in ("amqp", "amqps", "pyamqp") and plain:
+    if scheme in AMQP and plain:
         from watchman.brokers.amqp import AmqpPublisher
 
         return AmqpPublisher(broker, celery_settings)
-    if scheme in ("redis", "rediss", "sentinel"):
+    if scheme in REDIS:
         from watchman.brokers.redis import RedisPublisher
 
         return RedisPublisher(broker, celery_settings)
     from watchman.brokers.kombu import KombuPublisher
 
     return KombuPublisher(broker, celery_settings)
+
+
+class PublishingSignals:
+    """Receivers of Celery's signals about publishing, which a configuration may connect.
+
+    A group of signals (``config.belongings.Signals``). Celery is not imported for it: where
+    nobody has, there are none.
+    """
+
+    def connected(self) -> frozenset[Hashable]:
+        """Return the names of the signals with Celery's own keys of their receivers."""
+        return frozenset((name, key) for name, signal in _signals() for key, _ in signal.receivers)
+
+    def disconnect(self, connections: frozenset[Hashable]) -> None:
+        """Take these connections away."""
+        for name, signal in _signals():
+            with signal.lock:
+                signal.receivers[:] = [
+                    entry for entry in signal.receivers if (name, entry[0]) not in connections
+                ]
+                signal.sender_receivers_cache.clear()
+
+
+def _signals() -> list[tuple[str, Any]]:
+    module = sys.modules.get("celery.signals")
+    names = ("before_task_publish", "after_task_publish", "task_sent")
+    found = [(name, getattr(module, name, None)) for name in names]
+    return [(name, signal) for name, signal in found if signal is not None]

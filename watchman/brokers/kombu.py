@@ -12,14 +12,18 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from watchman.brokers.answers import Answers, shown
-from watchman.brokers.envelope import refused
-from watchman.brokers.failover import Failover
-from watchman.brokers.kombulink import STALL_SECONDS, KombuLink, OnHold
-from watchman.brokers.recorder import send_task, watchman_headers
-from watchman.brokers.replies import Fault, is_unreadable, kombu_fault
-from watchman.brokers.stored import Unstored
-from watchman.brokers.urls import scheme_of
+from watchman.brokers.base import BasePublisher, shown
+from watchman.brokers.capture import send_task, watchman_headers
+from watchman.brokers.faults import Fault, is_unreadable, kombu_fault
+from watchman.brokers.kombu_connection import (
+    STALL_SECONDS,
+    KombuConnection,
+    TargetPaused,
+    Unstored,
+    is_encoding,
+)
+from watchman.brokers.message_factory import cannot_be_made
+from watchman.brokers.urls import AMQP, scheme_of
 from watchman.model import ACCEPTED, Answer, Broker, Message, Outcome
 
 MAX_STUCK = 3
@@ -29,10 +33,10 @@ _UNSTORED = (
     "no queue is bound there, so nothing was stored; bind one, or start the worker that does (a "
     "fanout exchange on Redis stores nothing, and only reaches workers that are running)"
 )
-_AMQP = {"confirm_publish": True, "read_timeout": 10.0, "write_timeout": 10.0}
+_AMQP_DEFAULTS = {"confirm_publish": True, "read_timeout": 10.0, "write_timeout": 10.0}
 
 
-class KombuPublisher:
+class KombuPublisher(BasePublisher):
     """Publishes through kombu's Producer, one message after the other."""
 
     def __init__(
@@ -41,13 +45,12 @@ class KombuPublisher:
         celery_settings: Mapping[str, Any],
         defaults: Mapping[str, Any] | None = None,
     ) -> None:
+        super().__init__(broker)
         self._broker = broker
         self._settings = celery_settings
-        self._amqp = scheme_of(broker.urls[0]) in ("amqp", "amqps", "pyamqp")
-        self._defaults = {**(_AMQP if self._amqp else {}), **(defaults or {})}
+        self._amqp = scheme_of(broker.urls[0]) in AMQP
+        self._defaults = {**(_AMQP_DEFAULTS if self._amqp else {}), **(defaults or {})}
         self._host = socket.gethostname()
-        self._answers = Answers(broker)
-        self._failover = Failover(broker.urls, self._answers)
         self._in_trouble = False
         self._worker: _Worker | None = None
         self._stuck: list[_Worker] = []
@@ -66,7 +69,7 @@ class KombuPublisher:
                 outcomes.append(worker.outcomes.get(timeout=STALL_SECONDS))
         except queue.Empty:
             self._abandon()
-            again = self._answers.again(f"no answer within {STALL_SECONDS:.0f} s")
+            again = self._answers.again(_no_answer())
             outcomes += [again] * (len(batch) - len(outcomes))
         self._in_trouble = any(one.answer is Answer.AGAIN and not one.target for one in outcomes)
         return outcomes
@@ -87,11 +90,7 @@ class KombuPublisher:
             worker.tasks.put(None)
             self._stuck.append(worker)
 
-    def hold(self, targets: frozenset[str]) -> None:
-        """Send nothing to these for the time being."""
-        self._answers.held = targets
-
-    def tend(self) -> str | None:
+    def keepalive(self) -> str | None:
         """See whether a broker in trouble is back: kombu connects again when it has to."""
         return self.check() if self._in_trouble else None
 
@@ -101,11 +100,9 @@ class KombuPublisher:
 
         def connect() -> None:
             try:
-                link = KombuLink(
-                    self._broker, self._settings, self._defaults, self._failover, self._is_held
-                )
-                link.connect()
-                link.close()
+                connection = self.new_connection()
+                connection.connect()
+                connection.drop()
             except Exception as error:  # noqa: BLE001 — each transport raises errors of its own
                 answer.put(self._answers.reason(error))
             else:
@@ -115,103 +112,112 @@ class KombuPublisher:
         try:
             return answer.get(timeout=STALL_SECONDS)
         except queue.Empty:
-            return self._answers.reason(f"no answer within {STALL_SECONDS:.0f} s")
+            return self._answers.reason(_no_answer())
 
     def close(self) -> None:
-        """Let go of the connection without waiting for it."""
+        """Let go of the connection without waiting for it: its thread does."""
         if self._worker is not None:
             self._worker.tasks.put(None)
             self._worker = None
 
-    def send(self, link: KombuLink, message: Message) -> Outcome:
-        """Send one message; called in the worker's thread."""
+    # -- called in the worker's thread ---------------------------------------------------
+
+    def new_connection(self) -> KombuConnection:
+        """Return a connection that is not open yet."""
+        return KombuConnection(
+            self._broker, self._settings, self._defaults, self._failover, self._answers
+        )
+
+    def send(self, connection: KombuConnection, message: Message) -> Outcome:
+        """Send one message."""
         extra = {"mandatory": True} if self._amqp else {}
-        link.begin(message.route.options)
+        connection.begin(message.route.options)
         try:
-            producer = link.connect()
+            producer = connection.connect()
         except Exception as error:  # noqa: BLE001 — each transport raises errors of its own
-            link.close()
+            connection.drop()
             return self._answers.again(error)
         try:
             headers = watchman_headers(message, self._host)
-            send_task(link.app, producer, message, headers, **extra)
-        except OnHold:
-            return Outcome(Answer.AGAIN, "", shown(link.target))
+            send_task(connection.app, producer, message, headers, **extra)
+        except TargetPaused:
+            return Outcome(Answer.AGAIN, "", shown(connection.target))
         except Unstored:
-            return self._answers.again(_UNSTORED, link.target)
+            return self._answers.again(_UNSTORED, connection.target)
         except Exception as error:  # noqa: BLE001 — each transport raises errors of its own
-            return self._failed(link, message, error)
-        link.fresh = False
+            return self._failed(connection, message, error)
+        connection.fresh = False
         return ACCEPTED
 
-    def _failed(self, link: KombuLink, message: Message, error: Exception) -> Outcome:
-        if link.published:
+    def _failed(self, connection: KombuConnection, message: Message, error: Exception) -> Outcome:
+        if connection.published:
             # The task is there; what failed comes after it: its event, or somebody's signal.
-            link.close()
+            connection.drop()
             return ACCEPTED
-        if link.is_encoding(error) and not is_unreadable(error):
-            return refused(message, error)
-        fault = kombu_fault(error, virtual=link.virtual)
+        if is_encoding(error) and not is_unreadable(error):
+            return cannot_be_made(message, error)
+        fault = kombu_fault(error, virtual=connection.virtual)
         # A new connection declares the queue again, and knows nothing: one more try may work.
-        if fault is Fault.MESSAGE and not link.fresh:
+        if fault is Fault.MESSAGE and not connection.fresh:
             fault = Fault.TARGET
-        outcome = self._answers.for_fault(fault, error, link.target)
+        outcome = self._answers.for_fault(fault, error, connection.target)
         if fault is Fault.BROKER:
-            link.go_on()
-        else:
-            link.close()
+            self._failover.next_url()
+        connection.drop()
         return outcome
-
-    def _is_held(self, target: str) -> bool:
-        held = self._answers.held
-        return bool(held) and shown(target) in held
 
     def again(self, error: Exception) -> Outcome:
         """Return the answer where something unforeseen was raised."""
         return self._answers.again(error)
 
-    def open_link(self) -> KombuLink:
-        """Return a link, not connected yet."""
-        return KombuLink(
-            self._broker, self._settings, self._defaults, self._failover, self._is_held
-        )
+
+def _no_answer() -> str:
+    return f"no answer within {STALL_SECONDS:.0f} s"
 
 
 class _Worker:
-    """A thread that publishes batches and answers message by message."""
+    """A thread that publishes batches and answers message by message.
+
+    It has a connection of its own, which nobody else touches: where a call hangs the thread is
+    abandoned, and what it does later has no effect but on that.
+    """
 
     def __init__(self, publisher: KombuPublisher) -> None:
         self.tasks: queue.SimpleQueue[list[Message] | None] = queue.SimpleQueue()
         self.outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
         self._publisher = publisher
+        self._connection: KombuConnection | None = None
         self.abandoned = False
         """True: whatever has not been sent yet will be sent by somebody else."""
         self.thread = threading.Thread(target=self._run, name="kombu", daemon=True)
         self.thread.start()
 
     def _run(self) -> None:
-        link: KombuLink | None = None
         while (batch := self.tasks.get()) is not None:
-            failed: Outcome | None = None
-            balked: dict[str, Outcome] = {}
-            for message in batch:
-                if self.abandoned:
-                    break
-                if failed is None:
-                    try:
-                        link = link or self._publisher.open_link()
-                        link.balked = balked.keys()
-                        outcome = self._publisher.send(link, message)
-                    except Exception as error:  # noqa: BLE001 — the caller must get an answer
-                        outcome = self._publisher.again(error)
-                    # What follows would wait for the same dead connection, one by one.
-                    if outcome.target:
-                        # Those behind it keep their order, and are not tried one by one.
-                        outcome = balked.setdefault(outcome.target, outcome)
-                    down = outcome.answer is Answer.AGAIN and not outcome.target
-                    failed = outcome if down else None
-                    self.outcomes.put(outcome)
-                else:
-                    self.outcomes.put(failed)
-        if link is not None:
-            link.close()
+            self._publish(batch)
+        if self._connection is not None:
+            self._connection.drop()
+
+    def _publish(self, batch: list[Message]) -> None:
+        failed: Outcome | None = None
+        not_taken: dict[str, Outcome] = {}
+        for message in batch:
+            if self.abandoned:
+                return
+            # What follows a failure would wait for the same dead connection, one by one.
+            outcome = failed or self._send(message, not_taken)
+            if outcome.target:
+                # Those behind it to the same target keep their order, and are not tried.
+                outcome = not_taken.setdefault(outcome.target, outcome)
+            elif outcome.answer is Answer.AGAIN:
+                failed = outcome
+            self.outcomes.put(outcome)
+
+    def _send(self, message: Message, not_taken: Mapping[str, Outcome]) -> Outcome:
+        try:
+            if self._connection is None:
+                self._connection = self._publisher.new_connection()
+            self._connection.not_taken = not_taken.keys()
+            return self._publisher.send(self._connection, message)
+        except Exception as error:  # noqa: BLE001 — the caller must get an answer
+            return self._publisher.again(error)

@@ -1,22 +1,23 @@
-"""Broker URLs: whether they can be used. Nothing is imported for that."""
+"""Broker URLs: whether they can be used, with the options behind their ``?``.
+
+Nothing is imported for that, and the network is not touched.
+"""
 
 from __future__ import annotations
 
+import math
 import re
 from importlib.util import find_spec
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
-from watchman.brokers.options import check_options
 from watchman.masking import mask, public_url, remember
 
+AMQP = ("amqp", "amqps", "pyamqp")
+REDIS = ("redis", "rediss", "sentinel")
 # Scheme -> (module that must be importable, what to install).
 _PLAIN = {
-    "amqp": ("amqp", "celery"),
-    "amqps": ("amqp", "celery"),
-    "pyamqp": ("amqp", "celery"),
-    "redis": ("redis", "'celery[redis]'"),
-    "rediss": ("redis", "'celery[redis]'"),
-    "sentinel": ("redis", "'celery[redis]'"),
+    **dict.fromkeys(AMQP, ("amqp", "celery")),
+    **dict.fromkeys(REDIS, ("redis", "'celery[redis]'")),
 }
 _OTHERS = {
     "azureservicebus": ("azure.servicebus", "'kombu[azureservicebus]'"),
@@ -42,6 +43,14 @@ _IN_MEMORY = re.compile(
 )
 # These take their credentials and hosts in ways of their own.
 _HOST_OPTIONAL = frozenset({"sqs", "gcpubsub", "azureservicebus", "azurestoragequeues", "sqla"})
+
+# kombu parses the options of these; other transports have ways of their own.
+_WITH_OPTIONS = frozenset({*AMQP, "redis", "rediss"})
+_NUMBERS = frozenset({"connect_timeout", "heartbeat"})
+KNOWN = _NUMBERS | {"credential_provider", "insist", "login_method", "ssl"}
+"""The parameters of ``kombu.Connection`` that a URL can hold as text."""
+_TLS = "ssl_"
+_CERT_REQS = ("CERT_REQUIRED", "required", "CERT_OPTIONAL", "optional", "CERT_NONE", "none")
 
 
 def scheme_of(url: str) -> str:
@@ -71,7 +80,7 @@ def check_url(url: str) -> str | None:
         return f"{shown}: the Python package for {scheme}:// is missing; run pip install {package}"
     wrong = _check_host(url, scheme, shown)
     if wrong is None:
-        option = check_options(url, scheme)
+        option = _check_options(url, scheme)
         wrong = None if option is None else f"{shown}: {option}"
     return wrong
 
@@ -117,6 +126,31 @@ def _check_database(url: str, scheme: str, shown: str) -> str | None:
     if database and not database.isdigit():
         return f"{shown}: the database after the host must be a number, not {database!r}"
     return None
+
+
+def _check_options(url: str, scheme: str) -> str | None:
+    """Return which option of the URL cannot be used, and what to write; None if all can."""
+    _, mark, query = url.partition("?")
+    if not mark or scheme not in _WITH_OPTIONS or "+" in url.partition("://")[0] or "@" in query:
+        return None
+    for name, value in parse_qsl(query):
+        if name in _NUMBERS and not _is_number(value):
+            return f"the option {name!r} in the URL is {value!r}; write a number of seconds"
+        if name == "ssl_cert_reqs" and value not in _CERT_REQS:
+            return f"the option {name!r} in the URL is {value!r}; write required, optional or none"
+        if name not in KNOWN and not name.startswith(_TLS):
+            return (
+                f"the URL has an option {name!r}, which kombu does not know there; write it beside "
+                f"the URL: {{'url': …, {name!r}: …}}"
+            )
+    return None
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text)) and 0 <= float(text) <= 2_000_000
+    except ValueError:
+        return False
 
 
 def _importable(module: str) -> bool:

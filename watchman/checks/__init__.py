@@ -1,7 +1,7 @@
 """What ``notify check`` and ``notify match`` tell: plain records, which cli prints."""
 
-from watchman.checks.matching import Match, Target, match
-from watchman.checks.record import Check
+from watchman.checks.matching import Match, RouteTarget, match
 from watchman.checks.report import check
+from watchman.checks.result import Check
 
-__all__ = ["Check", "Match", "Target", "check", "match"]
+__all__ = ["Check", "Match", "RouteTarget", "check", "match"]

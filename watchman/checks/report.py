@@ -3,38 +3,54 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
-from watchman import timelimit
-from watchman.checks.logs import check_logging
-from watchman.checks.matching import Target
-from watchman.checks.record import Check
-from watchman.checks.trees import lease_test, missing_instance, walk, watch_limit
-from watchman.model import Broker, Config, Route, Watch
-from watchman.mounts import filesystem_type, is_remote, mount_id
+from watchman import coverage, hanging, limits, timelimit
+from watchman.checks.completeness_checks import check_completeness
+from watchman.checks.log_handlers import check_logging
+from watchman.checks.matching import RouteTarget
+from watchman.checks.monitoring_checks import check_monitoring
+from watchman.checks.result import Check
+from watchman.checks.space import check_space
+from watchman.checks.trees import (
+    lease_test,
+    missing_instance,
+    walk,
+    watches_of_others,
+)
+from watchman.checks.workers import Ask, check_workers
+from watchman.model import Broker, Config, Method, Route, Watch, WatchKind
+from watchman.mounts import filesystem_type, is_polled, is_remote, mount_id
+from watchman.router import Router
 
 LIMIT_SETTING = "fs.inotify.max_user_watches"
+INSTANCES_SETTING = "fs.inotify.max_user_instances"
 
 
 def check(
     config: Config,
     check_broker: Callable[[Broker], str | None],
-    limit: Callable[[], int | None] = watch_limit,
-    preview: Callable[[Route], Target] | None = None,
+    limit: Callable[[], int | None] = limits.watch_limit,
+    preview: Callable[[Route], RouteTarget] | None = None,
+    ask_workers: Ask | None = None,
+    daemon: int | None = None,
 ) -> list[Check]:
     """Test directories, limits, destinations, our own places and the brokers, in this order.
 
     ``check_broker`` connects to a broker once and returns why it cannot be used, or None;
-    ``limit`` returns the kernel's limit on watches.
+    ``limit`` returns the kernel's limit on watches; ``ask_workers``, with ``preview``, who takes
+    tasks from a broker; ``daemon`` is the process that watches already.
     """
     found: list[Check] = []
     needed, whole = 0, True
+    router = Router(config.patterns, config.moves, config.ignore, config.dry_run)
     for watch in config.watches:
-        checks, directories, complete = _check_watch(watch)
+        checks, directories, complete = _check_watch(watch, router)
         found += checks
-        if not _is_polled(watch):
+        if not is_polled(watch):
             needed += directories
             whole = whole and complete
     for glob in config.globs:
@@ -42,24 +58,53 @@ def check(
             remedy = "create one, or correct WATCHES; it is watched as soon as it is there"
             found.append(Check(f"watch {glob.path}", False, "no directory matches", remedy))
     if needed:
-        found.append(_check_limit(needed, whole, limit()))
-        found.append(_check_instances(_instances(config)))
-    for source, root in config.moves:
+        others = watches_of_others(frozenset({daemon} if daemon else ()))
+        found.append(_check_limit(needed, whole, limit(), others))
+        found.append(_check_instances(needed_instances(config)))
+    for source, root in config.all_moves:
         found += _check_move(source, root)
     found.append(_check_state(config.state_dir))
     found.append(_check_place("LOG_DIR", config.log_dir))
     found.append(_check_place("PID_FILE", os.path.dirname(config.pid_file)))
+    found += check_space(config)
     found += check_logging(config)
-    used = {route.broker for _, route in config.patterns}
-    for broker in config.brokers.values():
-        reason = _reason(check_broker, broker)
-        remedy = "start it, or correct its URL in BROKERS" if reason else ""
-        good = "reachable" if broker.name in used else "reachable, but no pattern names it"
-        found.append(Check(f"broker {broker.name}", not reason, reason or good, remedy))
+    found += check_monitoring(config)
+    found += check_completeness(config)
+    found += _check_brokers(config, check_broker)
     if preview is not None:
         for pattern, route in config.patterns:
             found.append(_check_route(pattern, preview(route)))
+        if ask_workers is not None:
+            found += check_workers(_reachable(config, found), ask_workers, preview)
     return found
+
+
+def _check_brokers(config: Config, check_broker: Callable[[Broker], str | None]) -> Iterator[Check]:
+    """Yield whether each broker can be used."""
+    used = {route.broker for _, route in config.patterns}
+    for broker in config.brokers.values():
+        subject, reason = broker_subject(broker), _reason(check_broker, broker)
+        if reason:
+            yield Check(subject, False, reason, "start it, or correct its URL in BROKERS")
+        elif broker.name in used:
+            yield Check(subject, True, "reachable")
+        else:
+            remedy = "name it in PATTERNS, or take it out of BROKERS"
+            yield Check(subject, True, "reachable, but no pattern names it", remedy)
+
+
+def _reachable(config: Config, found: Iterable[Check]) -> Config:
+    """Return the configuration without the brokers that cannot be used: nobody asks them twice."""
+    bad = {one.subject for one in found if not one.ok}
+    left = {
+        name: broker for name, broker in config.brokers.items() if broker_subject(broker) not in bad
+    }
+    return dataclasses.replace(config, brokers=left)
+
+
+def broker_subject(broker: Broker) -> str:
+    """Return what a broker's check is called."""
+    return f"broker {broker.name}"
 
 
 def _reason(check_broker: Callable[[Broker], str | None], broker: Broker) -> str | None:
@@ -69,18 +114,12 @@ def _reason(check_broker: Callable[[Broker], str | None], broker: Broker) -> str
         return f"{type(error).__name__}: {error}"
 
 
-def _check_route(pattern: str, target: Target) -> Check:
+def _check_route(pattern: str, target: RouteTarget) -> Check:
     subject = f"pattern {pattern}"
     if target.problem:
         detail = f"Celery can make no message of it: {target.problem}"
         return Check(subject, False, detail, "correct its options, or celeryconfig.py")
     return Check(subject, True, f"goes to {target.text()}")
-
-
-def _is_polled(watch: Watch) -> bool:
-    return watch.method == "poll" or (
-        watch.method == "auto" and is_remote(filesystem_type(watch.path))
-    )
 
 
 def _silence(subject: str, path: str) -> Check | None:
@@ -96,7 +135,7 @@ def _silence(subject: str, path: str) -> Check | None:
     return None
 
 
-def _check_watch(watch: Watch) -> tuple[list[Check], int, bool]:
+def _check_watch(watch: Watch, router: Router) -> tuple[list[Check], int, bool]:
     """Return the checks, how many directories there are, and whether all were counted."""
     subject = f"watch {watch.path}"
     silence = _silence(subject, watch.path)
@@ -105,11 +144,11 @@ def _check_watch(watch: Watch) -> tuple[list[Check], int, bool]:
     wrong = _wrong_with(watch.path)
     if wrong is not None:
         return [Check(subject, False, *wrong)], 0, True
-    tree = walk(watch)
+    tree = walk(watch, router)
     more = "" if tree.whole else "more than "
     count = f"{more}{tree.directories} director{'y' if tree.directories == 1 else 'ies'}"
     kind = filesystem_type(watch.path)
-    how = "polled" if _is_polled(watch) else "inotify"
+    how = "polled" if is_polled(watch) else "inotify"
     checks = [Check(subject, True, f"{count} on {kind or 'an unknown file system'}, {how}")]
     if tree.unreadable:
         first, several = tree.unreadable[0], len(tree.unreadable)
@@ -121,7 +160,7 @@ def _check_watch(watch: Watch) -> tuple[list[Check], int, bool]:
                 "give this user read and search permission there",
             )
         )
-    if watch.method == "inotify" and is_remote(kind):
+    if watch.method is Method.INOTIFY and is_remote(kind):
         checks.append(
             Check(
                 subject,
@@ -130,7 +169,7 @@ def _check_watch(watch: Watch) -> tuple[list[Check], int, bool]:
                 "write 'method': 'auto' or 'poll'",
             )
         )
-    if watch.kind == "files" and watch.processor is None:
+    if watch.kind is WatchKind.FILES and watch.processor is None:
         checks.append(_check_lease(watch, tree.sample))
     return checks, tree.directories, tree.whole
 
@@ -166,28 +205,39 @@ def _check_lease(watch: Watch, sample: str | None) -> Check:
     )
 
 
-def _check_limit(needed: int, whole: bool, limit: int | None) -> Check:
+def _check_limit(needed: int, whole: bool, limit: int | None, others: int) -> Check:
+    """Hold the directories against the limit, which is one for all processes of this user."""
     about = f"{'' if whole else 'more than '}{needed} needed"
     if limit is None:
         return Check("inotify", True, f"{about}; the kernel tells no limit")
     detail = f"{about}, {limit} allowed ({LIMIT_SETTING})"
-    if needed >= limit or not whole:
-        return Check("inotify", False, detail, f"sysctl {LIMIT_SETTING}={max(needed, limit) * 2}")
+    if others and (needed + others) * 2 > limit:
+        detail += f", {others} taken by other processes of user {os.geteuid()}"
+    if needed + others >= limit or not whole:
+        remedy = f"sysctl {LIMIT_SETTING}={max(needed + others, limit) * 2}"
+        return Check("inotify", False, detail, remedy)
     return Check("inotify", True, detail)
 
 
-def _instances(config: Config) -> int:
-    """Return how many inotify instances the daemon needs: one, and those of parts of their own."""
-    processors = sum(watch.processor is not None for watch in config.watches)
-    units = [w for w in config.watches if w.kind == "directories" and w.processor is None]
-    return 1 + bool(units) + processors
+def needed_instances(config: Config) -> int:
+    """Return how many inotify instances the daemon needs: one for each thread that watches.
+
+    The main thread always has one; watches that may hang have threads of their own, one for each
+    file system, and so have whole directories and each processor.
+    """
+    plain = [watch for watch in config.watches if watch.processor is None]
+    groups = {(coverage.is_of_units(watch), hanging.points(watch.path)) for watch in plain}
+    groups.add((False, frozenset()))
+    return len(groups) + len(config.watches) - len(plain)
 
 
 def _check_instances(wanted: int) -> Check:
     """Try to have as many inotify instances as the daemon needs."""
     missing = missing_instance(wanted)
     if missing is None:
-        return Check("inotify instances", True, "can be had")
+        allowed = limits.instance_limit()
+        of = "" if allowed is None else f", {allowed} allowed ({INSTANCES_SETTING})"
+        return Check("inotify instances", True, f"{wanted} needed{of}")
     return Check("inotify instances", False, missing)
 
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
-import signal
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 from watchman import coverage
-from watchman.filesystem import DIRECTORY_FLAGS, Seen, look, version_of
+from watchman.checks import present
+from watchman.checks.asked import Asked
+from watchman.file_access import DIRECTORY_FLAGS, Seen, ignoring_sigio, look, version_of
 from watchman.identity import is_same_content
-from watchman.journal.reading import Reading
-from watchman.model import Config, Version, Watch
+from watchman.journal.journal_reader import JournalReader
+from watchman.model import Config, Existing, Version, Watch, WatchKind
 from watchman.router import Router
+from watchman.sources.directory_version import identify, look_inside
 
 _PENDING = {
     Seen.COMPLETE: "complete",
@@ -23,6 +26,7 @@ _PENDING = {
 
 
 NO_PATTERN = "no pattern matches"
+WAITS = "waits for what is asked of it"
 
 
 @dataclass(frozen=True)
@@ -33,42 +37,71 @@ class Unknown:
     watch: str
     size: int
     state: str
-    """``complete``, ``being written``, ``not tested`` (the settle rule decides), ``unreadable``."""
+    """``complete``, ``being written`` (a directory: its marker is missing, or being written),
+    ``not tested`` (the settle rule decides), ``partial`` (it waits for its criteria),
+    ``unreadable``."""
     task: str | None
     destination: str | None
     note: str = ""
     """Why a catch-up would send no task for it; empty if it would."""
+    reason: str = ""
+    """Why it waits, if it is ``partial``."""
+    asked: tuple[str, ...] = ()
+    """What it has to be before it counts, where nobody has judged it yet."""
+    changed_ns: int | None = None
+    """When it came there or was changed last (its ctime); None where that cannot be told."""
 
 
-def unknown(config: Config, journal: Reading) -> Iterator[Unknown]:
-    """Yield what the catch-up of a start would look at. The journal is only read."""
+def _nothing() -> None:
+    """Do nothing."""
+
+
+def unknown(
+    config: Config, journal: JournalReader, listed: Callable[[], None] = _nothing
+) -> Iterator[Unknown]:
+    """Yield what the catch-up of a start would look at. The journal is only read.
+
+    ``listed`` is called after each directory.
+    """
     router = Router(config.patterns, config.moves, config.ignore, config.dry_run)
+    asked = Asked(config)
     watches = [
         watch
         for watch in config.watches
         if watch.processor is None and not coverage.asks_for_nothing(watch)
     ]
-    first_runs = journal.first_runs(watch.path for watch in watches)
-    with _ignoring_sigio():
+    with ignoring_sigio():
         for watch in watches:
-            first = watch.path in first_runs
-            yield from _Walk(watch, router, journal, first=first).all()
+            yield from _Walk(watch, router, journal, asked).all(listed)
 
 
 class _Walk:
     """The walk of one watch, a directory at a time."""
 
-    def __init__(self, watch: Watch, router: Router, journal: Reading, *, first: bool) -> None:
+    def __init__(self, watch: Watch, router: Router, journal: JournalReader, asked: Asked) -> None:
         self.watch = watch
         self.router = router
         self.journal = journal
+        self.asked = asked
         self.note = ""
-        if watch.existing == "none":
+        """Why what predates the run that notes is not sent; empty where it is."""
+        self.noted_before_ns: float = 0
+        """What changed before that is only noted."""
+        if watch.existing is Existing.NONE:
             self.note = "existing is 'none': what is there at a start is never sent"
-        elif watch.existing == "new" and first:
-            self.note = "existing is 'new': what is there before the first run is not sent"
+            self.noted_before_ns = math.inf
+        elif watch.existing is Existing.NEW:
+            # The first run of what matches a pattern begins with that of the pattern.
+            begun = journal.first_runs([watch.path, watch.pattern])
+            if watch.path in begun:
+                self.note = "existing is 'new': what is there before the first run is not sent"
+                began_ns = begun[watch.path] or begun.get(watch.pattern)
+                self.noted_before_ns = math.inf if began_ns is None else began_ns
 
-    def all(self) -> Iterator[Unknown]:
+    def _why_noted(self, changed_ns: int) -> str:
+        return self.note if changed_ns < self.noted_before_ns else ""
+
+    def all(self, listed: Callable[[], None]) -> Iterator[Unknown]:
         flags = DIRECTORY_FLAGS & ~os.O_NOFOLLOW  # the configured path may be a symlink
         todo: list[str] = [""]
         while todo:
@@ -83,6 +116,7 @@ class _Walk:
                 yield from self._list(descriptor, relative, path, todo)
             finally:
                 os.close(descriptor)
+            listed()
 
     def _list(
         self, descriptor: int, relative: str, path: str, todo: list[str]
@@ -106,42 +140,52 @@ class _Walk:
         known: Mapping[str, Version],
         todo: list[str],
     ) -> Iterator[Unknown]:
-        is_dir = entry.is_dir(follow_symlinks=False)
-        if self.router.ignored(entry.name, full, directory=is_dir):
-            return
-        if is_dir:
-            if self.watch.kind == "directories":
-                yield from self._unit(entry.name, full, relative, known, todo)
-            elif coverage.is_followed(self.watch, at_start=True) and not coverage.is_excluded(
-                self.watch, full
-            ):
+        if entry.is_dir(follow_symlinks=False):
+            if coverage.directory_left_out(self.watch, full, self.router) is not None:
+                return
+            if self.watch.kind is WatchKind.FILES:
+                enter = coverage.is_followed(self.watch, at_start=True)
+            else:
+                enter = yield from self._unit(entry.name, full, descriptor, known)
+            if enter:
                 todo.append(f"{relative}/{entry.name}" if relative else entry.name)
-        elif self.watch.kind == "files" and entry.is_file(follow_symlinks=False):
+        elif self.watch.kind is WatchKind.FILES and entry.is_file(follow_symlinks=False):
             version = version_of(entry.stat(follow_symlinks=False))
             before = known.get(entry.name)
-            if before is None or not is_same_content(before, version):
+            if before is not None and is_same_content(before, version):
+                return
+            if coverage.file_left_out(full, self.router) is None:
                 yield from self._look(entry.name, descriptor, full)
 
     def _unit(
-        self, name: str, full: str, relative: str, known: Mapping[str, Version], todo: list[str]
-    ) -> Iterator[Unknown]:
-        """A directory in a watch for whole directories.
+        self, name: str, full: str, descriptor: int, known: Mapping[str, Version]
+    ) -> Generator[Unknown, None, bool]:
+        """Yield a directory in a watch for whole directories, if it is not known.
 
-        With ``rec``, one that was never announced and becomes no task itself is entered, as the
-        service does (``notify.directories``).
+        Return whether it is entered, as the pipeline would (``pipeline.units``).
         """
-        unfinished = coverage.is_unfinished(name, self.watch.unfinished)
-        if unfinished or coverage.is_excluded(self.watch, full):
-            return
-        wanted = self.router.is_wanted(full)
-        if name not in known and (wanted or not self.watch.rec):
-            yield self._found(full, 0, "complete")
-        elif (
-            self.watch.rec
-            and not self.router.is_dry_run(full)
-            and (name not in known or not self.journal.is_announced(full))
-        ):
-            todo.append(f"{relative}/{name}" if relative else name)
+        found = identify(name, descriptor)
+        if found is None:
+            return False
+        version, changed_ns = found
+        before = known.get(name)
+        if before is not None and is_same_content(before, version):
+            announced = self.journal.is_announced(full)
+            return coverage.is_entered(self.watch, full, self.router, announced=announced)
+        note = self._why_noted(changed_ns)
+        state = "complete" if note else self._state_of_unit(name, descriptor)
+        enter = coverage.is_entered(self.watch, full, self.router, announced=False)
+        if note or not enter or self.router.is_wanted(full):
+            yield self._found(full, 0, state, note, changed_ns)
+            return enter and bool(note)
+        return state == "complete"
+
+    def _state_of_unit(self, name: str, descriptor: int) -> str:
+        if self.watch.marker is not None:
+            marker = look_inside(name, self.watch.marker, descriptor).seen
+            if marker in (Seen.BUSY, Seen.GONE):
+                return "being written"
+        return "not tested" if self.watch.settle else "complete"
 
     def _unreadable(self, path: str, error: OSError) -> Unknown:
         reason = error.strerror or str(error)
@@ -150,18 +194,44 @@ class _Walk:
     def _look(self, name: str, descriptor: int, path: str) -> Iterator[Unknown]:
         seen = look(name, descriptor)
         if seen.version is not None:
-            yield self._found(path, seen.version.size, _PENDING[seen.seen])
+            # What is being written when the run begins is an arrival.
+            busy = seen.seen is Seen.BUSY
+            note = "" if busy else self._why_noted(seen.version.changed_ns)
+            found = self._found(
+                path, seen.version.size, _PENDING[seen.seen], note, seen.version.changed_ns
+            )
+            yield found if busy else self._judged(found, seen.version)
 
-    def _found(self, path: str, size: int, state: str) -> Unknown:
+    def _judged(self, found: Unknown, version: Version) -> Unknown:
+        """Return a file with what is asked of it, and why it waits, if it does."""
+        beside = self.asked.why_beside(found.path)
+        if beside:
+            return replace(found, task=None, destination=None, note=beside)
+        waits = present.waits(self.journal, found.path, version)
+        if waits is not None:
+            return replace(found, state="partial", note=WAITS, reason=waits.reason)
+        return found if found.note else replace(found, asked=self.asked.words(found.path))
+
+    def _found(
+        self, path: str, size: int, state: str, note: str, changed_ns: int | None
+    ) -> Unknown:
         route = self.router.route(path)
-        note = self.note
         if self.router.is_dry_run(path):
             note = "DRY_RUN matches"
         elif route is None:
             note = NO_PATTERN
         task = route.task if route else None
         destination = self.router.destination(path)
-        return Unknown(path, self.watch.path, size, state, task, destination, note)
+        return Unknown(
+            path,
+            self.watch.path,
+            size,
+            state,
+            task,
+            destination,
+            note,
+            changed_ns=changed_ns or None,
+        )
 
 
 def _open(root: str, relative: str, root_flags: int) -> int:
@@ -176,13 +246,3 @@ def _open(root: str, relative: str, root_flags: int) -> int:
         os.close(descriptor)
         raise
     return descriptor
-
-
-@contextlib.contextmanager
-def _ignoring_sigio() -> Iterator[None]:
-    """A lease that a writer breaks while we hold it raises SIGIO (filesystem.look)."""
-    before = signal.signal(signal.SIGIO, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGIO, before)

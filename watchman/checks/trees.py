@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 
 from watchman import coverage
 from watchman.errors import WatchmanError
-from watchman.filesystem import Seen, look
+from watchman.file_access import Seen, look
 from watchman.model import Watch
 
 _ENOUGH_DIRECTORIES = 1_000_000
@@ -18,7 +19,7 @@ _ENOUGH_SECONDS = 10.0
 
 
 @dataclass
-class Tree:
+class TreeSize:
     """What a walk through a watched directory found."""
 
     directories: int = 1
@@ -32,11 +33,12 @@ class Tree:
 
 def walk(
     watch: Watch,
+    rules: coverage.Rules,
     limit: int = _ENOUGH_DIRECTORIES,
     clock: Callable[[], float] = time.monotonic,
-) -> Tree:
+) -> TreeSize:
     """Count the directories that the watch would watch. Symlinks are not followed."""
-    tree = Tree()
+    tree = TreeSize()
     deadline = clock() + _ENOUGH_SECONDS
     todo = [watch.path]
     while todo:
@@ -48,8 +50,7 @@ def walk(
             with os.scandir(directory) as entries:
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
-                        followed = coverage.is_followed(watch, at_start=True)
-                        if followed and not coverage.is_excluded(watch, entry.path):
+                        if _is_watched(watch, entry.path, rules):
                             tree.directories += 1
                             todo.append(entry.path)
                     elif tree.sample is None and entry.is_file(follow_symlinks=False):
@@ -57,6 +58,18 @@ def walk(
         except OSError:
             tree.unreadable.append(directory)
     return tree
+
+
+def _is_watched(watch: Watch, directory: str, rules: coverage.Rules) -> bool:
+    """Say whether a directory that is below the watch at a start is watched."""
+    if not coverage.is_followed(watch, at_start=True):
+        return False
+    if watch.processor is not None:  # it gets all events, whatever IGNORE says
+        return not coverage.is_excluded(watch, directory)
+    if coverage.directory_left_out(watch, directory, rules) is not None:
+        return False
+    # What is announced as a whole is not watched itself.
+    return not coverage.is_of_units(watch) or not rules.is_wanted(directory)
 
 
 def lease_test(sample: str) -> bool:
@@ -83,36 +96,51 @@ def look_at(path: str) -> Seen:
         os.close(descriptor)
 
 
-def watch_limit(
-    file: str = "/proc/sys/fs/inotify/max_user_watches",
-    of_namespace: str = "/proc/sys/user/max_inotify_watches",
-) -> int | None:
-    """Return how many directories this user may watch; None if the kernel does not tell.
+def watches_of_others(own: frozenset[int], proc: str = "/proc") -> int:
+    """Count the directories and files that other processes of this user watch by inotify.
 
-    The lower one of two limits: each user's, and that of the user namespace, as in a container.
+    They count against the same limit. ``own`` are processes that are left out, with their
+    children. What cannot be read is left out, and after some seconds the rest.
     """
-    limits = [_number(file), _number(of_namespace)]
-    return min((limit for limit in limits if limit is not None), default=None)
+    count = 0
+    deadline = time.monotonic() + _ENOUGH_SECONDS / 5
+    with contextlib.suppress(OSError):
+        for name in filter(str.isdecimal, os.listdir(proc)):
+            if time.monotonic() > deadline:
+                break
+            directory = f"{proc}/{name}"
+            with contextlib.suppress(OSError):
+                if os.stat(directory).st_uid == os.geteuid() and not _is_of(own, directory, name):
+                    count += _watches_of(directory)
+    return count
+
+
+def _is_of(own: frozenset[int], directory: str, name: str) -> bool:
+    with open(f"{directory}/stat", "rb") as file:
+        parent = int(file.read().rpartition(b")")[2].split()[1])
+    return not own.isdisjoint({int(name), parent})
+
+
+def _watches_of(process: str) -> int:
+    count = 0
+    for number in os.listdir(f"{process}/fd"):
+        with contextlib.suppress(OSError):
+            if os.readlink(f"{process}/fd/{number}") == "anon_inode:inotify":
+                with open(f"{process}/fdinfo/{number}", "rb") as file:
+                    count += sum(line.startswith(b"inotify ") for line in file)
+    return count
 
 
 def missing_instance(wanted: int) -> str | None:
     """Make so many inotify instances, and give them back; say why they cannot be had, or None."""
-    from watchman.sources.kernel import Kernel
+    from watchman.sources.instance import Instance
 
-    made: list[Kernel] = []
+    made: list[Instance] = []
     try:
-        made += [Kernel() for _ in range(wanted)]
+        made += [Instance() for _ in range(wanted)]
     except WatchmanError as error:
         return f"{error}, or user.max_inotify_instances"
     finally:
-        for kernel in made:
-            kernel.close()
+        for instance in made:
+            instance.close()
     return None
-
-
-def _number(file: str) -> int | None:
-    try:
-        with open(file, encoding="ascii") as opened:
-            return int(opened.read())
-    except (OSError, ValueError):
-        return None

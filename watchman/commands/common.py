@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import click
 
+from watchman.commands.fitting import fitted
 from watchman.errors import WatchmanError
 from watchman.model import Config
 from watchman.text import printable
 
 MOST_SECONDS = 2_000_000.0
+_TOGETHER = 200
+"""Items printed at once."""
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -108,16 +113,41 @@ def absolute(path: str) -> str:
         ) from error
 
 
+def echo(text: str, *, nl: bool = True) -> None:
+    """Print a text as it is. Raises WatchmanError where standard output takes no more."""
+    try:
+        click.echo(text, nl=nl)
+    except BrokenPipeError:
+        raise  # nothing is wrong: who read it has seen enough
+    except OSError as error:
+        # What is left in its buffer would fail once more, at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise WatchmanError(
+            f"standard output cannot be written: {error.strerror}; have it go elsewhere"
+        ) from error
+
+
 def say(line: str) -> None:
     """Print a line for the user."""
-    click.echo(line)
+    echo(fitted(line))
 
 
 def warn(line: str) -> None:
     """Print a line on standard error."""
-    click.echo(f"notify: {line}", err=True)
+    click.echo(fitted(f"notify: {line}", sys.stderr), err=True)
 
 
 def print_json(value: Any) -> None:
     """Print a value as JSON."""
-    click.echo(json.dumps(value, indent=2, default=str))
+    echo(json.dumps(value, indent=2, default=str))
+
+
+def print_json_list(values: Iterable[Any]) -> None:
+    """Print values as :func:`print_json` does a list of them, some at a time: there may be many."""
+    left, pieces = iter(values), 0
+    while some := list(itertools.islice(left, _TOGETHER)):
+        # Within a list each line stands two further in; in a string of JSON no line ends.
+        texts = (json.dumps(value, indent=2, default=str).replace("\n", "\n  ") for value in some)
+        echo(("," if pieces else "[") + ",".join(f"\n  {text}" for text in texts), nl=False)
+        pieces += 1
+    echo("\n]" if pieces else "[]")

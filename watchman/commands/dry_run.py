@@ -20,10 +20,10 @@ from watchman import config as configuration
 from watchman import hanging
 from watchman.checks.scanning import NO_PATTERN, Unknown, unknown
 from watchman.errors import JournalError, WatchmanError
-from watchman.filesystem import version_of
+from watchman.file_access import version_of
 from watchman.journal import Journal
-from watchman.journal.reading import reading
-from watchman.model import Config, Version
+from watchman.journal.journal_reader import open_reader
+from watchman.model import Config, Existing, Version
 from watchman.service import Service
 from watchman.text import printable
 
@@ -80,7 +80,7 @@ def without_effect(config: Config, scratch: str) -> Config:
     own = [watch for watch in config.watches if watch.processor is not None]
     # What is there already is told from the real journal.
     plain = [
-        dataclasses.replace(watch, existing="new")
+        dataclasses.replace(watch, existing=Existing.NEW)
         for watch in config.watches
         if watch.processor is None
     ]
@@ -98,6 +98,8 @@ def without_effect(config: Config, scratch: str) -> Config:
         state_dir=scratch,
         pid_file=os.path.join(scratch, "watchman.pid"),
         log_dir=scratch,
+        hooks={},
+        metrics_file="",
         warnings=(*config.warnings, *left_out),
     )
 
@@ -109,7 +111,7 @@ def _tell_what_is_there(config: Config, scratch: str) -> None:
     journal = Journal(scratch)
     try:
         journal.begin_first_runs([watch.path for watch in config.watches], time.time_ns())
-        with reading(config.state_dir) as real:
+        with open_reader(config.state_dir) as real:
             found = unknown(dataclasses.replace(config, watches=local), real)
             _tell(found, journal)
     except JournalError as error:
@@ -146,7 +148,8 @@ def _tell_of(one: Unknown) -> None:
     if one.note:
         log.info("Dry run: would send no task for %s: %s", printable(one.path), one.note)
     elif one.task is not None:
-        log.info("Dry run: would send task %s", one.task)
+        condition = f" if it is what is asked: {'; '.join(one.asked)}" if one.asked else ""
+        log.info("Dry run: would send task %s%s", one.task, printable(condition))
 
 
 def _note(path: str, noted: list[tuple[str, Version]]) -> None:

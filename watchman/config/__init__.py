@@ -4,10 +4,10 @@
 problem, one line each.
 """
 
+from watchman.config.config_file import beside
 from watchman.config.loading import adopt, load, reject
-from watchman.config.logs import DEFAULT_LOGGING, apply_logging
+from watchman.config.logs import DEFAULT_LOGGING, apply_logging, is_default
 from watchman.config.own import load_own, remember
-from watchman.config.source import beside
 from watchman.temporary_names import DEFAULT_IGNORE
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "adopt",
     "apply_logging",
     "beside",
+    "is_default",
     "load",
     "load_own",
     "reject",

@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from watchman.config.config_file import ConfigFile
 from watchman.config.problems import Problems, kind, show
-from watchman.config.source import Source
 from watchman.config.values import MOST_SECONDS, import_error, is_number, is_text, plain
 
 FILE = "celeryconfig.py"
@@ -109,7 +109,7 @@ def new_name(old: str) -> str:
 
 
 def settings(
-    source: Source | None, environ: Mapping[str, str], problems: Problems
+    source: ConfigFile | None, environ: Mapping[str, str], problems: Problems
 ) -> dict[str, Any]:
     """Return what celeryconfig.py sets, without anything that names a broker.
 

@@ -9,22 +9,26 @@ from typing import Any
 from watchman.config import (
     belongings,
     celerysettings,
+    config_file,
     globs,
     logs,
+    monitoring_settings,
     own,
-    places,
+    paths,
     routes,
-    source,
     watches,
 )
 from watchman.config.problems import Problems, closest, show
 from watchman.config.values import MOST_DAYS, is_number, plain
 from watchman.errors import ConfigError
-from watchman.model import Broker, Config, Route, Watch
+from watchman.model import Broker, Config, Criteria, Route, TransferLog, Watch
 from watchman.temporary_names import DEFAULT_IGNORE
 
 SETTINGS = (
     "LOGGING",
+    "LOG_FORMAT",
+    "LOG_MEGABYTES",
+    "LOG_FILES",
     "ProFTPD",
     "BROKERS",
     "WATCHES",
@@ -32,10 +36,14 @@ SETTINGS = (
     "MOVES",
     "IGNORE",
     "DRY_RUN",
+    "TRANSFER_LOGS",
     "STATE_DIR",
     "PID_FILE",
     "LOG_DIR",
     "HISTORY_DAYS",
+    "QUARANTINE",
+    "METRICS_FILE",
+    *monitoring_settings.HOOKS,
 )
 _OLD_WATCHES = "INOTIFIER_WATCH_PATHS"
 _CLOSE = 0.8
@@ -58,9 +66,9 @@ def load(
     connects them. Nothing is written, and no broker is spoken to. Raises ConfigError with all
     problems, each one line: which setting, what is wrong, what to write.
     """
-    path = source.find(path, environ)
+    path = config_file.find(path, environ)
     problems = Problems()
-    mine = belongings.loading(source.importable(os.path.dirname(path)), signals)
+    mine = belongings.loading(config_file.importable(os.path.dirname(path)), signals)
     try:
         config = _load(path, environ, problems, check_url, check_processor, mine)
     except BaseException:
@@ -89,8 +97,8 @@ def _load(
     mine: belongings.Belongings,
 ) -> Config:
     directory = os.path.dirname(path)
-    with source.beside(directory):
-        main = source.run(path, problems, mine)
+    with config_file.beside(directory):
+        main = config_file.run(path, problems, mine)
         config = None
         if main is not None:
             _check_names(main, problems)
@@ -106,7 +114,7 @@ def _load(
         celery_file = os.path.join(directory, celerysettings.FILE)
         celery = None
         if main is not None and os.path.lexists(celery_file):
-            celery = source.run(celery_file, problems, mine)
+            celery = config_file.run(celery_file, problems, mine)
         celery_settings: dict[str, Any] = {}
         with problems.guard(celerysettings.FILE):
             celery_settings = celerysettings.settings(celery, environ, problems)
@@ -117,7 +125,7 @@ def _load(
     return globs.without_conflicts(loaded, [one for one in loaded.watches if one.pattern])
 
 
-def _plain_settings(main: source.Source, problems: Problems) -> dict[str, Any]:
+def _plain_settings(main: config_file.ConfigFile, problems: Problems) -> dict[str, Any]:
     """Return all names, with plain copies of the settings' values."""
     values = dict(main.values)
     for name in (*SETTINGS, _OLD_WATCHES):
@@ -128,7 +136,7 @@ def _plain_settings(main: source.Source, problems: Problems) -> dict[str, Any]:
 
 
 def _config(
-    main: source.Source,
+    main: config_file.ConfigFile,
     problems: Problems,
     check_url: routes.CheckURL,
     check_processor: watches.CheckProcessor,
@@ -139,8 +147,13 @@ def _config(
     """
     values, base = main.values, os.path.dirname(main.path)
     logging: Mapping[str, Any] = {}
+    log_size, log_files = 0, 1
     with problems.guard("LOGGING"):
-        logging = logs.logging_dict(values.get("LOGGING", logs.DEFAULT_LOGGING), problems)
+        logging = logs.logging_settings(values, problems)
+    with problems.guard("LOG_MEGABYTES"):
+        log_size = logs.log_size(values.get("LOG_MEGABYTES", 50), problems)
+    with problems.guard("LOG_FILES"):
+        log_files = logs.log_files(values.get("LOG_FILES", 5), problems)
     proftpd = values.get("ProFTPD", False)
     if type(proftpd) not in (bool, int) or proftpd not in (0, 1):
         problems.add("ProFTPD", f"is {show(proftpd)}", "write True or False")
@@ -159,28 +172,45 @@ def _config(
             watched = globs.expand(watched, matched).watches
     files = [watch for watch in watched if watch.processor is None]
     patterns: tuple[tuple[str, Route], ...] = ()
+    asked: tuple[Criteria | None, ...] = ()
     with problems.guard("PATTERNS"):
-        patterns = routes.patterns(values.get("PATTERNS", ()), brokers, files, problems)
+        patterns, asked = routes.patterns(values.get("PATTERNS", ()), brokers, files, problems)
     moves: tuple[tuple[str, str], ...] = ()
     with problems.guard("MOVES"):
-        moves = places.moves(values.get("MOVES", ()), base, files, problems)
+        moves = paths.moves(values.get("MOVES", ()), base, files, problems)
     if files and not patterns and not moves and "PATTERNS" not in values:
         problems.warn("PATTERNS", "is not set, so no task is sent", routes.PATTERNS_EXAMPLE)
     return {
         "path": main.path,
+        "given": _given(values, setting),
         "logging": logging,
+        "log_size": log_size,
+        "log_files": log_files,
         "proftpd": bool(proftpd),
         "brokers": brokers,
         "watches": watched,
         "globs": matched,
         "patterns": patterns,
+        "criteria": asked if any(asked) else (),
+        "quarantine": _quarantine(values.get("QUARANTINE"), base, files, problems),
         "moves": moves,
         "ignore": _texts(values, "IGNORE", DEFAULT_IGNORE, "['*.part', '.*']", problems),
+        "transfer_logs": _transfer_logs(values, base, (*watched, *matched), problems),
         "dry_run": _texts(values, "DRY_RUN", (), "['/srv/ftp/test/*']", problems),
         **own.own_places(values, base, watched, problems),
         **own.output_files(values, base, watched, problems),
+        "metrics_file": _metrics_file(values, base, watched, problems),
+        "hooks": monitoring_settings.hooks(values, problems),
         "retention": _retention(values.get("HISTORY_DAYS", 30), problems),
     }
+
+
+def _given(values: Mapping[str, Any], watches_setting: str | None) -> frozenset[str]:
+    """Return the settings that are given, by their present names."""
+    found = {name for name in SETTINGS if name in values}
+    found |= {"WATCHES"} if watches_setting else set()
+    found |= {"PID_FILE"} if values.get("INOTIFIER_DAEMON_PID_FILE") is not None else set()
+    return frozenset(found | ({"LOGGING"} if "LOG_FORMAT" in values else set()))
 
 
 def _texts(
@@ -191,8 +221,38 @@ def _texts(
     problems: Problems,
 ) -> tuple[str, ...]:
     with problems.guard(setting):
-        return places.texts(values.get(setting, default), setting, example, problems)
+        return paths.texts(values.get(setting, default), setting, example, problems)
     return ()
+
+
+def _quarantine(value: Any, base: str, watched: Sequence[Watch], problems: Problems) -> str:
+    if value is None:
+        return ""
+    with problems.guard("QUARANTINE"):
+        # It is a directory, like those whose names end so.
+        return paths.own_place(value, "QUARANTINE", base, watched, problems)
+    return ""
+
+
+def _transfer_logs(
+    values: Mapping[str, Any], base: str, watched: Sequence[Watch], problems: Problems
+) -> tuple[TransferLog, ...]:
+    with problems.guard("TRANSFER_LOGS"):
+        if "TRANSFER_LOGS" in values or any(watch.require_log for watch in watched):
+            from watchman.config import transferlogs
+
+            found = transferlogs.transfer_logs(values.get("TRANSFER_LOGS", ()), base, problems)
+            transferlogs.check_required(watched, found, problems)
+            return found
+    return ()
+
+
+def _metrics_file(
+    values: Mapping[str, Any], base: str, watched: Sequence[Watch], problems: Problems
+) -> str:
+    with problems.guard("METRICS_FILE"):
+        return monitoring_settings.metrics_file(values, base, watched, problems)
+    return ""
 
 
 def _retention(value: Any, problems: Problems) -> float:
@@ -214,7 +274,7 @@ def _watches_setting(values: Mapping[str, Any], problems: Problems) -> str | Non
     return None
 
 
-def _check_names(main: source.Source, problems: Problems) -> None:
+def _check_names(main: config_file.ConfigFile, problems: Problems) -> None:
     """Note names that look like misspelt settings, and settings that belong elsewhere.
 
     A name that the file itself reads is a helper of its author's, and so is one that came with
@@ -237,7 +297,7 @@ def _check_names(main: source.Source, problems: Problems) -> None:
             _check_spelling(name, main, problems)
 
 
-def _check_spelling(name: str, main: source.Source, problems: Problems) -> None:
+def _check_spelling(name: str, main: config_file.ConfigFile, problems: Problems) -> None:
     folded = {setting.casefold(): setting for setting in SETTINGS}
     close = folded.get(name.casefold())
     if close is None and name.isupper():

@@ -8,9 +8,9 @@ import stat
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from watchman.config.config_file import beside
 from watchman.config.problems import Problems, one_line, show
-from watchman.config.source import beside
-from watchman.config.values import describe
+from watchman.config.values import describe, is_number
 from watchman.errors import ConfigError
 from watchman.model import Config
 from watchman.queued_logging import reconfigured
@@ -18,6 +18,8 @@ from watchman.queued_logging import reconfigured
 if TYPE_CHECKING:
     import logging
 
+MOST_MEGABYTES = 1_000_000
+MOST_FILES = 1000
 DEFAULT_LOGGING: Mapping[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -29,6 +31,49 @@ DEFAULT_LOGGING: Mapping[str, Any] = {
     },
     "root": {"level": "INFO", "handlers": ["stderr"]},
 }
+JSON_LOGGING: Mapping[str, Any] = {
+    **DEFAULT_LOGGING,
+    "formatters": {"default": {"()": "watchman.json_lines.JsonLines"}},
+}
+_FORMATS = {"text": DEFAULT_LOGGING, "json": JSON_LOGGING}
+
+
+def is_default(settings: Mapping[str, Any]) -> bool:
+    """Say whether LOGGING is none of the user's own."""
+    return settings in _FORMATS.values()
+
+
+def logging_settings(values: Mapping[str, Any], problems: Problems) -> Mapping[str, Any]:
+    """Return what LOGGING says, or LOG_FORMAT instead of it."""
+    if "LOG_FORMAT" not in values:
+        return logging_dict(values.get("LOGGING", DEFAULT_LOGGING), problems)
+    form = values["LOG_FORMAT"]
+    if "LOGGING" in values:
+        remedy = (
+            "remove one of the two; a formatter of LOGGING can be watchman.json_lines.JsonLines"
+        )
+        problems.add("LOG_FORMAT", "stands beside LOGGING", remedy)
+    if not isinstance(form, str) or form not in _FORMATS:
+        problems.add("LOG_FORMAT", f"is {show(form)}", "write 'json' or 'text'")
+        return DEFAULT_LOGGING
+    return _FORMATS[form]
+
+
+def log_size(value: Any, problems: Problems) -> int:
+    """Return LOG_MEGABYTES in bytes."""
+    if is_number(value, most=MOST_MEGABYTES):
+        return int(value * 1_000_000)
+    remedy = f"write a number, {MOST_MEGABYTES} at the most; 0 for never"
+    problems.add("LOG_MEGABYTES", f"is {show(value)}", remedy)
+    return 0
+
+
+def log_files(value: Any, problems: Problems) -> int:
+    """Return LOG_FILES."""
+    if type(value) is int and 1 <= value <= MOST_FILES:
+        return value
+    problems.add("LOG_FILES", f"is {show(value)}", f"write a whole number, 1 to {MOST_FILES}")
+    return 1
 
 
 def logging_dict(value: Any, problems: Problems) -> Mapping[str, Any]:

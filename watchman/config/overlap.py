@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
 from watchman import coverage, mounts
 from watchman.config.problems import Problems
-from watchman.model import Watch
+from watchman.model import Watch, WatchKind
 
 
 def covers(
@@ -15,28 +14,9 @@ def covers(
 ) -> bool:
     """Say whether what is made in ``directory`` can be an arrival of that watch."""
     inner, outer = real_path(directory), real_path(watch.path)
-    if inner == outer:
-        return True
-    if not inner.startswith(outer.rstrip("/") + "/"):
+    if inner != outer and not inner.startswith(outer.rstrip("/") + "/"):
         return False
-    if watch.kind == "directories" and os.path.dirname(inner) == outer:
-        return True
-    if not coverage.reaches_below(watch):
-        return False
-    return not _excluded(watch, inner[len(outer.rstrip("/")) + 1 :])
-
-
-def _excluded(watch: Watch, below: str) -> bool:
-    """Say whether the watch leaves out the directory ``below`` it, or one on the way to it."""
-    path = watch.path
-    for component in below.split("/"):
-        path = os.path.join(path, component)
-        try:
-            if coverage.is_excluded(watch, path):
-                return True
-        except Exception:  # noqa: BLE001 — the user's own function; the source tells it later
-            return False
-    return False
+    return coverage.may_reach(watch, inner[len(outer.rstrip("/")) + 1 :])
 
 
 def meet(one: Watch, other: Watch, real_path: Callable[[str], str]) -> bool:
@@ -44,9 +24,18 @@ def meet(one: Watch, other: Watch, real_path: Callable[[str], str]) -> bool:
     if one.processor_name or other.processor_name:
         return False
     return real_path(one.path) == real_path(other.path) or any(
-        outer.rec and outer.kind == "files" and covers(outer, inner.path, real_path)
-        for inner, outer in ((one, other), (other, one))
+        _has(outer, inner, real_path) for inner, outer in ((one, other), (other, one))
     )
+
+
+def _has(outer: Watch, inner: Watch, real_path: Callable[[str], str]) -> bool:
+    """Say whether what the inner watch announces is announced by the outer one as well.
+
+    One for whole directories has, with ``rec``, those in a directory that is itself not asked for;
+    which one noted it first would decide.
+    """
+    alike = outer.kind is WatchKind.FILES or inner.kind is WatchKind.DIRECTORIES
+    return outer.rec and alike and covers(outer, inner.path, real_path)
 
 
 def check_overlap(found: list[tuple[str, Watch]], problems: Problems) -> None:
@@ -66,7 +55,7 @@ def check_overlap(found: list[tuple[str, Watch]], problems: Problems) -> None:
                 (label, watch, other_label, other),
                 (other_label, other, label, watch),
             ):
-                if outer.rec and outer.kind == "files" and covers(outer, inner.path, real):
+                if _has(outer, inner, real):
                     problems.add(
                         inner_label,
                         f"the directory {inner.path} lies in {outer.path}, "

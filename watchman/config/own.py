@@ -15,7 +15,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from watchman.config import places, source
+from watchman.config import config_file, paths
 from watchman.config.problems import Problems
 from watchman.config.values import plain
 from watchman.errors import ConfigError
@@ -50,7 +50,7 @@ def own_places(
             value = plain(values.get(setting, defaults.get(setting)))
             # What goes with STATE_DIR would only have its mistakes told once more.
             against = watched if setting in values or setting == "STATE_DIR" else ()
-            found[setting.lower()] = places.own_place(value, setting, base, against, problems)
+            found[setting.lower()] = paths.own_place(value, setting, base, against, problems)
             if setting == "STATE_DIR":
                 state = found["state_dir"] or "var"
                 defaults["PID_FILE"] = os.path.join(state, "watchman.pid")
@@ -67,7 +67,7 @@ def output_files(
         if field.islower() and values.get(setting) is not None:
             with problems.guard(setting):
                 value = plain(values[setting])
-                found[field] = places.own_place(value, setting, base, watched, problems)
+                found[field] = paths.own_place(value, setting, base, watched, problems)
     return found
 
 
@@ -77,11 +77,11 @@ def load_own(path: str | None = None, *, environ: Mapping[str, str] = os.environ
     The file is found as by ``config.load``. Where it cannot be used, the places are those of the
     last good start, and ``warnings`` says so. Raises ConfigError if there was none.
     """
-    path = source.find(path, environ)
+    path = config_file.find(path, environ)
     base = os.path.dirname(path)
     problems = Problems()
-    with source.beside(base):
-        found = source.run(path, problems)
+    with config_file.beside(base):
+        found = config_file.run(path, problems)
     own = own_places(found.values if found is not None else {}, base, (), problems)
     warnings: list[str] = []
     if problems.problems:

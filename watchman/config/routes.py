@@ -8,11 +8,12 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from watchman.config import batch, criteria
 from watchman.config.problems import NOT_A_PAIR, Problems, kind, names, pairs, show
 from watchman.config.shadows import Shadows
 from watchman.config.values import MOST_DAYS, is_number, is_text, pattern_error
 from watchman.masking import mask
-from watchman.model import Broker, Route, Watch
+from watchman.model import Broker, Criteria, Route, Watch
 
 CheckURL = Callable[[str], "str | None"]
 """Says why something is no broker URL; None if it is. Must not repeat the URL's password."""
@@ -131,15 +132,16 @@ def patterns(
     known: Mapping[str, Broker],
     watched: Sequence[Watch],
     problems: Problems,
-) -> tuple[tuple[str, Route], ...]:
-    """Return the patterns and their routes, in the order written."""
+) -> tuple[tuple[tuple[str, Route], ...], tuple[Criteria | None, ...]]:
+    """Return the patterns and their routes, in the order written, and what each asks of a file."""
     entries = pairs(value)
     if entries is None:
         problems.add(
             "PATTERNS", f"{show(value)} is no list of pairs or dict", f"write {PATTERNS_EXAMPLE}"
         )
-        return ()
+        return (), ()
     found: list[tuple[str, Route]] = []
+    asked: list[Criteria | None] = []
     shadows = Shadows()
     for number, (pattern, options) in enumerate(entries):
         if options is NOT_A_PAIR or not isinstance(pattern, str) or not pattern:
@@ -165,7 +167,40 @@ def patterns(
             problems.warn(label, f"is never reached: {which} above it", remedy)
         _check_reach(pattern, label, watched, problems)
         found.append((pattern, route))
-    return tuple(found)
+        asked.append(_criteria(options, pattern, route, label, problems))
+        _check_members(pattern, asked[-1], shadows, label, problems)
+    return tuple(found), tuple(asked)
+
+
+def _criteria(
+    given: Any, pattern: str, route: Route, label: str, problems: Problems
+) -> Criteria | None:
+    """Return what an entry asks of a file; an incomplete one's task is told like the other."""
+    if not isinstance(given, Mapping):
+        return None
+    task = given.get("incomplete_task")
+    if task is not None and not is_text(task):
+        problems.add(label, f"'incomplete_task' is {show(task)}", "write the name of a Celery task")
+        task = None
+    incomplete = None if task is None else route._replace(task=task, batch=None)
+    asked = criteria.criteria(given, label, problems, incomplete)
+    return criteria.with_set(given, pattern, asked, label, problems)
+
+
+def _check_members(
+    pattern: str, asked: Criteria | None, shadows: Shadows, label: str, problems: Problems
+) -> None:
+    """Warn of a pattern above by which files of a set are announced by themselves."""
+    for member in asked.members if asked is not None else ():
+        of_member = criteria.pattern_of(member, pattern)
+        above = shadows.covering(of_member) if of_member else None
+        if above not in (None, pattern):
+            problems.warn(
+                label,
+                f"'with': {member.template!r} is matched by {show(above)} above it, and gives a "
+                "task of its own",
+                "write that one below it",
+            )
 
 
 def _check_reach(pattern: str, label: str, watched: Sequence[Watch], problems: Problems) -> None:
@@ -185,7 +220,8 @@ def _route(given: Any, label: str, known: Mapping[str, Broker], problems: Proble
     if not isinstance(given, Mapping):
         problems.add(label, f"{show(given)} is no dict", "write {'broker': …, 'task': …}")
         return Route("", "")
-    allowed = ("broker", "task", "args", "kwargs", "options")
+    keys = ("broker", "task", "args", "kwargs", "options", "incomplete_task")
+    allowed = (*keys, *criteria.KEYS, *criteria.SET_KEYS, batch.KEY)
     for key in given:
         if key not in allowed:
             known_key = isinstance(key, str) and key in _APPLY_ASYNC
@@ -220,7 +256,8 @@ def _route(given: Any, label: str, known: Mapping[str, Broker], problems: Proble
             "write 'options' instead of 'kwargs' if options of the message are meant",
         )
     options = _options(given.get("options", {}), label, problems)
-    return Route(str(given.get("broker")), str(task), tuple(args), dict(kwargs), options)
+    several = batch.batch(given, label, problems)
+    return Route(str(given.get("broker")), str(task), tuple(args), dict(kwargs), options, several)
 
 
 def _check_broker_name(

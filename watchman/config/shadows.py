@@ -26,11 +26,15 @@ class Shadows:
         other is taken for one unknown character: only its stars can have matched that, and stars
         match anything.
         """
-        found = pattern if pattern in self._seen else None
-        if found is None:
-            example = _WILDCARD.sub(_ANYTHING, pattern)
-            found = next((text for text, regex in self._stars if regex.match(example)), None)
+        found = self.covering(pattern)
         self._seen.add(pattern)
         if not re.search(r"[?\[]", pattern) and "*" in pattern and len(self._stars) < _MOST:
             self._stars.append((pattern, re.compile(fnmatch.translate(pattern))))
         return found
+
+    def covering(self, pattern: str) -> str | None:
+        """Return the same without putting this one among the others."""
+        if pattern in self._seen:
+            return pattern
+        example = _WILDCARD.sub(_ANYTHING, pattern)
+        return next((text for text, regex in self._stars if regex.match(example)), None)

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from watchman.config import criteria
 from watchman.config.overlap import check_overlap
 from watchman.config.problems import Problems, as_path, show
 from watchman.config.values import (
@@ -18,7 +19,7 @@ from watchman.config.values import (
     pattern_error,
     regex_error,
 )
-from watchman.model import Watch
+from watchman.model import Existing, Method, Watch, WatchKind
 from watchman.text import printable
 
 log = logging.getLogger("watchman.config")
@@ -86,8 +87,10 @@ class _Reader:
         before = len(self.problems.problems)
         values: dict[str, Any] = {}
         for key, value in entry.items():
+            if key in criteria.KEYS:
+                continue
             if key not in _KEYS:
-                self.problems.unknown(label, "key", key, _KEYS)
+                self.problems.unknown(label, "key", key, (*_KEYS, *criteria.KEYS))
             elif key in _CHECKS:
                 accept, wanted = _CHECKS[key]
                 if accept(value):
@@ -104,6 +107,10 @@ class _Reader:
             )
         fields["exclude"] = self._exclude(entry.get("exclude_filter"), label)
         fields |= self._processor(entry.get("proc_fun"), label)
+        fields["criteria"] = criteria.criteria(entry, label, self.problems)
+        if fields["criteria"] is not None and fields.get("kind") is WatchKind.DIRECTORIES:
+            remedy = "leave it out: 'marker' and 'unfinished' tell whether a directory is finished"
+            self.problems.add(label, "'complete' is about files", remedy)
         paths = self._paths(entry, label)
         if len(self.problems.problems) > before:
             return []
@@ -160,7 +167,7 @@ class _Reader:
         if value is None:
             return {}
         if FINISHED_DIRECTORIES in (value if isinstance(value, str) else "", _dotted(value)):
-            return {"kind": "directories", "processor_name": FINISHED_DIRECTORIES}
+            return {"kind": WatchKind.DIRECTORIES, "processor_name": FINISHED_DIRECTORIES}
         processor = value
         if isinstance(value, str):
             processor = self._import(value, label)
@@ -197,6 +204,7 @@ class _Exclude:
         self._function = function
         self._label = label
         self._said = False
+        self.__qualname__ = str(getattr(function, "__qualname__", type(function).__qualname__))
 
     def __call__(self, path: str) -> bool:
         try:
@@ -236,7 +244,7 @@ def _is_patterns(value: object) -> bool:
     )
 
 
-_SWITCHES = ("rec", "auto_add", "do_glob", "quiet")
+_SWITCHES = ("rec", "auto_add", "do_glob", "quiet", "require_log")
 _MOST = f"{MOST_SECONDS:.0f} at the most"
 _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(_SWITCHES, (_is_switch, "True or False")),
@@ -266,6 +274,9 @@ _CONVERT: dict[str, Callable[[Any], Any]] = {
     "settle": lambda value: None if value is None else float(value),
     "interval": float,
     "rescan": float,
+    "existing": Existing,
+    "method": Method,
+    "kind": WatchKind,
     "unfinished": lambda value: (value,) if isinstance(value, str) else tuple(value),
 }
 _KEYS = ("path", *_CHECKS, "exclude_filter", "proc_fun")

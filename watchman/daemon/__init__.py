@@ -7,5 +7,16 @@ which sends SIGHUP: they are opened again then, and the configuration is read ag
 from watchman.daemon.control import reload, rescan, restart, start, stop
 from watchman.daemon.finding import Running, running
 from watchman.daemon.succession import await_turn
+from watchman.daemon.systemd import Manager
 
-__all__ = ["Running", "await_turn", "reload", "rescan", "restart", "running", "start", "stop"]
+__all__ = [
+    "Manager",
+    "Running",
+    "await_turn",
+    "reload",
+    "rescan",
+    "restart",
+    "running",
+    "start",
+    "stop",
+]

@@ -9,8 +9,8 @@ import signal
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from watchman import limits, locks, queued_logging
-from watchman.config import DEFAULT_LOGGING
+from watchman import limits, queued_logging, record_locks
+from watchman.config import is_default
 from watchman.daemon import pidfile, places, succession
 from watchman.daemon.detach import Output, Report, detach
 from watchman.daemon.finding import (
@@ -22,6 +22,7 @@ from watchman.daemon.finding import (
     supervised,
     supervisorctl,
 )
+from watchman.daemon.rotation import Limits
 from watchman.errors import AlreadyRunning, NotRunning, WatchmanError
 from watchman.model import Config
 from watchman.status import handler, read
@@ -41,13 +42,14 @@ _HANDLERS = {
         "level": "WARNING",
     },
 }
-LOGGING: Mapping[str, Any] = {
-    **DEFAULT_LOGGING,
-    "handlers": _HANDLERS,
-    "root": {"level": "INFO", "handlers": ["out", "err"]},
-}
-"""The default LOGGING under ``start``: every line in watchman.out, what is wrong also in
-watchman.err. A LOGGING of the user's own is used as it is."""
+
+
+def _in_files(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a default LOGGING for ``start``: every line in watchman.out, what is wrong also in
+    watchman.err. One of the user's own is used as it is.
+    """
+    root = {"level": "INFO", "handlers": ["out", "err"]}
+    return {**settings, "handlers": _HANDLERS, "root": root}
 
 
 # Starting
@@ -63,7 +65,7 @@ def start(load: Callable[[], Config], say: Say, warn: Say) -> None:
     config = load()
     found = running(config)
     if found is not None:
-        raise AlreadyRunning(f"already running with {locks.who(found.pid)}")
+        raise AlreadyRunning(f"already running with {record_locks.who(found.pid)}")
     heard: dict[str, Any] = {}
 
     def hear(message: Mapping[str, Any]) -> None:
@@ -85,7 +87,7 @@ def start(load: Callable[[], Config], say: Say, warn: Say) -> None:
             continue
         say(f"DEBUG Adding watch on {printable(watch.path)}, processed by {handler(watch)}")
     # A LOGGING of the user's own mostly writes to standard error, and nothing to the other.
-    own = config.logging != DEFAULT_LOGGING
+    own = not is_default(config.logging)
     output = f"{heard['out']} and {heard['err']}" if own else heard["out"]
     say(f"Watching with process id {heard['ready']}; output in {output}")
 
@@ -105,7 +107,7 @@ def _serve(load: Callable[[], Config], config: Config, report: Report) -> int:
     from watchman.service import Service
 
     os.chdir(os.path.dirname(config.path))
-    output = Output(*places.output(config))
+    output = Output(*places.output(config), Limits(config.log_size, config.log_files))
     try:
         with contextlib.suppress(OSError):  # the service says what is wrong with it
             os.makedirs(config.state_dir, mode=0o700, exist_ok=True)
@@ -115,12 +117,7 @@ def _serve(load: Callable[[], Config], config: Config, report: Report) -> int:
             for line in notes:
                 report.tell(note=line)
             report.tell(out=output.paths[1], err=output.paths[2])
-            Service(
-                _loader(load, config, notes, output),
-                lambda: _ready(report),
-                on_hangup=output.reopen,
-                in_child=report.close,
-            ).run()
+            Service(_loader(load, config, notes, output), _StartCommand(report, output)).run()
             report.tell(error="it was stopped before it watched")
     except WatchmanError as error:
         _tell(report, output, str(error), error.exit_status, isinstance(error, AlreadyRunning))
@@ -144,9 +141,25 @@ def _tell(report: Report, output: Output, words: str, status: int, already: bool
         queued_logging.last_words("".join(lines))  # into the error file
 
 
-def _ready(report: Report) -> None:
-    report.tell(ready=os.getpid())
-    report.close()
+class _StartCommand:
+    """``notify start``, which waits for the report; the daemon's output is in files."""
+
+    def __init__(self, report: Report, output: Output) -> None:
+        self._report = report
+        self._output = output
+
+    def ready(self, _state_dir: str) -> None:
+        self._report.tell(ready=os.getpid())
+        self._report.close()
+
+    def reloading(self) -> None:
+        self._output.reopen()
+
+    def stopping(self) -> None:
+        """Nothing to do: whoever stops it waits for its end."""
+
+    def leave(self) -> None:
+        self._report.close()
 
 
 @contextlib.contextmanager
@@ -171,8 +184,9 @@ def _loader(
                 raise WatchmanError(
                     f"{name.upper()} changed; restart to use {getattr(config, name)}"
                 )
-        if config.logging == DEFAULT_LOGGING:
-            config = dataclasses.replace(config, logging=LOGGING)
+        output.limits.size, output.limits.files = config.log_size, config.log_files
+        if is_default(config.logging):
+            config = dataclasses.replace(config, logging=_in_files(config.logging))
         unopened, output.unopened = output.unopened, []
         return dataclasses.replace(config, warnings=(*config.warnings, *notes, *unopened))
 
@@ -197,8 +211,8 @@ def stop(config: Config, say: Say, *, timeout: float = STOP_TIMEOUT, kill: bool 
         if not ended(descriptor, timeout):
             if not kill:
                 raise WatchmanError(
-                    f"{locks.who(daemon.pid)} has not ended within {timeout:g} s; it may still "
-                    "do so, or be ended at once with 'notify stop --kill'"
+                    f"{record_locks.who(daemon.pid)} has not ended within {timeout:g} s; it may "
+                    "still do so, or be ended at once with 'notify stop --kill'"
                 )
             send(descriptor, daemon, signal.SIGKILL)
             ended(descriptor, _KILLED_TIMEOUT)
@@ -217,7 +231,7 @@ def _why_nothing_stops(config: Config) -> str:
         line = f"No daemon runs; the pid file {left[0]}, left over from a crash, has been removed."
     other = running(config)
     if other is not None:
-        line += f" But {locks.who(other.pid)} watches {_how_to_stop(other.pid)}."
+        line += f" But {record_locks.who(other.pid)} watches {_how_to_stop(other.pid)}."
     return line
 
 

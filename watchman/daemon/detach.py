@@ -15,11 +15,12 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from watchman import limits, queued_logging
 from watchman.daemon import places
-from watchman.daemon.places import Place
+from watchman.daemon.places import DaemonFile
+from watchman.daemon.rotation import Limits, RotatedStream, reopen
 
 
 class Report:
@@ -106,8 +107,9 @@ def _clean_up(keep: int) -> None:
 class Output:
     """Standard output and error, in files that can be opened again after a rotation."""
 
-    def __init__(self, out: Place, err: Place) -> None:
+    def __init__(self, out: DaemonFile, err: DaemonFile, limits: Limits) -> None:
         self._places = ((1, out), (2, err))
+        self.limits = limits
         self.paths: dict[int, str] = {}
         self.notes: list[str] = []
         """What has to be said about the files."""
@@ -129,6 +131,10 @@ class Output:
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(line_buffering=True, errors="backslashreplace")
         faulthandler.enable()
+        sys.stdout, sys.stderr = self._rotated(1, sys.stdout), self._rotated(2, sys.stderr)
+
+    def _rotated(self, number: int, stream: TextIO) -> Any:
+        return RotatedStream(stream, self.paths[number], self.limits)
 
     def reopen(self) -> None:
         """Open the files again by their names; the old ones are kept where that cannot be done.
@@ -137,12 +143,9 @@ class Output:
         """
         for number, place in self._places:
             try:
-                descriptor = places.open_output(self.paths[number])
+                reopen(self.paths[number], number)
             except OSError as error:
                 self.unopened.append(
                     f"{place.setting}: {self.paths[number]} cannot be opened: {error.strerror}; "
                     "the old file is written on; correct it, then 'notify reload'"
                 )
-            else:
-                os.dup2(descriptor, number)
-                os.close(descriptor)

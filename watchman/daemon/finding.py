@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from watchman import locks
+from watchman import record_locks
 from watchman.daemon import places
 from watchman.errors import WatchmanError
 from watchman.model import Config
@@ -38,7 +38,7 @@ def running(config: Config) -> Running | None:
         return found
     lock = os.path.join(config.state_dir, "lock")
     try:
-        held = locks.holder_of(lock)
+        held = record_locks.holder_of(lock)
     except OSError as error:
         raise WatchmanError(
             f"whether watchman runs cannot be told: {lock}: {error.strerror}; try it as the user "
@@ -51,7 +51,7 @@ def detached(config: Config) -> Running | None:
     """Find the one that ``start`` started."""
     for path in places.pid_file(config).candidates():
         with contextlib.suppress(OSError):  # not readable: the lock in STATE_DIR tells
-            held = locks.holder_of(path)
+            held = record_locks.holder_of(path)
             if held is not None:
                 return Running(*held, path, detached=True)
     return None
@@ -68,7 +68,9 @@ def process(
             yield None
             return
         if not found.pid:
-            raise WatchmanError(f"{found.lock} is held by {locks.who(0)}; go there to do this")
+            raise WatchmanError(
+                f"{found.lock} is held by {record_locks.who(0)}; go there to do this"
+            )
         try:
             descriptor = os.pidfd_open(found.pid)
         except ProcessLookupError:

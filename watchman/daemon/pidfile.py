@@ -13,7 +13,7 @@ import os
 import stat
 from collections.abc import Iterator
 
-from watchman import locks
+from watchman import record_locks
 from watchman.errors import AlreadyRunning
 
 _FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -28,7 +28,7 @@ class PidFile:
 
     def remove(self) -> None:
         """Remove the file, if the path still leads to ours, and let go of it."""
-        locks.wait_for(self._descriptor)
+        record_locks.wait_for(self._descriptor)
         if _leads_to(self.path, self._descriptor):
             with contextlib.suppress(OSError):  # a directory that has become read-only
                 os.unlink(self.path)
@@ -48,11 +48,11 @@ def claim(path: str) -> PidFile:
             with _guarded(descriptor):
                 if not _leads_to(path, descriptor):
                     continue  # removed since it was opened, by whoever held it
-                if not locks.take(descriptor):
-                    pid = locks.holder(descriptor)
+                if not record_locks.take(descriptor):
+                    pid = record_locks.holder(descriptor)
                     if pid is None:
                         continue
-                    raise AlreadyRunning(f"already running with {locks.who(pid)}")
+                    raise AlreadyRunning(f"already running with {record_locks.who(pid)}")
                 os.ftruncate(descriptor, 0)
                 os.write(descriptor, b"%d\n" % os.getpid())
                 claimed, descriptor = descriptor, -1
@@ -72,7 +72,7 @@ def clear(path: str) -> bool:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             return False
         with _guarded(descriptor):
-            if locks.holder(descriptor) is not None or not _leads_to(path, descriptor):
+            if record_locks.holder(descriptor) is not None or not _leads_to(path, descriptor):
                 return False
             os.unlink(path)
     except OSError:
@@ -84,11 +84,11 @@ def clear(path: str) -> bool:
 
 @contextlib.contextmanager
 def _guarded(descriptor: int) -> Iterator[None]:
-    locks.wait_for(descriptor)
+    record_locks.wait_for(descriptor)
     try:
         yield
     finally:
-        locks.let_go(descriptor)
+        record_locks.let_go(descriptor)
 
 
 def _leads_to(path: str, descriptor: int) -> bool:

@@ -18,7 +18,7 @@ T = TypeVar("T")
 _OUTPUT = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-class Place(NamedTuple):
+class DaemonFile(NamedTuple):
     """A file of the daemon's."""
 
     setting: str
@@ -62,17 +62,21 @@ class Place(NamedTuple):
         return found, f"{wrong}; using {self.substitute} until that is corrected"
 
 
-def pid_file(config: Config) -> Place:
+def pid_file(config: Config) -> DaemonFile:
     """Return the place of the pid file."""
-    return Place("PID_FILE", config.pid_file, _private(config))
+    return DaemonFile("PID_FILE", config.pid_file, _private(config))
 
 
-def output(config: Config) -> tuple[Place, Place]:
+def output(config: Config) -> tuple[DaemonFile, DaemonFile]:
     """Return the places of the output and the error file."""
     private = _private(config)
     return (
-        Place("LOG_DIR", config.out_file or os.path.join(config.log_dir, "watchman.out"), private),
-        Place("LOG_DIR", config.err_file or os.path.join(config.log_dir, "watchman.err"), private),
+        DaemonFile(
+            "LOG_DIR", config.out_file or os.path.join(config.log_dir, "watchman.out"), private
+        ),
+        DaemonFile(
+            "LOG_DIR", config.err_file or os.path.join(config.log_dir, "watchman.err"), private
+        ),
     )
 
 

@@ -12,7 +12,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 
-from watchman import itself, locks
+from watchman import itself, record_locks
 from watchman.daemon.finding import Running, ended, process, running, supervised, supervisorctl
 from watchman.errors import WatchmanError
 from watchman.model import Config
@@ -50,7 +50,7 @@ def _noted_as_waiting(config: Config) -> Iterator[None]:
     """Hold the byte that tells ``stop`` of us. Nobody here may close the file meanwhile."""
     descriptor = os.open(_lock(config), os.O_RDWR | os.O_CLOEXEC)
     try:
-        locks.take(descriptor, locks.WAITING)
+        record_locks.take(descriptor, record_locks.WAITING)
         yield
     finally:
         os.close(descriptor)
@@ -69,7 +69,7 @@ def _words(other: Running) -> str:
     else:
         started, end = "it runs in a foreground", f"'kill {other.pid}'"
     return (
-        f"Not watching: {locks.who(other.pid)} watches with this configuration ({started}). "
+        f"Not watching: {record_locks.who(other.pid)} watches with this configuration ({started}). "
         f"This one waits, and takes its place when it ends: {end} hands over"
     )
 
@@ -77,7 +77,7 @@ def _words(other: Running) -> str:
 def waiting(config: Config) -> int | None:
     """Return the id of the process that waits for the running one's end; None if none does."""
     with contextlib.suppress(OSError):
-        held = locks.holder_of(_lock(config), locks.WAITING)
+        held = record_locks.holder_of(_lock(config), record_locks.WAITING)
         return None if held is None else held[0]
     return None
 
@@ -86,6 +86,6 @@ def goes_on(pid: int) -> str:
     """Say that the one which has waited watches now, and how to stop it."""
     program = (supervised(pid) if pid else None) or "notify"
     return (
-        f"Watching goes on: {locks.who(pid)} has waited for that under supervisord; stop it with "
-        f"'{supervisorctl('stop', program)}'."
+        f"Watching goes on: {record_locks.who(pid)} has waited for that under supervisord; stop it "
+        f"with '{supervisorctl('stop', program)}'."
     )

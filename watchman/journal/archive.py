@@ -18,7 +18,7 @@ DRAFT = re.compile(r"draft-.*|.*-draft(-journal)?")
 """What a sealing that was cut short may leave."""
 
 
-class File(NamedTuple):
+class SegmentFile(NamedTuple):
     """A segment's file. Sorted, they are in the order of their greatest seqs."""
 
     last: int
@@ -38,7 +38,7 @@ def name_of(first: int, last: int, number: int = 0) -> str:
     return f"{first:019d}-{last:019d}{f'-{number}' if number else ''}.db"
 
 
-def files(state_dir: str) -> list[File]:
+def files(state_dir: str) -> list[SegmentFile]:
     """Return the segments, the newest first. Raises OSError."""
     directory = directory_of(state_dir)
     try:
@@ -47,7 +47,9 @@ def files(state_dir: str) -> list[File]:
         return []
     matches = filter(None, map(_NAME.fullmatch, names))
     found = (
-        File(int(match[2]), int(match[1]), int(match[3] or 0), os.path.join(directory, match[0]))
+        SegmentFile(
+            int(match[2]), int(match[1]), int(match[3] or 0), os.path.join(directory, match[0])
+        )
         for match in matches
     )
     return sorted(found, reverse=True)
@@ -58,7 +60,7 @@ def last_seq(state_dir: str) -> int:
     return max((file.last for file in files(state_dir)), default=0)
 
 
-def unreadable(file: File, error: Exception) -> str:
+def unreadable(file: SegmentFile, error: Exception) -> str:
     """Return what is to be said of a segment that cannot be read."""
     reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
     return (

@@ -33,18 +33,16 @@ MORE = 50_000
 class Archive:
     """Seals what ended, and forgets it when it is old. For one thread, whose steps stay short.
 
-    ``ended()`` returns how many rows of the journal have ended, or a number above that. Raises
-    nothing but JournalError: a part of the archive that cannot be used is said, once.
+    Raises nothing but JournalError: a part of the archive that cannot be used is said, once.
     """
 
-    def __init__(self, journal: Journal, ended: Callable[[], int] | None = None) -> None:
+    def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._state_dir = os.path.dirname(journal.path)
-        self._ended = ended or journal.ended
         self._process: subprocess.Popen[bytes] | None = None
         self._clearing: tuple[int, int] | None = None
         """Behind which seq, and up to which, archived rows may still be in the journal."""
-        self._cleared: list[archive.File] = []
+        self._cleared: list[archive.SegmentFile] = []
         """The segments of which none are, when :attr:`_clearing` is over."""
         self._open: dict[str, Segment] = {}
         self._noted: dict[str, int] = {}
@@ -70,7 +68,7 @@ class Archive:
         self._drop_before(before_ns)
         if self.active:
             return
-        ended = self._ended()
+        ended = self._journal.ended()
         tried = self._tried_with
         if ended <= KEEP or (
             tried is not None and ended < tried + MORE and now < self._tried_at + AGAIN
@@ -189,7 +187,7 @@ class Archive:
                         found.append((seq, *left.pop(seq)))
         return found
 
-    def _having(self, file: archive.File, seqs: list[int]) -> dict[int, tuple[int, int]]:
+    def _having(self, file: archive.SegmentFile, seqs: list[int]) -> dict[int, tuple[int, int]]:
         try:
             segment = self._open.get(file.path)
             if segment is None:
@@ -223,7 +221,7 @@ class Archive:
                 self._cleared.remove(file)
                 self._noted.pop(file.path, None)
 
-    def _last_noted_ns(self, file: archive.File) -> int:
+    def _last_noted_ns(self, file: archive.SegmentFile) -> int:
         """Return when the last of its deliveries ended; where it cannot be told, when it was made.
 
         That was later.
@@ -243,7 +241,7 @@ class Archive:
             self._noted[file.path] = known
         return known
 
-    def _say_unreadable(self, file: archive.File, error: Exception) -> None:
+    def _say_unreadable(self, file: archive.SegmentFile, error: Exception) -> None:
         if not isinstance(error, FileNotFoundError):
             line = archive.unreadable(file, error)
             self._say(line[0].upper() + line[1:])

@@ -6,20 +6,21 @@ import datetime
 import json
 from typing import Any
 
-from watchman.model import Route
+from watchman.model import Batch, Route
 
 
 def encode(route: Route) -> str:
-    """Return the route's args, kwargs and options as JSON; equal routes give equal text."""
-    return json.dumps(
-        [route.args, dict(route.kwargs), dict(route.options)], default=_encode, sort_keys=True
-    )
+    """Return the route's args, kwargs, options and batch as JSON; equal routes give equal text."""
+    parts = [route.args, dict(route.kwargs), dict(route.options)]
+    # As it was before there were batches, where there is none: it is the same route.
+    parts += [] if route.batch is None else [list(route.batch)]
+    return json.dumps(parts, default=_encode, sort_keys=True)
 
 
 def decode(broker: str, task: str, text: str) -> Route:
     """Return the route that :func:`encode` made ``text`` of."""
-    args, kwargs, options = json.loads(text, object_hook=_decode)
-    return Route(broker, task, tuple(args), kwargs, options)
+    args, kwargs, options, *batch = json.loads(text, object_hook=_decode)
+    return Route(broker, task, tuple(args), kwargs, options, *(Batch(*one) for one in batch))
 
 
 def _encode(value: Any) -> Any:

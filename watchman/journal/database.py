@@ -21,17 +21,16 @@ import sqlite3
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from watchman.errors import JournalDamaged, JournalError
-from watchman.journal import damage, schema, soundness
+from watchman.journal import repair, rescue, schema, soundness
 from watchman.journal.opening import open_sound
-from watchman.journal.patience import Patience, can_be_cured
-from watchman.journal.reader import STRANGE_MESSAGE, Reader
-from watchman.turns import turn
+from watchman.journal.write_retry import WriteRetry, can_be_cured
+from watchman.soft_lock import soft_lock
 
 T = TypeVar("T")
-Row = TypeVar("Row")
+AnyRow = TypeVar("AnyRow")
 
 ROW_ERRORS = (
     sqlite3.IntegrityError,
@@ -42,19 +41,69 @@ ROW_ERRORS = (
     UnicodeEncodeError,
 )
 """What one row's values raise: a number beyond 64 bits, a text that is no UTF-8, one key twice."""
+_STRANGE_MESSAGE = "SQLite's message about it is no UTF-8"
+"""It quotes what it read off a broken page."""
+
+
+class Rows(list[tuple[Any, ...]]):
+    """The answer to a query, all of it."""
+
+    def fetchone(self) -> Any:
+        """Return the first row; None if there is none."""
+        return self[0] if self else None
+
+    def fetchall(self) -> Rows:
+        """Return every row."""
+        return self
+
+
+class ReadConnection:
+    """One thread's connection for reading, inside the daemon.
+
+    An answer is read to its end at once: an error comes here and nowhere else, and no answer that
+    is looked at slowly keeps the log from being merged.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, database: Database) -> None:
+        self._connection = connection
+        self._database = database
+        self._lock = threading.Lock()
+
+    def execute(self, query: str, parameters: Sequence[Any] = ()) -> Rows:
+        """Return the rows of a query; where the disk fails, wait as who writes does.
+
+        Raises JournalError.
+        """
+        try:
+            return self._fetch(query, parameters)
+        except sqlite3.Error as error:
+            return self._database.insist(error, lambda: self._fetch(query, parameters))
+
+    def _fetch(self, query: str, parameters: Sequence[Any]) -> Rows:
+        with self._lock:
+            try:
+                return Rows(self._connection.execute(query, parameters).fetchall())
+            except UnicodeDecodeError as error:
+                raise soundness.Unsound(_STRANGE_MESSAGE) from error
+
+    def close(self) -> None:
+        """Close the connection, after the query that is under way."""
+        with self._lock:
+            self._connection.close()
 
 
 class Database:
     """The file at ``path``, made with the journal's tables if it is missing.
 
     Readers never wait for the writer. A damaged file is set aside and begun anew with what can
-    still be read of it (:mod:`watchman.journal.damage`). Raises JournalError where the file
-    cannot be opened.
+    still be read of it (:mod:`watchman.journal.repair`). ``give_up()`` is asked whenever this has
+    to wait: whether to stop. Raises JournalError where the file cannot be opened.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, give_up: Callable[[], bool]) -> None:
         self.path = path
-        self.patience = Patience(path)
+        self.write_retry = WriteRetry(path)
+        self.write_retry.give_up = give_up
         self.damage = ""
         """What a sound file would not have said; empty while nothing was."""
         self.on_damage: Callable[[], None] = lambda: None
@@ -64,11 +113,11 @@ class Database:
         self._local = threading.local()
         self.on_rollback: list[Callable[[], None]] = []
         """Called when a transaction failed: what was learnt in it is not true."""
-        self._readers: dict[threading.Thread, Reader] = {}
+        self._readers: dict[threading.Thread, ReadConnection] = {}
         self._closed = False
         self._shut_out: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
         try:
-            self._writer = open_sound(path)
+            self._writer = open_sound(path, give_up)
             try:
                 # By reading something the writer has made its log and the index of it.
                 names = [path + suffix for suffix in soundness.SUFFIXES]
@@ -91,14 +140,14 @@ class Database:
             return True  # it cannot be told
 
     @property
-    def reader(self) -> Reader:
+    def reader(self) -> ReadConnection:
         """This thread's connection for reading. Raises JournalError if the file is gone."""
-        reader: Reader | None = getattr(self._local, "reader", None)
+        reader: ReadConnection | None = getattr(self._local, "reader", None)
         if reader is None:
             reader = self._local.reader = self._open_reader()
         return reader
 
-    def _open_reader(self) -> Reader:
+    def _open_reader(self) -> ReadConnection:
         def connect() -> sqlite3.Connection:
             if self._closed or not self.in_place:
                 raise self._gone()
@@ -112,7 +161,7 @@ class Database:
                 connection = connect()
             except sqlite3.Error as error:
                 connection = self.insist(error, connect)
-            reader = self._readers[threading.current_thread()] = Reader(connection, self.insist)
+            reader = self._readers[threading.current_thread()] = ReadConnection(connection, self)
             return reader
 
     def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
@@ -128,9 +177,9 @@ class Database:
 
     def write_each(
         self,
-        rows: Sequence[Row],
-        work: Callable[[sqlite3.Connection, Sequence[Row]], T],
-        left_out: Callable[[Row, Exception], None],
+        rows: Sequence[AnyRow],
+        work: Callable[[sqlite3.Connection, Sequence[AnyRow]], T],
+        left_out: Callable[[AnyRow, Exception], None],
     ) -> list[T]:
         """Run ``work`` on all rows in one transaction, without those that SQLite does not take.
 
@@ -151,7 +200,7 @@ class Database:
 
     def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Do as :meth:`write`; one of ROW_ERRORS, of which nothing is written, is raised."""
-        with self._lock, self.patience:
+        with self._lock, self.write_retry:
             while True:
                 if self._closed:
                     raise self._gone()
@@ -162,13 +211,13 @@ class Database:
                 except ROW_ERRORS:
                     raise
                 except UnicodeDecodeError:
-                    self.found_damage(soundness.Unsound(STRANGE_MESSAGE))
+                    self.found_damage(soundness.Unsound(_STRANGE_MESSAGE))
                 except sqlite3.Error as error:
                     self._wait_after(error, "written")
 
     def insist(self, error: sqlite3.Error, attempt: Callable[[], T]) -> T:
         """Repeat what failed with ``error`` until it works. Raises JournalError."""
-        with self._lock, self.patience:
+        with self._lock, self.write_retry:
             while True:
                 self._wait_after(error, "read")
                 try:
@@ -181,7 +230,7 @@ class Database:
             raise self._gone() from error
         if not can_be_cured(error):
             self.found_damage(error)
-        self.patience.wait_after(error, what)
+        self.write_retry.wait_after(error, what)
 
     def found_damage(self, error: Exception) -> NoReturn:
         """Have the file closed and checked, for something that a sound one does not say."""
@@ -196,7 +245,7 @@ class Database:
     def _attempt(self, work: Callable[[sqlite3.Connection], T]) -> T:
         try:
             self._writer.execute("BEGIN IMMEDIATE")
-            with turn():
+            with soft_lock():
                 result = work(self._writer)
             self._writer.execute("COMMIT")
         except BaseException:
@@ -231,23 +280,25 @@ class Database:
             self._closed = True
             # A log that belongs to a damaged file is as it was left: it may be the sound part.
             with soundness.unmerged(self.path) if self.damage else contextlib.nullcontext():
+                if self.damage:
+                    rescue.save_moved(self.path, self._writer)
                 for reader in self._readers.values():
                     reader.close()
                 self._readers.clear()
                 self._writer.close()
 
     def _put_back(self) -> None:
-        with self._lock, self.patience:
+        with self._lock, self.write_retry:
             # What is written from here on would not be in the new file.
             self._closed = True
             while True:
                 try:
                     files = self._files.items()
                     left = [name for name, file in files if file and _identity(name) == file]
-                    return damage.put_back(self.path, self._writer, left)
+                    return repair.put_back(self.path, self._writer, left)
                 except (sqlite3.Error, OSError) as error:
                     if isinstance(error, sqlite3.Error) and can_be_cured(error):
-                        self.patience.wait_after(error, "written")
+                        self.write_retry.wait_after(error, "written")
                         continue
                     raise JournalError(
                         f"{self._gone()}; a new one cannot be made: {error}"

@@ -46,6 +46,13 @@ class EndedDeliveries:
         ).fetchall()
         return list(rows), rows[-1][0] if len(rows) == limit else end
 
+    def reasons(self, seqs: Sequence[int]) -> dict[int, str]:
+        """Return why deliveries are in their state, by seq, where that is known."""
+        marks = ",".join("?" * len(seqs))
+        query = f"SELECT seq, reason FROM deliveries WHERE seq IN ({marks})"  # noqa: S608 — see marks
+        rows = self._database.reader.execute(query, seqs)
+        return {int(seq): str(reason) for seq, reason in rows if reason is not None}
+
     def drop_archived(self, rows: Sequence[Ended]) -> None:
         """Delete those of these rows that are still as they were archived."""
         archived = set(rows)
@@ -55,7 +62,7 @@ class EndedDeliveries:
         def work(connection: sqlite3.Connection) -> None:
             found = connection.execute(query, [seq for seq, _, _ in rows]).fetchall()
             dropped = [
-                tallies.Dropped(seq, tallies.Key(broker, state, bool(discarded)), arrived_ns)
+                tallies.Dropped(seq, tallies.TallyKey(broker, state, bool(discarded)), arrived_ns)
                 for seq, state, noted_ns, broker, discarded, arrived_ns in found
                 if (seq, state, noted_ns) in archived
             ]

@@ -8,10 +8,9 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from watchman.filesystem import version_of
-from watchman.identity import Evidence, Verdict, compare
-from watchman.journal.database import Database
-from watchman.journal.reader import Reader
+from watchman.file_access import version_of
+from watchman.identity import Comparison, Evidence, compare
+from watchman.journal.database import Database, ReadConnection
 from watchman.model import Version
 from watchman.text import PATHS
 
@@ -108,7 +107,7 @@ class KnownVersions:
             return number
         return self._cache(directory, self._database.reader)
 
-    def _cache(self, directory: bytes, connection: sqlite3.Connection | Reader) -> int:
+    def _cache(self, directory: bytes, connection: sqlite3.Connection | ReadConnection) -> int:
         query = "SELECT id FROM directories WHERE path = ?"
         row = connection.execute(query, (directory,)).fetchone()
         if row is None:
@@ -135,7 +134,7 @@ class KnownVersions:
         wanted: dict[tuple[int, bytes], str] = {}
         for path in paths:
             directory, _, name = path.encode(*PATHS).rpartition(b"/")
-            number = self._id(directory)
+            number = self._ids.get(directory) or self._id(directory)
             if number:
                 wanted[number, name] = path
         return {
@@ -168,7 +167,7 @@ class KnownVersions:
         keys = []
         for path in paths:
             directory, _, name = path.encode(*PATHS).rpartition(b"/")
-            number = self._id(directory)
+            number = self._ids.get(directory) or self._id(directory)
             if number:
                 keys.append((number, name))
         return keys
@@ -191,7 +190,7 @@ class KnownVersions:
         keys = []
         for source, seq in announced:
             directory, _, name = source.encode(*PATHS).rpartition(b"/")
-            keys.append((self._id(directory), name, seq))
+            keys.append((self._ids.get(directory) or self._id(directory), name, seq))
         connection.executemany(
             "DELETE FROM known WHERE directory = ? AND name = ? AND seq = ?", keys
         )
@@ -268,7 +267,7 @@ class Scan:
     """One directory's known names, while a scan of it is under way."""
 
     def __init__(
-        self, versions: KnownVersions, directory: str, reader: Reader, number: int
+        self, versions: KnownVersions, directory: str, reader: ReadConnection, number: int
     ) -> None:
         self.directory = directory
         self._versions = versions
@@ -327,7 +326,7 @@ def _differs(known: Version, status: os.stat_result) -> bool:
     """Say whether a look has to decide what has changed."""
     seen = version_of(status)
     verdict = compare(known, seen, Evidence.SCAN)
-    if verdict is Verdict.TOUCHED:
+    if verdict is Comparison.TOUCHED:
         # Neither a ctime that was never recorded nor a new number for an inode is worth a look.
         return bool(known.changed_ns) and known.inode == seen.inode
-    return verdict is Verdict.NEW
+    return verdict is Comparison.NEW

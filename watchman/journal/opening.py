@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 
 from watchman.errors import JournalError
-from watchman.journal import damage, rescue, schema, soundness
+from watchman.journal import repair, rescue, schema, soundness
+from watchman.journal.migration import migrate
 
 
-def open_sound(path: str) -> sqlite3.Connection:
+def open_sound(path: str, give_up: Callable[[], bool]) -> sqlite3.Connection:
     """Return the writing connection to a sound file.
 
     Nobody else in this process may have the file open. Raises sqlite3.Error and OSError where it
     cannot be opened, JournalError where it is a newer watchman's.
     """
-    damage.finish(path)
+    repair.finish(path)
     try:
         with soundness.understanding("what it says of itself"):
-            writer = _checked(path)
+            writer = _checked(path, give_up)
     except sqlite3.DatabaseError as error:
         if not soundness.is_damage(error):
             raise
-        damage.replace(path, error)
-        writer = _prepared(path)
+        repair.replace(path, error)
+        writer = _prepared(path, give_up)
     try:
+        rescue.forget_moved(path)
         soundness.clear(path)
         # Who has to wait longer for another process is told so, and can still be stopped.
         writer.execute("PRAGMA busy_timeout = 2000")
@@ -33,7 +36,7 @@ def open_sound(path: str) -> sqlite3.Connection:
     return writer
 
 
-def _checked(path: str) -> sqlite3.Connection:
+def _checked(path: str, give_up: Callable[[], bool]) -> sqlite3.Connection:
     """Return a connection to the file as it is. Raises sqlite3.DatabaseError for damage."""
     # First: SQLite itself would make an empty file, and remove the log beside it.
     soundness.check_presence(path)
@@ -42,7 +45,7 @@ def _checked(path: str) -> sqlite3.Connection:
     # The kernel's crash, not ours, damages files: but both leave the log behind, and a
     # check takes half a second for 300 MB.
     suspect = soundness.is_suspect(path)
-    writer = _prepared(path, doubtful=suspect or not soundness.was_closed(path))
+    writer = _prepared(path, give_up, doubtful=suspect or not soundness.was_closed(path))
     try:
         log.check(writer)
         if suspect:
@@ -54,20 +57,22 @@ def _checked(path: str) -> sqlite3.Connection:
     return writer
 
 
-def _prepared(path: str, *, doubtful: bool = False) -> sqlite3.Connection:
+def _prepared(
+    path: str, give_up: Callable[[], bool], *, doubtful: bool = False
+) -> sqlite3.Connection:
     """Return a connection to a file that has the tables of this version."""
     writer = schema.connect(path)
     try:
         if doubtful:
             soundness.check(writer)
-        _prepare(path, writer)
+        _prepare(path, writer, give_up)
     except BaseException:
         _close(path, writer)
         raise
     return writer
 
 
-def _prepare(path: str, writer: sqlite3.Connection) -> None:
+def _prepare(path: str, writer: sqlite3.Connection, give_up: Callable[[], bool]) -> None:
     (version,) = writer.execute("PRAGMA user_version").fetchone()
     if version == 0:
         soundness.check_blank(path, writer)
@@ -79,7 +84,7 @@ def _prepare(path: str, writer: sqlite3.Connection) -> None:
             f"the journal {path} has schema {version}, this watchman knows "
             f"{schema.SCHEMA_VERSION}; run the version of watchman that wrote it"
         )
-    schema.migrate(writer, version)
+    migrate(path, writer, version, give_up)
     soundness.check_tables(writer)
 
 

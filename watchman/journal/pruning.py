@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from typing import NamedTuple
 
-from watchman.journal import tallies
+from watchman.journal import tallies, uploads
 from watchman.journal.database import Database
 from watchman.model import State
 
@@ -18,6 +19,8 @@ _LEAST, _MOST = -(1 << 63), (1 << 63) - 1
 _FINISHED = frozenset(map(int, (State.SENT, State.VANISHED, State.MOVED)))
 QUERY = f"""SELECT seq, coalesce(broker, ''), state, {tallies.IS_DISCARDED}, arrived_ns, noted_ns
     FROM deliveries WHERE seq > ? ORDER BY seq LIMIT {ROWS}"""  # noqa: S608 — our own words and numbers
+
+ACTS = f"SELECT id, at_ns FROM acts ORDER BY id LIMIT {ROWS}"  # noqa: S608 — a number
 
 
 class Pruned(NamedTuple):
@@ -53,17 +56,25 @@ class Pruner:
         rows = self._database.reader.execute(QUERY, (self._after,))
         after = self._after
         dropped: list[tallies.Dropped] = []
+        if any(type(time_ns) is not int for row in rows for time_ns in row[4:]):
+            self._database.found_damage(ValueError("a delivery in it has no time"))
         for seq, broker, state, discarded, arrived_ns, noted_ns in rows:
             # One from the future, by a clock that was wrong, says nothing of those behind it.
             if before_ns <= arrived_ns <= now_ns or seq >= last_seq:
                 break
             if state in _FINISHED and noted_ns < before_ns:
-                key = tallies.Key(broker, state, bool(discarded))
+                key = tallies.TallyKey(broker, state, bool(discarded))
                 dropped.append(tallies.Dropped(seq, key, arrived_ns))
             after = seq
         more = len(rows) == ROWS and after == rows[-1][0]
-        if dropped:
+        acts = [row[:1] for row in self._database.reader.execute(ACTS) if row[1] < before_ns]
+        if dropped or acts:
             # A finished delivery never changes again: what was read is still so.
-            self._database.write(lambda connection: tallies.drop(connection, dropped))
+            def work(connection: sqlite3.Connection) -> None:
+                tallies.drop(connection, dropped)
+                connection.executemany("DELETE FROM acts WHERE id = ?", acts)
+
+            self._database.write(work)
         self._after = after
-        return Pruned(len(dropped), more)
+        more |= uploads.prune(self._database, before_ns)
+        return Pruned(len(dropped), more or len(acts) == ROWS)

@@ -4,9 +4,62 @@ from __future__ import annotations
 
 import sqlite3
 
-from watchman.journal import tallies
+from watchman.journal import activity, acts, bundles, counters, digests, tallies
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 4
+
+PARTIAL = """
+CREATE TABLE partial (
+    path BLOB PRIMARY KEY,
+    device INTEGER NOT NULL,
+    inode INTEGER NOT NULL,
+    size INTEGER NOT NULL,
+    mtime_ns INTEGER NOT NULL,
+    changed_ns INTEGER NOT NULL,
+    since_ns INTEGER NOT NULL,
+    reason TEXT NOT NULL
+) WITHOUT ROWID;
+"""
+_UPLOADS = """
+CREATE TABLE uploads (
+    seq INTEGER PRIMARY KEY,
+    user TEXT NOT NULL,
+    host TEXT NOT NULL,
+    protocol TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    seconds REAL,
+    ended_ns INTEGER NOT NULL,
+    noted_ns INTEGER NOT NULL
+);
+CREATE TABLE transfer_logs (
+    path BLOB PRIMARY KEY,
+    device INTEGER NOT NULL,
+    inode INTEGER NOT NULL,
+    "offset" INTEGER NOT NULL,
+    head BLOB NOT NULL
+) WITHOUT ROWID;
+"""
+# What a hold keeps leaves the one index for the other, so that no sender reads it again. A number
+# of AUTOINCREMENT is never given twice: what a hold that was released has kept bears it still.
+_READY_AND_HELD = """
+CREATE INDEX deliveries_ready ON deliveries (broker, seq) WHERE state = 2 AND held = 0;
+CREATE INDEX deliveries_held ON deliveries (held, broker, seq) WHERE state = 2 AND held > 0;
+CREATE TABLE holds (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    kind TEXT NOT NULL,
+    name BLOB NOT NULL,
+    since_ns INTEGER NOT NULL,
+    by TEXT NOT NULL,
+    UNIQUE (kind, name)
+);
+CREATE TABLE held (
+    hold INTEGER NOT NULL,
+    broker TEXT NOT NULL,
+    count INTEGER NOT NULL,
+    oldest_ns INTEGER NOT NULL,
+    PRIMARY KEY (hold, broker)
+) WITHOUT ROWID;
+"""
 
 MIGRATIONS: dict[int, str] = {
     # One row of a task id under way: of several that version 1 allowed, the first goes on.
@@ -24,7 +77,25 @@ UPDATE deliveries SET state = 5, reason = 'it was on its way already'
     WHERE seq IN (SELECT seq FROM doubled);
 DROP TABLE doubled;
 CREATE UNIQUE INDEX deliveries_under_way ON deliveries (inode, task_id) WHERE state IN (1, 2);
-{tallies.TABLE} {tallies.RECOUNT}"""  # noqa: S608 — our own statements
+{tallies.TABLE} {tallies.RECOUNT}""",  # noqa: S608 — our own statements
+    # What is under way is of no MOVES entry: the mover finds out which leads there.
+    2: """
+CREATE TABLE moves (
+    id INTEGER PRIMARY KEY, source BLOB NOT NULL, root BLOB NOT NULL, UNIQUE (source, root)
+);
+ALTER TABLE deliveries ADD COLUMN move INTEGER REFERENCES moves (id);
+DROP INDEX deliveries_moving;
+CREATE INDEX deliveries_moving ON deliveries (move, seq) WHERE state = 1;
+""",
+    3: f"""
+{counters.TABLE} {acts.TABLE} {activity.TABLE} {digests.TABLE} {_UPLOADS}
+{PARTIAL}
+ALTER TABLE deliveries ADD COLUMN told TEXT;
+ALTER TABLE deliveries ADD COLUMN held INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE deliveries ADD COLUMN bundle INTEGER NOT NULL DEFAULT 0;
+DROP INDEX deliveries_ready;
+{_READY_AND_HELD} {bundles.TABLES} {bundles.INDEX}
+""",
 }
 """The statements that lead from one schema to the next, by the version that they start from. What
 is listed here is never changed: journals of every version out there come this way."""
@@ -35,9 +106,12 @@ is listed here is never changed: journals of every version out there come this w
 # At most one row of a task id is MOVING or READY: two would write and remove one another's files.
 # A task id is made of the inode number too; with that before it the index is written where it
 # grows, at a third of the price.
+# ``deliveries.held`` is the hold that keeps a READY one, 0 for none, less than 0 where it goes with
+# the leader of its bundle (bundles.py); the table ``held`` counts what each hold keeps.
 # ``watches.first_run_ns`` is when the first run's scan was over; negative, while it is not: when it
 # began.
-SCHEMA = f"""{tallies.TABLE}
+SCHEMA = f"""{tallies.TABLE} {counters.TABLE} {acts.TABLE} {activity.TABLE} {digests.TABLE}
+{_UPLOADS} {PARTIAL}
 CREATE TABLE deliveries (
     seq INTEGER PRIMARY KEY,
     task_id TEXT NOT NULL,
@@ -54,11 +128,15 @@ CREATE TABLE deliveries (
     state INTEGER NOT NULL,
     noted_ns INTEGER NOT NULL,
     reason TEXT,
-    changed_ns INTEGER NOT NULL DEFAULT 0
+    changed_ns INTEGER NOT NULL DEFAULT 0,
+    move INTEGER REFERENCES moves (id),
+    told TEXT,
+    held INTEGER NOT NULL DEFAULT 0,
+    bundle INTEGER NOT NULL DEFAULT 0
 );
 CREATE UNIQUE INDEX deliveries_under_way ON deliveries (inode, task_id) WHERE state IN (1, 2);
-CREATE INDEX deliveries_moving ON deliveries (seq) WHERE state = 1;
-CREATE INDEX deliveries_ready ON deliveries (broker, seq) WHERE state = 2;
+CREATE INDEX deliveries_moving ON deliveries (move, seq) WHERE state = 1;
+{_READY_AND_HELD} {bundles.TABLES} {bundles.INDEX}
 CREATE INDEX deliveries_failed ON deliveries (seq) WHERE state = 4;
 CREATE TABLE routes (
     id INTEGER PRIMARY KEY,
@@ -66,6 +144,12 @@ CREATE TABLE routes (
     task TEXT NOT NULL,
     arguments TEXT NOT NULL,
     UNIQUE (broker, task, arguments)
+);
+CREATE TABLE moves (
+    id INTEGER PRIMARY KEY,
+    source BLOB NOT NULL,
+    root BLOB NOT NULL,
+    UNIQUE (source, root)
 );
 CREATE TABLE directories (
     id INTEGER PRIMARY KEY,
@@ -115,20 +199,3 @@ def create(connection: sqlite3.Connection) -> None:
     connection.executescript(
         f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
     )
-
-
-def migrate(connection: sqlite3.Connection, version: int) -> None:
-    """Bring a journal of an older version up to date, each step in one transaction.
-
-    Raises sqlite3.Error; the journal is then as the last completed step left it.
-    """
-    while version < SCHEMA_VERSION:
-        statements, version = MIGRATIONS[version], version + 1
-        try:
-            connection.executescript(
-                f"BEGIN IMMEDIATE; {statements}; PRAGMA user_version = {version}; COMMIT;"
-            )
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise

@@ -8,22 +8,26 @@ on. Too many are more than a sixteenth of the rows, so that a walk meets enough 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import sqlite3
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 from urllib.parse import quote
 
 from watchman.journal import archive, segment, soundness
-from watchman.journal.question import LARGEST, SMALLEST, Place, Question, behind, split
+from watchman.journal.question import LARGEST, SMALLEST, AskedPath, Question, behind, split
 from watchman.journal.record import Record
+from watchman.journal.time_limit import FOREVER, TimeLimit
 from watchman.model import State, Version
 
 _COLUMNS = """seq, kind, folder, name, task_id, arrived, noted, size, mtime, final_folder,
     final_name, reason"""
 _TOGETHER = 200
 """Rows fetched by one statement, SQLite takes 999 parameters in old versions."""
+_BLOCKS = 8
+"""Blocks that are gone through by one statement at the most."""
 _FEW = 200
 """Candidates that are never too many."""
 _MOST_FOLDERS = 300
@@ -32,7 +36,7 @@ _KEPT = 10_000
 """Directories kept in memory."""
 
 
-class Kind(NamedTuple):
+class DeliveryKind(NamedTuple):
     """What many rows have in common, and how many there are."""
 
     id: int
@@ -49,7 +53,7 @@ class Kind(NamedTuple):
     def may_be(self, question: Question) -> bool:
         """Whether deliveries of this kind can be meant."""
         return (
-            question.state in {None, self.state}
+            question.may_be_in(self.state)
             and question.discarded in {None, self.discarded}
             and question.broker in {None, self.broker}
             and question.task in {None, self.task}
@@ -91,12 +95,14 @@ class Segment:
     Every method raises sqlite3.Error where it is damaged. Raises that and OSError.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, limit: TimeLimit = FOREVER) -> None:
         os.stat(path)  # SQLite has one word for all that keeps it from opening a file
         self._connection = sqlite3.connect(
             f"file:{quote(os.fsencode(path))}?mode=ro&immutable=1", uri=True, isolation_level=None
         )
         self._paths: dict[int, bytes] = {}
+        self._limit = limit
+        limit.hold(self._connection)
         try:
             with soundness.understanding("what it says of itself"):
                 self._open()
@@ -111,7 +117,7 @@ class Segment:
         row = self._connection.execute("SELECT * FROM whole").fetchone()
         self.rows, self._folders, self._base, self.last_noted_ns = map(int, row)
         self.kinds = [
-            Kind(number, State(state), broker, task, unit, bool(discarded), *numbers)
+            DeliveryKind(number, State(state), broker, task, unit, bool(discarded), *numbers)
             for number, state, broker, task, unit, discarded, *numbers in self._connection.execute(
                 "SELECT * FROM kinds"
             )
@@ -124,13 +130,21 @@ class Segment:
         """Close the file."""
         self._connection.close()
 
-    def find(self, question: Question) -> Iterator[Record]:
-        """Return the deliveries that are meant, the newest first, read as they are taken."""
+    def find(
+        self, question: Question, give_up: Callable[[], bool] = lambda: False
+    ) -> Iterator[Record]:
+        """Return the deliveries that are meant, the newest first, read as they are taken.
+
+        ``give_up()`` is asked now and then: whether to end before that.
+        """
         kinds = [kind for kind in self.kinds if kind.may_be(question)]
         if not kinds:
             return
         where = Condition.all(self._conditions(question, kinds))
         for part in self._parts(question, self._candidates(question, kinds)):
+            self._limit.check()
+            if give_up():
+                return
             for row in self._select(Condition.all([part, where])):
                 with soundness.understanding("a delivery"):
                     paths = self._paths_of(row)
@@ -206,7 +220,7 @@ class Segment:
 
     # What SQL can tell
 
-    def _conditions(self, question: Question, kinds: Sequence[Kind]) -> list[Condition]:
+    def _conditions(self, question: Question, kinds: Sequence[DeliveryKind]) -> list[Condition]:
         found = []
         if len(kinds) < len(self.kinds):
             found.append(Condition(f"kind IN ({','.join(str(kind.id) for kind in kinds)})"))
@@ -214,8 +228,14 @@ class Segment:
             found.append(Condition("arrived BETWEEN ? AND ?", *self._times(question)))
         if question.task_id is not None:
             found.append(Condition("task_id = ?", segment.packed(question.task_id)))
-        if question.places:
-            found.append(Condition.any([c for p in question.places for c in self._at(p)]))
+        if question.reason is not None:
+            found.append(Condition("instr(lower(reason), ?)", question.reason_part))
+        if question.up_to != LARGEST:
+            found.append(Condition("seq <= ?", question.up_to))
+        if question.asked_directory:
+            found.append(Condition.any(self._at(question.asked_directory)))
+        if question.asked_paths:
+            found.append(Condition.any([c for p in question.asked_paths for c in self._at(p)]))
         return found
 
     def _times(self, question: Question) -> tuple[int, int]:
@@ -223,41 +243,45 @@ class Segment:
         since, until = question.since_ns - self._base, question.until_ns - self._base
         return max(min(since, LARGEST), SMALLEST), max(min(until, LARGEST), SMALLEST)
 
-    def _at(self, place: Place) -> list[Condition]:
-        """Return what holds for a file at a place, in it, or where its pattern may match."""
-        name = place.name
-        found = [_within(self._below(place.below))]
-        number = self._number(place.directory)
+    def _at(self, asked: AskedPath) -> list[Condition]:
+        """Return what holds for a file at that path, in it, or where its pattern may match."""
+        name = asked.name
+        found = [_within(self._below(asked.below))]
+        number = self._number(asked.directory)
         if number is not None:
             found += [
                 Condition("(folder = ? AND name = ?)", number, name),
                 Condition("(final_folder = ? AND coalesce(final_name, name) = ?)", number, name),
             ]
-        if place.pattern:
-            parts = [Condition.any([_within(one) for one in self._before_wild(place)])]
-            if place.tail is not None:
-                parts.append(Condition("(name = ? OR final_name = ?)", place.tail, place.tail))
-            parts += self._with_run(place.run)
+        if asked.pattern:
+            parts = []
+            ranges = self._before_wild(asked)
+            if (0, self._folders) not in ranges:
+                parts.append(Condition.any([_within(one) for one in ranges]))
+            if asked.tail is not None:
+                parts.append(Condition("(name = ? OR final_name = ?)", asked.tail, asked.tail))
+            for run in asked.runs:
+                parts += self._with_run(run)
             found.append(Condition.all(parts))
         return found
 
     def _with_run(self, run: bytes) -> list[Condition]:
         query = "SELECT id FROM folders WHERE instr(path, ?) LIMIT ?"
-        if not run:
-            return []
         rows = self._connection.execute(query, (run, _MOST_FOLDERS + 1)).fetchall()
         if len(rows) > _MOST_FOLDERS:
             return []
         numbers = ",".join(str(number) for (number,) in rows)
-        parts = [Condition("instr(name, ?) OR instr(coalesce(final_name, ''), ?)", run, run)]
+        # Most have no name of their own at the destination, and its text would cost the most.
+        named = "instr(name, ?) OR (final_name IS NOT NULL AND instr(final_name, ?))"
+        parts = [Condition(named, run, run)]
         if rows:
             parts.append(Condition(f"folder IN ({numbers}) OR final_folder IN ({numbers})"))
         return [Condition.any(parts)]
 
-    def _before_wild(self, place: Place) -> list[_Range]:
+    def _before_wild(self, asked: AskedPath) -> list[_Range]:
         """Return the directories of all paths that begin as those that a pattern matches."""
-        found = [self._below(place.prefix)]
-        number = self._number(split(place.prefix)[0])
+        found = [self._below(asked.prefix)]
+        number = self._number(split(asked.prefix)[0])
         return found if number is None else [*found, (number, number + 1)]
 
     def _below(self, prefix: bytes) -> _Range:
@@ -285,9 +309,9 @@ class Segment:
     def _parts(self, question: Question, candidates: set[int] | None) -> Iterator[Condition]:
         """Return what is to be looked at, the newest first, as conditions on the seq."""
         cursor = self._connection.execute(
-            "SELECT first, last FROM blocks WHERE earliest <= ? AND latest >= ? "
+            "SELECT first, last FROM blocks WHERE earliest <= ? AND latest >= ? AND first <= ? "
             "ORDER BY first DESC",
-            self._times(question)[::-1],
+            (*self._times(question)[::-1], question.up_to),
         )
         blocks: Iterable[tuple[int, int]] = cursor
         if candidates is not None:
@@ -295,17 +319,20 @@ class Segment:
             few = len(candidates) // segment.BLOCK if question.has_time else 0
             short = cursor.fetchmany(few + 1) if few else []
             if not few or len(short) > few:
-                seqs = sorted(candidates, reverse=True)
+                seqs = sorted((n for n in candidates if n < question.up_to), reverse=True)
                 for at in range(0, len(seqs), _TOGETHER):
                     yield _among(seqs[at : at + _TOGETHER])
                 return
             blocks = short
-        for first, last in blocks:
-            yield Condition("seq BETWEEN ? AND ?", first, last)
+        # The first answer soon, and no query for each few rows where there is none.
+        left, together = iter(blocks), 1
+        while some := list(itertools.islice(left, together)):
+            yield Condition("seq BETWEEN ? AND ?", some[-1][0], some[0][1])
+            together = min(2 * together, _BLOCKS)
 
-    def _candidates(self, question: Question, kinds: Sequence[Kind]) -> set[int] | None:
+    def _candidates(self, question: Question, kinds: Sequence[DeliveryKind]) -> set[int] | None:
         """Return seqs among which all are that are meant; None where they are too many to tell."""
-        found: list[set[int]] = []
+        found: list[set[int]] = [] if question.seqs is None else [set(question.seqs)]
         if question.task_id is not None:
             task_id = segment.packed(question.task_id)
             value = task_id if isinstance(task_id, bytes) else task_id.encode()
@@ -315,31 +342,33 @@ class Segment:
             numbers = ",".join(str(kind.id) for kind in kinds)
             found += self._listed("by_kind", f"kind IN ({numbers})")
         # Very few candidates are looked at, rather than looked for once more.
-        if question.places and not any(len(seqs) <= _FEW for seqs in found):
-            found += self._listed_at(question.places)
+        if question.asked_paths and not any(len(seqs) <= _FEW for seqs in found):
+            found += self._listed_at(question.asked_paths)
+        if question.asked_directory and not any(len(seqs) <= _FEW for seqs in found):
+            found += self._listed_at([question.asked_directory])
         return set.intersection(*found) if found else None
 
-    def _listed_at(self, places: Sequence[Place]) -> list[set[int]]:
+    def _listed_at(self, asked_paths: Sequence[AskedPath]) -> list[set[int]]:
         union: set[int] = set()
-        for place in places:
-            number = self._number(place.directory)
-            ways = [self._in_folders(self._below(place.below))]
+        for asked in asked_paths:
+            number = self._number(asked.directory)
+            ways = [self._in_folders(self._below(asked.below))]
             if number is not None:
-                named = self._listed("by_name", "hash = ?", segment.hashed(place.name))
+                named = self._listed("by_name", "hash = ?", segment.hashed(asked.name))
                 ways.append(named or self._in_folders((number, number + 1)))
-            if place.pattern:
-                ways += self._ways_of_pattern(place)
+            if asked.pattern:
+                ways += self._ways_of_pattern(asked)
             if not all(ways) or len(union) > self._most:
                 return []
             union.update(*(seqs for (seqs,) in ways))
         return [union]
 
-    def _ways_of_pattern(self, place: Place) -> list[list[set[int]]]:
-        if place.tail is not None:
-            named = self._listed("by_name", "hash = ?", segment.hashed(place.tail))
+    def _ways_of_pattern(self, asked: AskedPath) -> list[list[set[int]]]:
+        if asked.tail is not None:
+            named = self._listed("by_name", "hash = ?", segment.hashed(asked.tail))
             if named:
                 return [named]
-        return [self._in_folders(one) for one in self._before_wild(place)]
+        return [self._in_folders(one) for one in self._before_wild(asked)]
 
     def _in_folders(self, numbers: _Range) -> list[set[int]]:
         return self._listed("by_folder", "folder >= ? AND folder < ?", *numbers)
@@ -351,17 +380,16 @@ class Segment:
         return [] if len(rows) > self._most else [{seq for (seq,) in rows}]
 
 
-def archived(state_dir: str, seqs: Collection[int]) -> set[int]:
-    """Return those of the seqs that are in the archive, as far as it can be read."""
-    found: set[int] = set()
-    left = set(seqs)
+def segments(state_dir: str) -> Iterator[tuple[archive.SegmentFile, Segment]]:
+    """Yield what can be read of the archive, a file at a time, the newest first."""
     with contextlib.suppress(OSError):
         for file in archive.files(state_dir):
-            with contextlib.suppress(OSError, sqlite3.Error):
-                with contextlib.closing(Segment(file.path)) as one:
-                    found |= one.holding([seq for seq in left if file.first <= seq <= file.last])
-                left -= found
-    return found
+            try:
+                one = Segment(file.path)
+            except (OSError, sqlite3.Error):
+                continue
+            with contextlib.closing(one):
+                yield file, one
 
 
 def _within(numbers: _Range) -> Condition:

@@ -34,7 +34,7 @@ from typing import Any
 from urllib.parse import quote
 
 from watchman.journal import archive, segment
-from watchman.journal.segment import Row
+from watchman.journal.segment import SealedRow
 from watchman.journal.tallies import DISCARDED
 from watchman.model import State
 
@@ -101,7 +101,7 @@ def main(arguments: Sequence[str]) -> None:
     sys.stdout.write(said + "\n")
 
 
-def mark(files: Iterable[archive.File]) -> str:
+def mark(files: Iterable[archive.SegmentFile]) -> str:
     """Return what tells these segments from others."""
     return str(zlib.crc32("".join(sorted(os.path.basename(f.path) for f in files)).encode()))
 
@@ -123,7 +123,7 @@ def seal(state_dir: str, seen: str, keep: int, rows: int) -> str:
         if mark(archive.files(state_dir)) != seen:
             return CHANGED
         with contextlib.closing(_read_only(os.path.join(state_dir, "journal.db"))) as connection:
-            source = _Source(connection, rows)
+            source = _EndedRows(connection, rows)
             if connection.execute(_COUNT, (keep + 1,)).fetchone()[0] <= keep or not source.last:
                 return FEW
             try:
@@ -158,7 +158,7 @@ def _read_only(path: str) -> sqlite3.Connection:
     )
 
 
-def _write(directory: str, source: _Source) -> str:
+def _write(directory: str, source: _EndedRows) -> str:
     draft = os.path.join(directory, f"draft-{os.getpid()}")
     segment.write(draft, source.rows)
     number = 0
@@ -173,7 +173,7 @@ def _write(directory: str, source: _Source) -> str:
     return name
 
 
-class _Source:
+class _EndedRows:
     """The oldest finished deliveries of the journal, as often as one likes."""
 
     def __init__(self, connection: sqlite3.Connection, most: int) -> None:
@@ -186,13 +186,13 @@ class _Source:
         self._chosen = frozenset(chosen)
         self.first, self.last = (chosen[0], chosen[-1]) if chosen else (0, 0)
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[SealedRow]:
         """Return them; what has ended since they were chosen is not among them."""
         for row in self._pages(self.first - 1, self.last):
             if row.seq in self._chosen:
                 yield row
 
-    def _pages(self, after: int, last: int) -> Iterator[Row]:
+    def _pages(self, after: int, last: int) -> Iterator[SealedRow]:
         while True:
             # Read to its end at once: an open query would keep the log from being merged.
             page = self._connection.execute(_SELECT, (after, last, _PAGE)).fetchall()
@@ -215,7 +215,7 @@ def _is_sane(raw: Sequence[Any]) -> bool:
     )
 
 
-def _row(raw: Sequence[Any]) -> Row:
+def _row(raw: Sequence[Any]) -> SealedRow:
     *most, state, noted_ns, reason = raw
     discarded = state == State.VANISHED and (reason or "").startswith(DISCARDED)
-    return Row._make([*most, state, discarded, noted_ns, reason])
+    return SealedRow._make([*most, state, discarded, noted_ns, reason])

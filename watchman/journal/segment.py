@@ -82,7 +82,7 @@ CREATE TABLE by_kind (kind INTEGER, seq INTEGER, PRIMARY KEY (kind, seq)) WITHOU
 """
 
 
-class Row(NamedTuple):
+class SealedRow(NamedTuple):
     """A finished delivery, as the journal has it."""
 
     seq: int
@@ -103,7 +103,7 @@ class Row(NamedTuple):
     reason: str | None
 
 
-_Kind = tuple[int, "str | None", "str | None", str, bool]
+_KindKey = tuple[int, "str | None", "str | None", str, bool]
 
 
 def hashed(value: bytes) -> int:
@@ -128,7 +128,7 @@ def wrapped(number: int) -> int:
     return (number + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
-def write(path: str, rows: Callable[[], Iterable[Row]]) -> None:
+def write(path: str, rows: Callable[[], Iterable[SealedRow]]) -> None:
     """Write the segment that ``rows()`` are, at most :data:`MOST_ROWS` by seq, to a new file.
 
     They are asked for twice; what is new the second time is left out. The file is on disk when
@@ -162,8 +162,8 @@ class _Writing:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self._folders: dict[bytes, int] = {}
-        self._kinds: dict[_Kind, int] = {}
-        self._seen: dict[_Kind, list[int]] = {}
+        self._kinds: dict[_KindKey, int] = {}
+        self._seen: dict[_KindKey, list[int]] = {}
         """By kind: how many, first and last arrival, last noting."""
         self._base = 0
         self._seqs: list[int] = []
@@ -174,7 +174,7 @@ class _Writing:
         self._rare: list[int] = []
         self._blocks: list[list[int]] = []
 
-    def write(self, rows: Callable[[], Iterable[Row]]) -> None:
+    def write(self, rows: Callable[[], Iterable[SealedRow]]) -> None:
         """Fill all tables."""
         self._survey(rows())
         self._connection.executemany(
@@ -195,10 +195,10 @@ class _Writing:
             (len(self._seqs), len(self._folders), self._base, last_noted),
         )
 
-    def _survey(self, rows: Iterable[Row]) -> None:
+    def _survey(self, rows: Iterable[SealedRow]) -> None:
         """Number the directories and the kinds."""
         folders: set[bytes] = set()
-        kinds: dict[_Kind, int] = {}
+        kinds: dict[_KindKey, int] = {}
         earliest, latest, count = 1 << 63, -(1 << 63), 0
         for row in rows:
             folders.add(split(row.source)[0])
@@ -220,7 +220,7 @@ class _Writing:
                 self._kinds[kind] = common
                 common -= 1
 
-    def _stored(self, rows: Iterable[Row]) -> Iterator[tuple[object, ...]]:
+    def _stored(self, rows: Iterable[SealedRow]) -> Iterator[tuple[object, ...]]:
         for row in rows:
             kind, (above, name) = _kind(row), split(row.source)
             number, folder = self._kinds.get(kind), self._folders.get(above)
@@ -246,7 +246,7 @@ class _Writing:
                 row.reason,
             )
 
-    def _final(self, row: Row, name: bytes) -> tuple[int | None, bytes | None]:
+    def _final(self, row: SealedRow, name: bytes) -> tuple[int | None, bytes | None]:
         """Return the directory of the final path, -1 for a new one, and its name if it differs."""
         if row.final is None:
             return None, None
@@ -255,8 +255,8 @@ class _Writing:
 
     def _note(
         self,
-        row: Row,
-        kind: _Kind,
+        row: SealedRow,
+        kind: _KindKey,
         folders: set[int | None],
         names: set[bytes | None],
         task_id: bytes | str,
@@ -294,5 +294,5 @@ class _Writing:
             entries.clear()
 
 
-def _kind(row: Row) -> _Kind:
+def _kind(row: SealedRow) -> _KindKey:
     return row.state, row.broker, row.task, row.unit, row.discarded

@@ -18,17 +18,26 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 from watchman.errors import JournalError
-from watchman.journal import archive, tallies
+from watchman.journal import archive, counters, digests, tallies
+from watchman.journal.batches import Bundles, Joining
 from watchman.journal.database import Database
+from watchman.journal.digesting import Digests
 from watchman.journal.ended import EndedDeliveries
+from watchman.journal.holds import Holds
 from watchman.journal.known import KnownVersions
-from watchman.journal.patience import Patience
+from watchman.journal.moves import Moves
+from watchman.journal.noting import NotedDeliveries
+from watchman.journal.partial import PartialTable
 from watchman.journal.pruning import Pruned, Pruner
-from watchman.journal.routes import Routes
-from watchman.journal.watches import WatchRuns
-from watchman.model import Delivery, Noted, Route, State, Version
+from watchman.journal.ready import ReadyDeliveries
+from watchman.journal.route_table import Routes
+from watchman.journal.under_way import in_conflict, under_way
+from watchman.journal.uploads import Uploads
+from watchman.journal.watch_runs import WatchRuns
+from watchman.journal.write_retry import WriteRetry
+from watchman.model import INCOMPLETE, Delivery, Move, Noted, Route, State, Version, record_of
+from watchman.soft_lock import soft_lock
 from watchman.text import PATHS, printable
-from watchman.turns import turn
 
 log = logging.getLogger("watchman.journal")
 
@@ -46,45 +55,62 @@ class NewDelivery(NamedTuple):
     kind: str = "files"
     unless: str = ""
     """The task id under which this very arrival may be under way already."""
+    move: Move | None = None
+    """The MOVES entry that leads to ``final``."""
+    told: str = ""
+    """As in ``Delivery``."""
+    failed: str = ""
+    """Why it is recorded as FAILED; empty for an arrival on its way."""
+    set_id: str = ""
+    """The task id of the set that it belongs to, whose files are recorded together, the one that
+    gives its path to the task first; empty for none."""
 
 
 NotedVersion = tuple[str, Version] | tuple[str, Version, Noted]
 """What becomes known without a delivery: path, version, why."""
 
 _SELECT = """SELECT seq, task_id, source, final, device, inode, size, mtime_ns, changed_ns,
-    arrived_ns, route, state, kind FROM deliveries """
+    arrived_ns, route, state, kind, told, bundle FROM deliveries """
 _INSERT = """INSERT INTO deliveries (seq, task_id, source, final, device, inode, size, mtime_ns,
-    changed_ns, arrived_ns, broker, route, kind, state, noted_ns)
-    VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (inode, task_id) WHERE state IN (1, 2)
+    changed_ns, arrived_ns, broker, route, kind, state, noted_ns, move, told)
+    VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (inode, task_id) WHERE state IN (1, 2)
     DO NOTHING"""
-_NOTE = "UPDATE deliveries SET state = ?, noted_ns = ?, reason = ? WHERE seq IN"
-_SOURCE, _ARRIVED, _BROKER, _STATE = 2, 9, 10, 13
+_MOVING_OF = "WHERE state = 1 AND move IS ? AND seq > ? ORDER BY seq LIMIT ?"
+_NEXT_MOVE = "SELECT move FROM deliveries WHERE state = 1 AND move > ? ORDER BY move LIMIT 1"
+_REDIRECT = "UPDATE deliveries SET final = ? WHERE seq = ? AND state = 1"
+_SOURCE, _ARRIVED, _BROKER, _KIND, _STATE = 2, 9, 10, 12, 13
 """Where they are in what is inserted."""
 _BROKER_AND_STATE = itemgetter(_BROKER, _STATE)
-_WHERE_STILL = "AND +state = ?"
-"""With the plus sign SQLite does not think of an index, nor goes through the rows twice."""
 _MOST_SAID = 10_000
-_TOGETHER = 500
-"""Rows noted by one statement: SQLite takes 32,766 parameters, in old versions 999."""
 # Plain integers: sqlite3 converts an enum's member several times slower.
-_MOVING, _READY = int(State.MOVING), int(State.READY)
+_MOVING, _READY, _FAILED = int(State.MOVING), int(State.READY), int(State.FAILED)
+_UNASKED = int(Noted.UNASKED)
 _NO_VERSION = Version(0, 0, 0, 0)
-_FILES = "files"
 _STATES = {int(state): state for state in State}
 
 
-class Journal(WatchRuns, EndedDeliveries):
+class Journal(WatchRuns, EndedDeliveries, ReadyDeliveries, NotedDeliveries):
     """The journal in the directory ``state_dir``, which must exist.
 
-    Raises JournalError where it cannot be opened.
+    ``give_up()`` is asked whenever it has to wait, or while one of an older version is brought up
+    to date: whether to stop. Raises JournalError where it cannot be opened.
     """
 
-    def __init__(self, state_dir: str) -> None:
-        self._database = Database(os.path.join(state_dir, "journal.db"))
+    def __init__(self, state_dir: str, give_up: Callable[[], bool] = lambda: False) -> None:
+        self._database = Database(os.path.join(state_dir, "journal.db"), give_up)
         self.known = KnownVersions(self._database)
         self._routes = Routes(self._database)
+        self._moves = Moves(self._database)
         self._pruner = Pruner(self._database)
+        self.digests = Digests(self._database)
+        self.partial = PartialTable(self._database)
+        """Files that do not meet their criteria."""
+        self.uploads = Uploads(self._database)
+        self.holds = Holds(self._database)
+        self.bundles = Bundles(self._database)
         try:
+            self.holds.refresh()
+            self.bundles.load()
             last = self._database.reader.execute("SELECT max(seq) FROM deliveries")[0][0] or 0
             # Where the journal was begun anew, the archive has the greater numbers.
             last = max(last, archive.last_seq(state_dir))
@@ -107,9 +133,9 @@ class Journal(WatchRuns, EndedDeliveries):
         return self._database.path
 
     @property
-    def patience(self) -> Patience:
+    def write_retry(self) -> WriteRetry:
         """What is done while the disk is full or fails, and why it is at the moment."""
-        return self._database.patience
+        return self._database.write_retry
 
     @property
     def in_place(self) -> bool:
@@ -187,18 +213,20 @@ class Journal(WatchRuns, EndedDeliveries):
         rows: list[tuple[Any, ...]] = []
         deliveries: list[NewDelivery] = []
         there: dict[int, int] = {}
+        unmatched = 0
         # Files and finished directories are recorded by two threads: numbers are taken here,
         # one writer at a time. One that is skipped does no harm.
-        first = seq = self._next_seq
+        first = seq = self._free_seq(connection)
         for new in part:
             if not isinstance(new, NewDelivery):
                 why = int(new[2]) if len(new) > 2 else 0
                 versions.append((new[0].encode(*PATHS), new[1], why))
+                unmatched += why == _UNASKED
                 continue
             row = self._row(connection, seq, new, now)
             found = 0
             if new.unless and new.unless != new.task_id:
-                found = _under_way(connection, new.version.inode, new.unless)
+                found = under_way(connection, new.version.inode, new.unless)
             if found:
                 there[seq] = found
             else:
@@ -208,26 +236,71 @@ class Journal(WatchRuns, EndedDeliveries):
             seq += 1
         self._next_seq = seq
         if connection.executemany(_INSERT, rows).rowcount < len(rows):
-            conflicting = _conflicting(connection, list(enumerate(deliveries, first)), there)
+            ids = [(seq, d.version.inode, d.task_id) for seq, d in enumerate(deliveries, first)]
+            conflicting = in_conflict(connection, ids, there)
             versions = [
                 (path, version, conflicting.get(seq, seq)) for path, version, seq in versions
             ]
             there |= conflicting
             rows = [row for row in rows if row[0] not in there]
         self._count(connection, rows, now)
+        judged = [
+            (new.failed, new.told, seq)
+            for seq, new in enumerate(deliveries, first)
+            if (new.failed or new.told) and seq not in there
+        ]
+        failed = [(reason, seq) for reason, _, seq in judged if reason]
+        if failed:
+            connection.executemany("UPDATE deliveries SET reason = ? WHERE seq = ?", failed)
+        incomplete = sum((told or reason).startswith(INCOMPLETE) for reason, told, _ in judged)
+        counted = {counters.UNMATCHED: unmatched, counters.INCOMPLETE: incomplete}
+        counters.add(connection, {(name, "", 0): number for name, number in counted.items()})
+        self._bundle_new(connection, first, deliveries, there)
         self.known.remember(connection, versions)
+        self.uploads.recorded(connection, (row for row in rows if row[_KIND] == "files"), now)
         return [deliveries[seq - first] for seq in there]
+
+    def _bundle_new(
+        self,
+        connection: sqlite3.Connection,
+        first: int,
+        deliveries: Sequence[NewDelivery],
+        there: Mapping[int, int],
+    ) -> None:
+        """Have new deliveries join batches and sets; ``there`` are those that were not inserted."""
+        sets: dict[str, list[int]] = {}
+        joining: list[Joining] = []
+        for seq, new in enumerate(deliveries, first):
+            if seq in there:
+                continue
+            if new.set_id:
+                sets.setdefault(new.set_id, []).append(seq)
+            elif new.failed:
+                continue
+            elif new.route is not None and new.route.batch and new.final is None:
+                number = self._routes.number(connection, new.route)
+                joining.append(Joining(seq, number, new.route, new.source))
+        if sets:
+            self.bundles.record_sets(connection, sets)
+        if joining:
+            self.bundles.join(connection, joining)
+
+    def _free_seq(self, connection: sqlite3.Connection) -> int:
+        """Return the next seq, within a transaction: `notify resend` may have taken some."""
+        (last,) = connection.execute("SELECT max(seq) FROM deliveries").fetchone()
+        return max(self._next_seq, (last or 0) + 1)
 
     @staticmethod
     def _count(connection: sqlite3.Connection, rows: Sequence[tuple[Any, ...]], now: int) -> None:
         for (broker, state), number in Counter(map(_BROKER_AND_STATE, rows)).items():
-            key = tallies.Key(broker or "", state)
-            tallies.add(connection, key, number, rows[0][_ARRIVED], now)
+            key = tallies.TallyKey(broker or "", state)
+            tallies.add(connection, key, number, rows[0][_ARRIVED], now, recorded=True)
 
     def _row(
         self, connection: sqlite3.Connection, seq: int, new: NewDelivery, now: int
     ) -> tuple[Any, ...]:
-        task_id, source, final, version, arrived_ns, route, kind, _ = new
+        task_id, source, final, version, arrived_ns, route, kind, _, move, told, failed, _ = new
+        state = _READY if final is None else _MOVING
         return (
             seq,
             task_id,
@@ -238,8 +311,10 @@ class Journal(WatchRuns, EndedDeliveries):
             None if route is None else route.broker,
             None if route is None else self._routes.number(connection, route),
             kind,
-            _READY if final is None else _MOVING,
+            _FAILED if failed else state,
             now,
+            None if move is None else self._moves.number(connection, move),
+            told or None,
         )
 
     def _left_out(self, row: NewDelivery | NotedVersion, error: Exception) -> None:
@@ -260,12 +335,12 @@ class Journal(WatchRuns, EndedDeliveries):
     def _set_aside(self, new: NewDelivery, reason: str) -> None:
         """Record what an operator has to know of a row, with nothing that SQLite refuses."""
         harmless = new._replace(
-            task_id=printable(new.task_id), version=_NO_VERSION, kind=_FILES, final=None
+            task_id=printable(new.task_id), version=_NO_VERSION, kind="files", final=None
         )
 
         def work(connection: sqlite3.Connection) -> None:
-            seq = self._next_seq
-            self._next_seq += 1
+            seq = self._free_seq(connection)
+            self._next_seq = seq + 1
             row = self._row(connection, seq, harmless, time.time_ns())
             connection.execute(_INSERT, row)
             connection.execute(
@@ -279,19 +354,32 @@ class Journal(WatchRuns, EndedDeliveries):
 
     # Paging
 
-    def page_ready(self, broker: str, after: int, limit: int) -> list[Delivery]:
-        """Return deliveries to ``broker`` in state READY behind ``after``, by seq."""
-        return self._page(
-            "WHERE state = 2 AND broker = ? AND seq > ? ORDER BY seq LIMIT ?",
-            (broker, after, limit),
-        )
+    def page_moving(self, move: Move, after: int, limit: int) -> list[Delivery]:
+        """Return deliveries in state MOVING of a MOVES entry behind ``after``, by seq."""
+        return self._page(_MOVING_OF, (self._moves.known(move), after, limit))
 
-    def page_moving(self, after: int, limit: int) -> list[Delivery]:
-        """Return deliveries in state MOVING behind ``after``, by seq."""
-        return self._page("WHERE state = 1 AND seq > ? ORDER BY seq LIMIT ?", (after, limit))
+    def moving(self, seq: int) -> Delivery | None:
+        """Return a delivery as it is by now, if it is in state MOVING."""
+        return next(iter(self._page("WHERE seq = ? AND +state = 1", (seq,))), None)
+
+    def page_strays(self, moves: Iterable[Move], limit: int) -> list[Delivery]:
+        """Return deliveries in state MOVING of other MOVES entries than these, or of none.
+
+        Those that an older watchman has recorded are of none.
+        """
+        current = set(map(self._moves.known, moves))
+        page, number = self._page(_MOVING_OF, (None, 0, limit)), 0
+        while not page:
+            row = self._database.reader.execute(_NEXT_MOVE, (number,)).fetchone()
+            if row is None:
+                break
+            (number,) = row
+            if number not in current:
+                page = self._page(_MOVING_OF, (number, 0, limit))
+        return page
 
     def _page(self, where: str, parameters: tuple[Any, ...]) -> list[Delivery]:
-        with turn():
+        with soft_lock():
             rows = self._database.reader.execute(_SELECT + where, parameters)
         try:
             return self._deliveries(rows)
@@ -302,78 +390,40 @@ class Journal(WatchRuns, EndedDeliveries):
         route_of = self._routes.get
         page = []
         for row in rows:
-            seq, task_id, blob, final, *version, arrived_ns, route, state, kind = row
+            seq, task_id, blob, path, *version, arrived_ns, route, state, kind, told, bundle = row
             source = blob.decode(*PATHS)
-            page.append(
-                Delivery(
-                    seq,
-                    task_id,
-                    source,
-                    source if final is None else final.decode(*PATHS),
-                    Version(*version),
-                    arrived_ns,
-                    None if route is None else route_of(route),
-                    _STATES[state],
-                    kind,
-                )
+            final = source if path is None else path.decode(*PATHS)
+            version = record_of(Version, version)
+            route = None if route is None else route_of(route)
+            told = "" if told is None else str(told)
+            fields = (
+                *(seq, task_id, source, final, version, arrived_ns, route),
+                *(_STATES[state], kind, told, bundle),
             )
+            page.append(record_of(Delivery, fields))
         return page
 
     # Noting
 
     def redirect(self, seq: int, final: str) -> None:
         """Change where a MOVING delivery goes."""
-        self._database.write(
-            lambda connection: connection.execute(
-                "UPDATE deliveries SET final = ? WHERE seq = ? AND state = 1",
-                (os.fsencode(final), seq),
-            )
-        )
-
-    def note(
-        self,
-        changes: Sequence[tuple[int, State, str]],
-        moved: Sequence[Delivery] = (),
-        *,
-        ready_for: str | None = None,
-    ) -> None:
-        """Note the new state of deliveries, (seq, state, reason) each, in one commit.
-
-        A version that vanished is not known any more: should the file come back just as it was
-        (a share mounted again, a rename there and back), it is an arrival. Nor is one that was
-        ``moved``, in its new state: whatever is at its source from now on is another upload,
-        however much it is alike. ``ready_for`` is the broker that all the others are for, where
-        that is known: it saves a look at each.
-        """
-        now = time.time_ns()
-        alike: dict[tuple[State, str, int, str | None], list[int]] = {}
-        last: tuple[State, str] | None = None
-        bucket: list[int] = []
-        for seq, state, reason in changes:
-            # Nearly all are like the one before.
-            if last is None or state is not last[0] or reason != last[1]:
-                last = state, reason
-                bucket = alike.setdefault((state, reason, _READY, ready_for), [])
-            bucket.append(seq)
-        for row in moved:
-            broker = row.route.broker if row.route is not None else ""
-            alike.setdefault((row.state, "", _MOVING, broker), []).append(row.seq)
+        path = os.fsencode(final)
 
         def work(connection: sqlite3.Connection) -> None:
-            for (state, reason, before, broker), seqs in alike.items():
-                key = None if broker is None else tallies.Key(broker, before)
-                for start in range(0, len(seqs), _TOGETHER):
-                    part = seqs[start : start + _TOGETHER]
-                    _note(connection, part, state, reason, key, now)
-                    if state is State.VANISHED:
-                        self.known.unlearn(connection, part)
-            self.known.unlearn_at(connection, [(row.source, row.seq) for row in moved])
+            connection.execute(_REDIRECT, (path, seq))
+            digests.add(connection, seq, path)
 
         self._database.write(work)
 
-    def unlearn(self, seqs: Sequence[int]) -> None:
-        """Forget the versions that these deliveries announced: to be found again is to arrive."""
-        self._database.write(lambda connection: self.known.unlearn(connection, seqs))
+    def assign(self, seqs: Sequence[int], move: Move) -> None:
+        """Have deliveries be of a MOVES entry from now on."""
+        marks = ",".join("?" * len(seqs))
+        query = f"UPDATE deliveries SET move = ? WHERE seq IN ({marks})"
+        self._database.write(
+            lambda connection: connection.execute(
+                query, (self._moves.number(connection, move), *seqs)
+            )
+        )
 
     def is_under_way(self, seq: int) -> bool:
         """Whether a delivery is neither sent nor ended."""
@@ -381,87 +431,11 @@ class Journal(WatchRuns, EndedDeliveries):
         return self._database.reader.execute(query, (seq,)).fetchone() is not None
 
     def last_seq(self) -> int:
-        """Return the seq of the last delivery that was recorded; 0 if there is none."""
+        """Return the seq of the last delivery that was recorded; 0 for none."""
         return self._next_seq - 1
-
-    def tried(self, broker: str, first: int, last: int) -> set[int]:
-        """Return those from ``first`` to ``last`` that wait although they were tried before.
-
-        They are READY with a reason: why the broker did not take them.
-        """
-        query = (
-            "SELECT seq FROM deliveries WHERE broker = ? AND state = 2 AND seq BETWEEN ? AND ? "
-            "AND reason IS NOT NULL"
-        )
-        rows = self._database.reader.execute(query, (broker, first, last))
-        return {seq for (seq,) in rows.fetchall()}
-
-    def announced_later(self, delivery: Delivery) -> bool:
-        """Whether a newer version at the delivery's source has been announced."""
-        directory, _, name = delivery.source.rpartition("/")
-        known = self.known.lookup(directory, [name]).get(name)
-        return known is not None and known.seq > delivery.seq
-
-    def ready_brokers(self) -> set[str]:
-        """Return the brokers that deliveries in state READY are for."""
-        found: set[str] = set()
-        query = (
-            "SELECT broker FROM deliveries WHERE state = 2 AND broker > ? ORDER BY broker LIMIT 1"
-        )
-        row = self._database.reader.execute(query, ("",)).fetchone()
-        while row is not None:
-            found.add(row[0])
-            row = self._database.reader.execute(query, row).fetchone()
-        return found
 
     # Pruning
 
     def prune(self, before_ns: int) -> Pruned:
         """Drop a few finished deliveries noted before a time, if there are any."""
         return self._pruner.step(before_ns, self._next_seq - 1)
-
-
-def _note(
-    connection: sqlite3.Connection,
-    seqs: Sequence[int],
-    state: State,
-    reason: str,
-    key: tallies.Key | None,
-    now: int,
-) -> None:
-    """Give deliveries their new state and count them in it.
-
-    ``key`` is what those are counted as that are still in its state: mostly all of them.
-    """
-    query = f"{_NOTE} ({','.join('?' * len(seqs))})"
-    values = (int(state), now, printable(reason) or None, *seqs)
-    if key is not None and key.state != state:
-        found = connection.execute(f"{query} {_WHERE_STILL}", (*values, key.state))
-        if found.rowcount:
-            tallies.move(connection, key, found.rowcount, state, reason, seqs[0], now)
-        if found.rowcount == len(seqs):
-            return
-    tallies.change(connection, tallies.leaving(connection, seqs), state, reason, now)
-    connection.execute(query, values)
-
-
-def _under_way(connection: sqlite3.Connection, inode: int, task_id: str) -> int:
-    """Return the seq of the delivery with a task id that is MOVING or READY; 0 for none."""
-    query = "SELECT seq FROM deliveries WHERE inode = ? AND task_id = ? AND state IN (1, 2)"
-    found = connection.execute(query, (inode, task_id)).fetchone()
-    return int(found[0]) if found else 0
-
-
-def _conflicting(
-    connection: sqlite3.Connection,
-    numbered: Sequence[tuple[int, NewDelivery]],
-    there: Mapping[int, int],
-) -> dict[int, int]:
-    """Find the deliveries for which new ones were not inserted, by the new one's seq."""
-    rows = connection.execute("SELECT seq FROM deliveries WHERE seq >= ?", (numbered[0][0],))
-    inserted = {seq for (seq,) in rows}
-    return {
-        seq: _under_way(connection, new.version.inode, new.task_id)
-        for seq, new in numbered
-        if seq not in inserted and seq not in there
-    }

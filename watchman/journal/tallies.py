@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from watchman.journal import activity, counters
+from watchman.journal.bundles import OF_BUNDLE
 from watchman.model import State
 
 DISCARDED = "discarded by "
@@ -45,10 +47,25 @@ _DROP = """UPDATE tallies SET count = count - ?, oldest_ns = max(oldest_ns, ?)
     WHERE broker = ? AND state = ? AND discarded = ?"""
 _GROUPS = """SELECT coalesce(broker, ''), state, count(*), min(arrived_ns) FROM deliveries
     WHERE seq IN ({marks}) GROUP BY 1, 2"""
+_OLDEST_MOVING = """SELECT seq, arrived_ns FROM deliveries INDEXED BY deliveries_moving
+    WHERE state = 1 AND move IS ? AND broker IS ? ORDER BY seq LIMIT 1"""
+_ENDED = {
+    int(state): state.name.lower()
+    for state in (State.SENT, State.FAILED, State.VANISHED, State.MOVED)
+}
+"""What is counted for good, by the counter's name."""
+_OLDEST_FREE = """SELECT seq, arrived_ns FROM deliveries INDEXED BY deliveries_ready
+    WHERE state = 2 AND held = 0 AND broker IS ? ORDER BY seq LIMIT 1"""
+_OLDEST_HELD = """SELECT seq, arrived_ns FROM deliveries INDEXED BY deliveries_held
+    WHERE state = 2 AND held > 0 AND held = ? AND broker IS ? ORDER BY seq LIMIT 1"""
+_OLDEST_OPEN = f"""SELECT seq, arrived_ns FROM deliveries {OF_BUNDLE} ORDER BY seq LIMIT 1"""  # noqa: S608 — our own words
+_FIRST_OPEN = "SELECT bundle FROM open_batches WHERE broker = ? ORDER BY due_ns LIMIT 1"
+_NEXT_HELD = """SELECT held, held IN (SELECT id FROM holds) FROM deliveries
+    INDEXED BY deliveries_held WHERE state = 2 AND held > 0 AND held > ? ORDER BY held LIMIT 1"""
 _WAITING = (State.MOVING, State.READY, State.FAILED)
 
 
-class Key(NamedTuple):
+class TallyKey(NamedTuple):
     """What is counted together."""
 
     broker: str
@@ -60,7 +77,7 @@ class Key(NamedTuple):
 class Leaving(NamedTuple):
     """Deliveries that are about to change their state."""
 
-    key: Key
+    key: TallyKey
     number: int
     oldest_ns: int
     """When the first of them arrived."""
@@ -70,22 +87,40 @@ def leaving(connection: sqlite3.Connection, seqs: Sequence[int]) -> list[Leaving
     """Return what deliveries are counted as, within the transaction that changes them."""
     marks = ",".join("?" * len(seqs))
     rows = connection.execute(_GROUPS.format(marks=marks), seqs).fetchall()
-    return [Leaving(Key(broker, state), number, oldest) for broker, state, number, oldest in rows]
+    return [
+        Leaving(TallyKey(broker, state), number, oldest) for broker, state, number, oldest in rows
+    ]
 
 
-def add(connection: sqlite3.Connection, key: Key, number: int, oldest_ns: int, now_ns: int) -> None:
-    """Count deliveries that are in a state from ``now_ns`` on."""
+def add(
+    connection: sqlite3.Connection,
+    key: TallyKey,
+    number: int,
+    oldest_ns: int,
+    now_ns: int,
+    *,
+    recorded: bool = False,
+) -> None:
+    """Count deliveries that are in a state from ``now_ns`` on; ``recorded``: and are new."""
     connection.execute(_ADD, (*key, number, oldest_ns, now_ns))
+    if recorded:
+        counters.add(connection, {(counters.ARRIVED, key.broker, 0): number})
+        activity.add(connection, now_ns, recorded=number)
+    if key.state in _ENDED:
+        name = counters.DISCARDED if key.discarded else _ENDED[key.state]
+        counters.add(connection, {(name, key.broker, 0): number})
+    if key.state == State.SENT:
+        activity.add(connection, now_ns, sent=number)
 
 
-def take(connection: sqlite3.Connection, key: Key, number: int) -> None:
+def take(connection: sqlite3.Connection, key: TallyKey, number: int) -> None:
     """Count deliveries no longer that have left a state."""
     connection.execute(_TAKE, (number, *key))
 
 
 def move(
     connection: sqlite3.Connection,
-    key: Key,
+    key: TallyKey,
     number: int,
     state: State,
     reason: str,
@@ -110,14 +145,14 @@ def change(
     for key, number, oldest_ns in groups:
         if key.state != state:
             take(connection, key, number)
-            add(connection, Key(key.broker, int(state), discarded), number, oldest_ns, now_ns)
+            add(connection, TallyKey(key.broker, int(state), discarded), number, oldest_ns, now_ns)
 
 
 class Dropped(NamedTuple):
     """A delivery that is dropped."""
 
     seq: int
-    key: Key
+    key: TallyKey
     arrived_ns: int
 
 
@@ -169,10 +204,35 @@ def summary(connection: sqlite3.Connection) -> Summary:
 
 def _oldest(connection: sqlite3.Connection, broker: str, state: State) -> int:
     """Return when the oldest of those arrived that are in one of the states with an index."""
+    if state is State.MOVING:
+        # That index is sorted by MOVES entry. Without its name SQLite would take the whole table.
+        moves = [(None,), *connection.execute("SELECT id FROM moves").fetchall()]
+        rows = [connection.execute(_OLDEST_MOVING, (*move, broker or None)) for move in moves]
+        _, arrived = min((row for found in rows for row in found), default=(0, 0))
+        return int(arrived)
+    if state is State.READY:
+        return _oldest_ready(connection, broker or None)
     # The number stands in the text: SQLite must see that the index is about it.
     query = (
         f"SELECT arrived_ns FROM deliveries WHERE state = {int(state)} "  # noqa: S608 — a number
         "AND broker IS ? ORDER BY seq LIMIT 1"
     )
     (arrived,) = connection.execute(query, (broker or None,)).fetchone() or (0,)
+    return int(arrived)
+
+
+def _oldest_ready(connection: sqlite3.Connection, broker: str | None) -> int:
+    """Return when the oldest arrived that is to be sent; that is held, where all are."""
+    found = connection.execute(_OLDEST_FREE, (broker,)).fetchall()
+    # Of bundles these are the leaders, which came first; an open batch has none yet.
+    for bundle in connection.execute(_FIRST_OPEN, (broker,)).fetchall():
+        found += connection.execute(_OLDEST_OPEN, bundle).fetchall()
+    kept: list[tuple[int, int]] = []
+    row = connection.execute(_NEXT_HELD, (0,)).fetchone()
+    while row is not None:
+        number, active = row
+        of_it = connection.execute(_OLDEST_HELD, (number, broker)).fetchall()
+        (kept if active else found).extend(of_it)
+        row = connection.execute(_NEXT_HELD, (number,)).fetchone()
+    _, arrived = min(found or kept, default=(0, 0))
     return int(arrived)

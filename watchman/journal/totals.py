@@ -56,7 +56,7 @@ def _with(part: _Part, before: tuple[int, int] | None) -> tuple[int, int]:
 
 def _archived(connection: sqlite3.Connection, state_dir: str) -> Iterator[_Part]:
     """Yield what is in the archive and not in the journal as well."""
-    files: list[archive.File] = []
+    files: list[archive.SegmentFile] = []
     with contextlib.suppress(OSError):  # `history` says it
         files = archive.files(state_dir)
     for file in files:
@@ -64,7 +64,7 @@ def _archived(connection: sqlite3.Connection, state_dir: str) -> Iterator[_Part]
             yield from _parts_of(connection, file)
 
 
-def _parts_of(connection: sqlite3.Connection, file: archive.File) -> list[_Part]:
+def _parts_of(connection: sqlite3.Connection, file: archive.SegmentFile) -> list[_Part]:
     segment = Segment(file.path)
     try:
         # Until they are cleared its rows are in the journal too; what is there for another reason

@@ -16,13 +16,20 @@ the note                                    nothing: the row is READY, MOVED, VA
 ==========================================  ====================================================
 
 The way to another file system, and its table, is in :mod:`watchman.mover.transfer`. What stands in
-the way of one file, of a directory, or of all is told apart in :mod:`watchman.mover.trouble`.
+the way of one file, of a directory, or of all is told apart in :mod:`watchman.mover.obstacles`.
 """
 
-from watchman.mover.hand import Hand
-from watchman.mover.ledger import Ledger
+from watchman.mover.move_log import DeliveryStore, MoveListener
+from watchman.mover.mover import DestinationStatus, Mover, RunningCopy
 from watchman.mover.names import OWN
-from watchman.mover.status import CopyStatus, MoveStatus
-from watchman.mover.worker import Mover
+from watchman.mover.rename_process import RenameProcess
 
-__all__ = ["OWN", "CopyStatus", "Hand", "Ledger", "MoveStatus", "Mover"]
+__all__ = [
+    "OWN",
+    "DeliveryStore",
+    "DestinationStatus",
+    "MoveListener",
+    "Mover",
+    "RenameProcess",
+    "RunningCopy",
+]

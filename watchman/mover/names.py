@@ -19,12 +19,15 @@ _LONGEST_EXTENSION = 32
 
 
 def temporary_name(task_id: str) -> str:
-    """Return the name of the unfinished copy, and of the source while it is being removed."""
+    """Return the name of the unfinished copy (TEMP), and of a source that is to be removed."""
     return f".watchman-{task_id}.tmp"
 
 
-def mark_name(task_id: str) -> str:
-    """Return the name of the file that says which inode at the destination is our copy."""
+def marker_name(task_id: str) -> str:
+    """Return the name of the file that says which inode at the destination is our copy (MARKER).
+
+    Beside a source it is the name of a tree that is being removed.
+    """
     return f".watchman-{task_id}.mark.tmp"
 
 

@@ -63,7 +63,10 @@ def rename_noreplace(
 
 
 def _link_and_unlink(old: str, old_directory: int, new: str, new_directory: int) -> None:
-    """Do it as NFS needs it. A crash in between leaves two names of one inode."""
+    """Rename a file where there is no renameat2(2), as on NFS.
+
+    A crash in between leaves two names of one inode.
+    """
     try:
         os.link(
             old,
@@ -88,7 +91,10 @@ def unlink_if_same(old: str, old_directory: int, new: str, new_directory: int) -
 
 
 def _rename_tree(old: str, old_directory: int, new: str, new_directory: int) -> None:
-    """Rename a directory over an empty one of our own: rename(2) refuses if it got filled."""
+    """Rename a directory where there is no renameat2(2): over an empty one of our own.
+
+    rename(2) refuses if somebody has put something into that meanwhile.
+    """
     os.mkdir(new, 0o700, dir_fd=new_directory)
     try:
         os.rename(old, new, src_dir_fd=old_directory, dst_dir_fd=new_directory)
@@ -98,7 +104,7 @@ def _rename_tree(old: str, old_directory: int, new: str, new_directory: int) -> 
 
 
 def status_of(name: str, directory: int) -> os.stat_result | None:
-    """Return the lstat of an entry, None if there is none.
+    """Return the lstat of an entry of an open directory, None if there is none.
 
     Raises OSError where this cannot be told: what cannot be looked at is not absent.
     """
@@ -111,7 +117,10 @@ def status_of(name: str, directory: int) -> os.stat_result | None:
 
 
 def status_at_destination(name: str, directory: int) -> os.stat_result | None:
-    """The same where a name may be one that the file system can never hold."""
+    """Return the lstat of an entry, None also if the file system can never hold such a name.
+
+    Raises OSError where this cannot be told.
+    """
     try:
         return status_of(name, directory)
     except OSError as error:

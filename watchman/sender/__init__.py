@@ -3,7 +3,7 @@
 Retry and back-off are here and nowhere else: a publisher only says what became of each message.
 """
 
-from watchman.sender.pages import Ledger
-from watchman.sender.sending import Sender
+from watchman.sender.pages import ReadyStore
+from watchman.sender.sender import Sender, SendListener
 
-__all__ = ["Ledger", "Sender"]
+__all__ = ["ReadyStore", "SendListener", "Sender"]

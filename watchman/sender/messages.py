@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import collections
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from watchman.masking import mask
-from watchman.model import Delivery, Message
+from watchman.model import INCOMPLETE, Delivery, Message, Upload, record_of
 from watchman.text import printable
 
 log = logging.getLogger("watchman.notify")
+
+_NO_HEADERS: dict[str, str | int | float] = {}
+
+
+class UploadStore(Protocol):
+    """What transfer logs tell."""
+
+    def of(self, deliveries: Sequence[Delivery]) -> Mapping[int, Upload]:
+        """Return what they tell of deliveries that are about to be sent, by seq."""
+        ...
 
 
 def words(error: Exception) -> str:
@@ -26,19 +37,56 @@ def cannot_look(obstacle: str) -> str:
     )
 
 
-def message_for(delivery: Delivery) -> Message:
+def message_for(delivery: Delivery, upload: Upload | None = None) -> Message:
     """Return the message that announces a delivery with a route."""
     assert delivery.route is not None
     version = delivery.version
-    return Message(
-        delivery.task_id,
-        delivery.final,
-        delivery.source,
-        version.size,
-        version.mtime_ns,
-        delivery.arrived_ns,
-        delivery.route,
+    message: Message = record_of(
+        Message,
+        (
+            delivery.task_id,
+            delivery.final,
+            delivery.source,
+            version.size,
+            version.mtime_ns,
+            delivery.arrived_ns,
+            delivery.route,
+            _headers(delivery.told, upload) if upload or delivery.told else _NO_HEADERS,
+            (),
+        ),
     )
+    return message
+
+
+def _headers(told: str, upload: Upload | None) -> dict[str, str | int | float]:
+    """Return the headers that tell of a file what was told of it, and of its upload."""
+    headers = {} if upload is None else upload_headers(upload)
+    if told.startswith(INCOMPLETE):
+        headers["watchman_incomplete"] = told.removeprefix(INCOMPLETE)
+    elif told:
+        headers["watchman_checksum"] = told
+    return headers
+
+
+def messages_for(deliveries: Sequence[Delivery], uploads: UploadStore | None) -> list[Message]:
+    """Return the messages of deliveries; ``uploads`` is asked where transfer logs are read."""
+    if uploads is None:
+        return list(map(message_for, deliveries))
+    told = uploads.of(deliveries)
+    return [message_for(delivery, told.get(delivery.seq)) for delivery in deliveries]
+
+
+def upload_headers(upload: Upload) -> dict[str, str | int | float]:
+    """Return what a worker is told of an upload; what the log does not tell is left out."""
+    headers: dict[str, str | int | float] = {
+        "watchman_upload_user": upload.user,
+        "watchman_upload_host": upload.host,
+        "watchman_upload_protocol": upload.protocol,
+        "watchman_upload_size": upload.size,
+    }
+    if upload.seconds is not None:
+        headers["watchman_upload_seconds"] = upload.seconds
+    return headers
 
 
 def say_sent(sent: Sequence[Delivery]) -> None:

@@ -7,10 +7,12 @@ journal; here is only its name, so that memory does not grow with what waits.
 from __future__ import annotations
 
 import logging
-import random
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+from watchman.backoff import Backoff
+from watchman.model import Answer, Delivery, Outcome
 
 log = logging.getLogger("watchman.notify")
 
@@ -19,6 +21,7 @@ LONGEST_RETRY = 60.0
 MOST = 1000
 """Queues in trouble at a time; with more than that the broker counts as being in trouble."""
 _SHOWN = 20
+_REMEDY = "see to it at the broker: its tasks wait, and the others are sent"
 
 
 @dataclass
@@ -29,54 +32,67 @@ class _Pause:
     since_ns: int
     first: int
     """The seq of the first delivery that waits for it."""
-    delay: float
-    due: float
+    backoff: Backoff
+    due: float = 0.0
 
 
-class Targets:
-    """The queues and exchanges in trouble of one broker, by the names that its publisher gives."""
+class PausedTargets:
+    """The queues and exchanges in trouble of one broker, by the names that its publisher gives.
+
+    A sender's pass tries those whose pause is over. One that does not take what it is offered is
+    paused again, for longer; one that has taken all at the end of the pass is well.
+    """
 
     def __init__(self, broker: str) -> None:
         self._broker = broker
         self._paused: dict[str, _Pause] = {}
         self._trying: set[str] = set()
-        self._balked: set[str] = set()
+        """Those that are tried in this pass, and have taken all so far."""
+        self._unavailable: set[str] = set()
+        """Those that have not taken something in this pass."""
 
     def __bool__(self) -> bool:
         return bool(self._paused)
 
-    def begin(self, now: float) -> bool:
+    def begin_pass(self, now: float) -> bool:
         """Begin a pass: those whose pause is over are tried. True if there are any."""
         self._trying = {name for name, pause in self._paused.items() if pause.due <= now}
-        self._balked = set()
+        self._unavailable = set()
         return bool(self._trying)
 
+    def end_pass(self) -> None:
+        """End a pass that came to its end: those that were tried and took all are well."""
+        for name in self._trying:
+            del self._paused[name]
+            log.warning("Broker %s takes tasks for %s again", self._broker, name)
+        self._trying = set()
+
     @property
-    def held(self) -> frozenset[str]:
+    def paused(self) -> frozenset[str]:
         """Those for which nothing is to be sent now."""
         return frozenset(self._paused.keys() - self._trying)
 
     @property
-    def first(self) -> int:
+    def first_waiting(self) -> int:
         """The seq of the first delivery that waits for one that is tried in this pass."""
         return min((self._paused[name].first for name in self._trying), default=0)
 
-    def all_balked(self) -> bool:
-        """True when none of those that are tried in this pass has taken what it was offered."""
+    def all_unavailable(self) -> bool:
+        """True when each of those that are tried in this pass has not taken something."""
         return not self._trying
 
-    def wait_for(self, name: str, seq: int) -> None:
-        """Note a delivery that was passed over."""
+    def passed_over(self, name: str, seq: int) -> None:
+        """Note a delivery that was not offered, since its queue is paused."""
         pause = self._paused.get(name)
         if pause is not None:
             pause.first = min(pause.first, seq)
 
-    def balk(self, name: str, reason: str, seq: int, *, progress: bool) -> bool:
-        """Note that one took a delivery not; ``progress``: it took others before that.
+    def not_taken(self, name: str, reason: str, seq: int, *, progress: bool) -> bool:
+        """Pause a queue that did not take a delivery; ``progress``: it took others before that.
 
         Return False if there is no room for it.
         """
-        if name in self._balked:
+        if name in self._unavailable:
             return True
         pause = self._paused.get(name)
         if pause is None:
@@ -88,25 +104,18 @@ class Targets:
                 name,
                 reason,
             )
-            pause = self._paused[name] = _Pause(reason, time.time_ns(), seq, 0.0, 0.0)
+            pause = self._paused[name] = _Pause(
+                reason, time.time_ns(), seq, Backoff(FIRST_RETRY, LONGEST_RETRY, jitter=0.4)
+            )
         pause.reason = reason
-        # All before this one has been taken, or waited for it.
+        # Of one that was tried, all before this delivery has been taken.
         pause.first = seq if name in self._trying else min(pause.first, seq)
-        pause.delay = (
-            FIRST_RETRY if progress else min(pause.delay * 2 or FIRST_RETRY, LONGEST_RETRY)
-        )
-        # Jitter keeps many queues from being tried at the same time.
-        pause.due = time.monotonic() + pause.delay * random.uniform(0.6, 1.0)  # noqa: S311 — no secret
+        if progress:
+            pause.backoff.reset()
+        pause.due = time.monotonic() + pause.backoff.next()
         self._trying.discard(name)
-        self._balked.add(name)
+        self._unavailable.add(name)
         return True
-
-    def end(self) -> None:
-        """End a pass that came to its end: those that were tried and did not balk are well."""
-        for name in self._trying:
-            del self._paused[name]
-            log.warning("Broker %s takes tasks for %s again", self._broker, name)
-        self._trying = set()
 
     def next_due(self) -> float | None:
         """Return for how many seconds nothing is to be tried again; None if nothing is paused."""
@@ -118,7 +127,19 @@ class Targets:
         """Yield (what, why, since when in ns) for the status; a few, where there are many."""
         paused = list(self._paused.items())
         for name, pause in paused[:_SHOWN]:
-            yield f"{name} of broker {self._broker}", pause.reason, pause.since_ns
+            yield f"{name} of broker {self._broker}", f"{pause.reason}; {_REMEDY}", pause.since_ns
         if len(paused) > _SHOWN:
             since = min(pause.since_ns for _, pause in paused[_SHOWN:])
-            yield f"broker {self._broker}", f"and {len(paused) - _SHOWN} more queues", since
+            yield (
+                f"broker {self._broker}",
+                f"and {len(paused) - _SHOWN} more queues; {_REMEDY}",
+                since,
+            )
+
+
+def routes_taken(good: Sequence[Delivery], answers: Sequence[Outcome]) -> set[int]:
+    """Return the routes (by id) of what was accepted, where something was not by its queue."""
+    if not any(outcome.target for outcome in answers):
+        return set()
+    pairs = zip(good, answers, strict=True)
+    return {id(delivery.route) for delivery, outcome in pairs if outcome.answer is Answer.ACCEPTED}

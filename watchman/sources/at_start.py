@@ -29,7 +29,8 @@ class AtStart:
         self._identities: dict[int, Version] = {}
         """By inode number; of those that have left as well, since nothing tells where to."""
         self._moved: dict[int, int] = {}
-        """Inode numbers of what left its name, by the cookie of the rename; _NOT_ONE for others."""
+        """By the cookie of a rename: the inode number of what left its name; _NOT_ONE where it was
+        not there at the start."""
         self._moved_in: dict[tuple[str, str], None] = {}
         """Where something came that had no name in the watch, until it is visited."""
 
@@ -60,15 +61,16 @@ class AtStart:
             self._identities[inode] = found[0]
 
     def holds(self, directory: str, name: str) -> bool:
-        """Say whether the directory that an event names is one."""
+        """Say whether the directory of that name was there at the start."""
         return name in self._inodes.get(directory, ())
 
     def finds(
         self, directory: str, name: str, inode: int, descriptor: int, *, moved_in: bool
     ) -> bool:
-        """Say whether a directory that a walk found is one; it is remembered under this name.
+        """Say whether a directory that a walk found was there at the start.
 
-        ``descriptor`` is that of the one above. ``moved_in``: that one came from outside.
+        If so it is remembered under this name. ``descriptor`` is that of the directory above it;
+        ``moved_in``: that one came from outside the watch.
         """
         identity = self._identities.get(inode)
         named = self._inodes.get(directory, {}).get(name) == inode
@@ -78,10 +80,10 @@ class AtStart:
         return found is not None and self._is_one(directory, name, inode, found[0], moved_in)
 
     def has_replaced(self, directory: str, name: str, descriptor: int, *, moved_in: bool) -> bool:
-        """Say whether the open directory, which is about to be watched under this name, is one.
+        """Say whether an open directory that is about to be watched was there at the start.
 
-        It was renamed over one that is watched, or the two were exchanged (renameat2(2)).
-        ``moved_in``: it came from outside.
+        Then it was renamed over one that is watched, or the two were exchanged (renameat2(2)).
+        ``moved_in``: it came from outside the watch.
         """
         inode = os.fstat(descriptor).st_ino
         identity = self._identities.get(inode)
@@ -117,7 +119,10 @@ class AtStart:
                 del self._moved[next(iter(self._moved))]
 
     def came(self, directory: str, name: str, cookie: int) -> bool:
-        """Say whether a directory that was made or renamed to this name is one."""
+        """Say whether a directory that was made or renamed to this name was there at the start.
+
+        ``cookie`` is that of the rename, or 0. To be told in the order of the events.
+        """
         self._moved_in.pop((directory, name), None)
         inode = self._moved.pop(cookie, None) if cookie else _NOT_ONE
         if inode is not None and inode != _NOT_ONE:

@@ -10,7 +10,7 @@ import stat
 import struct
 from typing import Any
 
-from watchman.filesystem import DIRECTORY_FLAGS, Seen, bounded, look, signed
+from watchman.file_access import DIRECTORY_FLAGS, GONE, Look, Seen, bounded, look, signed
 from watchman.model import Version
 
 _AT_SYMLINK_NOFOLLOW = 0x100
@@ -67,6 +67,18 @@ def identify(name: str, directory: int) -> tuple[Version, int] | None:
         return None
     made_ns = bounded(birth_ns(name, directory))
     return Version(status.st_dev, signed(status.st_ino), 0, made_ns), bounded(status.st_ctime_ns)
+
+
+def look_inside(name: str, marker: str, descriptor: int) -> Look:
+    """Look at the file ``marker`` in the directory ``name``."""
+    try:
+        inside = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=descriptor)
+    except OSError:
+        return GONE
+    try:
+        return look(marker, inside)
+    finally:
+        os.close(inside)
 
 
 class Contents:

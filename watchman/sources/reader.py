@@ -12,8 +12,10 @@ import sys
 import termios
 import threading
 import zlib
+from collections.abc import Iterator
 
 _EVENT = struct.Struct("iIII")
+_HEADER = _EVENT.size
 
 CHUNK = 256 * 1024
 """Bytes asked for in one read(2)."""
@@ -35,7 +37,21 @@ LIMIT = 32 * 1024 * 1024
 to scan, and memory stays bounded."""
 
 
-class Reader:
+def parse(chunk: bytes) -> Iterator[tuple[int, int, int, bytes]]:
+    """Yield (watch, mask, cookie, name) for each event of a chunk, as inotify(7) lays them out.
+
+    Names are padded with null bytes; empty for the watched directory itself.
+    """
+    unpack = _EVENT.unpack_from
+    offset, end = 0, len(chunk)
+    while offset < end:
+        wd, mask, cookie, length = unpack(chunk, offset)
+        offset += _HEADER
+        yield wd, mask, cookie, chunk[offset : offset + length]
+        offset += length
+
+
+class EventReader:
     """Reads an inotify descriptor into chunks of whole events, from a thread of its own."""
 
     def __init__(self, descriptor: int, *, packs: bool = False, patient_with: int = 0) -> None:
@@ -91,6 +107,7 @@ class Reader:
             self._woken = False
             if self.error is not None:
                 raise self.error
+            # Unpacked below, without the lock: the reader is not to wait for that.
             found: list[tuple[bytes, int]] = []
             taken = 0
             while self._chunks and taken < most:
@@ -102,6 +119,7 @@ class Reader:
 
     def mark(self) -> int:
         """Return how many bytes will have been read with every event that has happened so far."""
+        # Under the lock, so that no bytes are on their way from the kernel to the total.
         with self._reading:
             return self._total + self._waiting()
 
@@ -120,6 +138,8 @@ class Reader:
         try:
             while not self._stopping:
                 poll.poll()
+                # Held for the read alone: drain() reads in the consumer's thread, and two reads
+                # that cross would put chunks out of order.
                 with self._reading:
                     chunk = self._read()
                 with self._condition:
@@ -143,13 +163,7 @@ class Reader:
         self._pause = min(self._pause * 2 or PAUSE / 4, LONGEST_PAUSE)
 
     def _is_only_writes(self, chunk: bytes) -> bool:
-        offset = 0
-        while offset < len(chunk):
-            _, mask, _, length = _EVENT.unpack_from(chunk, offset)
-            if mask != self._patient_with:
-                return False
-            offset += _EVENT.size + length
-        return True
+        return all(mask == self._patient_with for _, mask, _, _ in parse(chunk))
 
     def _may_read(self) -> bool:
         return self._stopping or not self._chunks

@@ -4,35 +4,30 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from watchman import mounts
-from watchman.model import Watch
+from watchman.model import Method, Watch
 from watchman.sources.at_start import Starts
-from watchman.sources.nodes import Node, Reason, Root
-from watchman.sources.tree import Tree
+from watchman.sources.tree import Node, Reason, Root
+from watchman.sources.walk import Walker, Walks
 
 _NOT_RETRIED = frozenset({errno.ENOSPC, errno.ENAMETOOLONG})
-"""One is for all directories without a watch; the other stays until they are moved."""
+"""Troubles of single directories that a walk of each would not heal.
+
+ENOSPC, no more watches: it concerns every directory without a watch, and these are walked together.
+ENAMETOOLONG: a directory has the same path until it is moved, of which events tell.
+"""
 
 
 class Roots:
-    """Compares the watches' roots with what is there.
-
-    ``queue(node, reason)`` has a directory walked again; ``find(path)`` returns the node of one.
-    """
+    """Compares the directories that are watched as roots with what is at their paths."""
 
     def __init__(
-        self,
-        watches: Sequence[Watch],
-        tree: Tree,
-        queue: Callable[[Node, Reason], None],
-        find: Callable[[str], Node | None],
-        starts: Starts,
+        self, watches: Sequence[Watch], walker: Walker, walks: Walks, starts: Starts
     ) -> None:
-        self._tree = tree
-        self._queue = queue
-        self._find = find
+        self._walker = walker
+        self._walks = walks
         self._starts = starts
         self.all: list[Root] = []
         self._changes = mounts.Changes()
@@ -50,12 +45,26 @@ class Roots:
         self.all.append(root)
         return root
 
+    def find(self, path: str) -> Node | None:
+        """Return the watched directory at ``path``."""
+        for root in self.all:
+            if path == root.watch.path:
+                return root
+            if path.startswith(root.watch.prefix):
+                node: Node | None = root
+                for name in path[len(root.watch.prefix) :].split("/"):
+                    node = node and node.child(name)
+                if node is not None:
+                    return node
+        return None
+
     def check(self) -> None:
         """Walk again every root that is not the directory that was watched.
 
         No event tells that something was mounted over a directory, or that a root that was
         missing is there.
         """
+        # First: what was mounted below changes which directories are to be listed.
         if self._changes.any():
             self._follow_mounts()
         for root in self.all:
@@ -63,48 +72,49 @@ class Roots:
                 status = os.stat(root.watch.path)
             except OSError as error:
                 self._lose(root)
-                self._tree.say(root.watch.path, error)
+                self._walker.say(root.watch.path, error)
                 continue
             if root.missed or (status.st_dev, status.st_ino) != root.identity:
                 root.missed = False
                 self._lose(root)
                 root.polled = mounts.is_polled(root.watch)
-                self._queue(root, root.reason)
-            elif root.wd < 0 and not root.polled and root.watch.path not in self._tree.troubled:
-                self._queue(root, Reason.CATCH_UP)
+                self._walks.add(root, root.reason)
+            elif root.wd < 0 and not root.polled and root.watch.path not in self._walker.troubled:
+                self._walks.add(root, Reason.CATCH_UP)
 
     def poll(self, root: Root) -> None:
         """Queue a catch-up of what can change in a watch without an event."""
         if root.polled:
-            self._queue(root, Reason.CATCH_UP)
+            self._walks.add(root, Reason.CATCH_UP)
             return
         for path in root.remote:
-            node = self._find(path.rstrip("/"))
+            node = self.find(path.rstrip("/"))
             if node is not None:
-                self._queue(node, Reason.CATCH_UP)
+                self._walks.add(node, Reason.CATCH_UP)
 
     def retry_unwatched(self) -> None:
         """Queue a catch-up of the directories that are not watched as they should be."""
-        troubled = self._tree.troubled
+        troubled = self._walker.troubled
         for path in [path for path, number in troubled.items() if number not in _NOT_RETRIED]:
-            node = self._find(path)
+            node = self.find(path)
             if node is not None and node.root.identity is not None:
-                self._queue(node, Reason.CATCH_UP)
+                self._walks.add(node, Reason.CATCH_UP)
         if errno.ENOSPC not in troubled.values():
             return
-        # Below a directory without a watch everything is scanned with it.
+        # From the top, and no further than the first without a watch: its walk goes to the bottom.
         pending: list[Node] = [r for r in self.all if not r.polled and r.identity is not None]
         while pending:
             node = pending.pop()
             if node.wd < 0:
-                self._queue(node, Reason.CATCH_UP)
+                self._walks.add(node, Reason.CATCH_UP)
             else:
                 pending.extend((node.children or {}).values())
 
     def _lose(self, root: Root) -> None:
+        """Let go of a directory that is not at the path of the watch any more."""
         if root.identity is not None:
             root.identity = None
-            self._tree.detach(root)
+            self._walker.detach(root)
 
     def _follow_mounts(self) -> None:
         table = mounts.mounts()
@@ -115,15 +125,15 @@ class Roots:
             for path in sorted(now.keys() | before.keys()):
                 if now.get(path) == before.get(path):
                     continue
-                node = self._find(path)
+                node = self.find(path)
                 if node is not None:
                     # What was seen below has not left: it is hidden, or can be seen again.
-                    self._tree.detach(node)
-                    self._queue(node, Reason.CATCH_UP)
+                    self._walker.detach(node)
+                    self._walks.add(node, Reason.CATCH_UP)
 
     @staticmethod
     def _take_over(root: Root, below: dict[str, mounts.Mount]) -> None:
         root.mounts = dict(below)
-        if root.watch.method == "auto":
+        if root.watch.method is Method.AUTO:
             remote = [path for path, mount in below.items() if mounts.is_remote(mount.type)]
             root.remote = tuple(f"{path}/" for path in remote)

@@ -6,17 +6,24 @@ process that lives and does not watch: it hangs. Who holds the lock, and what th
 is passed in.
 """
 
-from watchman.status.lines import as_text
-from watchman.status.report import Counts, Now, Status, as_json, compose
-from watchman.status.snapshot import (
+from watchman.status.asking import StatusAnswer, ask
+from watchman.status.lines import Style, as_text
+from watchman.status.overview import Counts, HeldTasks, Now, Status, as_json, compose
+from watchman.status.status_file import (
     HEARTBEAT,
-    BrokerStatus,
-    MoveStatus,
+    ShownBroker,
+    ShownCopy,
+    ShownMove,
+    ShownPartial,
+    ShownReading,
+    ShownScan,
+    ShownTrouble,
+    ShownWatch,
     Snapshot,
-    TroubleStatus,
-    WatchStatus,
-    ask,
+    broker_trouble,
     handler,
+    have_written,
+    plain,
     read,
     run_of,
     write,
@@ -24,19 +31,29 @@ from watchman.status.snapshot import (
 
 __all__ = [
     "HEARTBEAT",
-    "BrokerStatus",
     "Counts",
-    "MoveStatus",
+    "HeldTasks",
     "Now",
+    "ShownBroker",
+    "ShownCopy",
+    "ShownMove",
+    "ShownPartial",
+    "ShownReading",
+    "ShownScan",
+    "ShownTrouble",
+    "ShownWatch",
     "Snapshot",
     "Status",
-    "TroubleStatus",
-    "WatchStatus",
+    "StatusAnswer",
+    "Style",
     "as_json",
     "as_text",
     "ask",
+    "broker_trouble",
     "compose",
     "handler",
+    "have_written",
+    "plain",
     "read",
     "run_of",
     "write",

@@ -1,0 +1,75 @@
+"""METRICS_FILE: whole at every moment, of now, and no reason for anything to wait."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.running import config_for, running
+from tests.waiting import wait_until
+from watchman.monitoring import Monitoring, metrics_file
+
+
+@pytest.fixture
+def monitoring(monkeypatch: pytest.MonkeyPatch) -> Iterator[Monitoring]:
+    monkeypatch.setattr(metrics_file, "EVERY", 0.02)
+    found = Monitoring()
+    yield found
+    found.close()
+
+
+def values(path: Path) -> dict[str, float]:
+    families = text_string_to_metric_families(path.read_text("utf-8"))
+    return {
+        f"{sample.name}{sorted(sample.labels.values())}": sample.value
+        for family in families
+        for sample in family.samples
+    }
+
+
+def sent(path: Path) -> float | None:
+    return values(path).get("watchman_sent_total['b']")
+
+
+def test_it_follows_what_happens(tmp_path: Path, monitoring: Monitoring) -> None:
+    up, out = tmp_path / "up", tmp_path / "out"
+    up.mkdir()
+    out.mkdir()
+    path = out / "watchman.prom"
+    config = config_for(up, tmp_path / "state", metrics_file=str(path))
+    with running(config, monitoring=monitoring):
+        wait_until(path.exists, what="it is written")
+        for number in range(1, 4):
+            (up / f"{number}").write_text("x")
+            wait_until(lambda n=number: sent(path) == n, what="it counts")  # type: ignore[misc]  # — binds the number
+        found = values(path)
+        assert found["watchman_arrivals_total['b']"] == 3
+        assert found["watchman_latency_seconds_count['b']"] == 3
+        # Others may read it, and nothing else lies there for long.
+        assert path.stat().st_mode & 0o777 == 0o644
+        assert {name for name in os.listdir(out) if name.endswith(".prom")} == {path.name}
+
+
+def test_a_directory_that_is_missing_is_said_until_it_is_there(
+    tmp_path: Path, monitoring: Monitoring
+) -> None:
+    up, out = tmp_path / "up", tmp_path / "out"
+    up.mkdir()
+    path = out / "watchman.prom"
+    config = config_for(up, tmp_path / "state", metrics_file=str(path))
+    with running(config, monitoring=monitoring) as (pipeline, publisher):
+        wait_until(monitoring.troubles, what="it is said")
+        [trouble] = monitoring.troubles()
+        assert trouble.subject == str(path)
+        assert "cannot be written: No such file or directory" in trouble.message
+        shown = [one["subject"] for one in pipeline.snapshots.take()["troubles"]]
+        assert shown == [str(path)]
+        (up / "1").write_text("x")
+        wait_until(lambda: publisher.paths == [str(up / "1")], what="files go on")
+        out.mkdir()
+        wait_until(path.exists)
+        wait_until(lambda: not monitoring.troubles(), what="it is over")

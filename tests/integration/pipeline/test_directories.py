@@ -1,0 +1,456 @@
+"""Finished directories on a real file system, with a real journal: each announced once."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyinotify
+import pytest
+
+from tests.listeners import PartsHeard, UnwatchedHeard
+from tests.waiting import wait_until
+from watchman import completeness
+from watchman.file_access import Look, Seen, look, version_of
+from watchman.journal import Journal
+from watchman.model import Delivery, Existing, Method, Route, State, Watch, WatchKind
+from watchman.pipeline.directories import DirectoryWatcher
+from watchman.router import Router
+from watchman.sources import directory_version
+
+GRAIN_NS = 10_000_000
+"""How far the kernel's coarse clock may be behind."""
+
+
+class Scene:
+    """A watched directory, a place outside it, and a journal that outlives watchers."""
+
+    def __init__(self, base: Path) -> None:
+        self.data, self.outside, self.state = base / "data", base / "outside", base / "state"
+        for path in (self.data, self.outside, self.state):
+            path.mkdir()
+        self.journal = Journal(str(self.state))
+        self.pattern = f"{self.data}/*"
+        self.moves: tuple[tuple[str, str], ...] = ()
+        self.dry_run: tuple[str, ...] = ()
+        self.heard = PartsHeard()
+        self.unwatched = UnwatchedHeard()
+
+    @contextmanager
+    def watching(self, **options: Any) -> Iterator[DirectoryWatcher]:
+        watch = Watch(str(self.data), kind=WatchKind.DIRECTORIES, **options)
+        watcher = DirectoryWatcher(
+            [watch],
+            self.journal,
+            Router([(self.pattern, Route("b", "import"))], self.moves, [".w*"], self.dry_run),
+            self.heard,
+            self.unwatched,
+        )
+        watcher.start()
+        try:
+            wait_until(lambda: watcher.watching)
+            yield watcher
+        finally:
+            watcher.stop()
+            assert watcher.join(30)
+            assert watcher.error is None
+
+    @property
+    def deliveries(self) -> list[Delivery]:
+        ready = self.journal.page_ready("b", 0, 10_000)
+        return sorted([*ready, *self.journal.page_strays((), 10_000)], key=lambda d: d.seq)
+
+    @property
+    def announced(self) -> list[str]:
+        return [os.path.relpath(d.source, self.data) for d in self.deliveries]
+
+    def flush(self) -> list[str]:
+        """Return what was announced, after all that happened before now has been handled."""
+        mark = self.data / f"mark{time.monotonic_ns()}"
+        mark.mkdir()
+        wait_until(lambda: mark.name in self.announced, what=f"{mark.name} in the journal")
+        return [name for name in self.announced if not name.startswith("mark")]
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Iterator[Scene]:
+    made = Scene(tmp_path)
+    yield made
+    made.journal.close()
+
+
+def age(path: Path) -> None:
+    """Wait until what is there was changed longer ago than the clock's grain."""
+    changed = path.stat().st_ctime_ns
+    wait_until(lambda: time.time_ns() > changed + 3 * GRAIN_NS)
+
+
+def test_the_documented_log_lines(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    scene.dry_run = (f"{scene.data}/test*",)
+    lines: Callable[[], list[str]] = lambda: [  # noqa: E731 — read again and again
+        record.getMessage().replace(str(scene.data), "/data")
+        for record in caplog.records
+        if record.name == "watchman.notify" and record.levelno >= logging.INFO
+    ]
+    with caplog.at_level(logging.DEBUG), scene.watching():
+        (scene.data / "test_finished").mkdir()
+        (scene.data / "test_notfinished.tmp1234").mkdir()
+        (scene.data / "test_notfinished.tmp1234").rename(scene.data / "test_nowfinished")
+        wait_until(lambda: len(lines()) >= 6)
+        assert lines() == [
+            "1|CREATE EVENT: /data/test_finished",
+            "2|FINISHED: /data/test_finished",
+            "1|CREATE EVENT: /data/test_notfinished.tmp1234",
+            "2|NOTFINISHED: /data/test_notfinished.tmp1234",
+            "1|MOVEDTO EVENT: /data/test_nowfinished",
+            "2|FINISHED: /data/test_nowfinished",
+        ]
+        assert scene.flush() == []
+    adding = f"Adding watch on {scene.data}, processed by watchman.processors.FinishedDirectories"
+    assert ("watchman.notify", logging.DEBUG, adding) in caplog.record_tuples
+
+
+def test_200_directories_by_slow_writers_across_restarts(scene: Scene) -> None:
+    chance = random.Random(5)
+    wanted: list[str] = []
+
+    def fill(number: int) -> None:
+        base = scene.outside if number % 3 == 0 else scene.data
+        unfinished, final = base / f"s{number}.tmp{number}", scene.data / f"s{number}"
+        for depth in range(number % 4):
+            inside = unfinished.joinpath(*(f"d{level}" for level in range(depth + 1)))
+            inside.mkdir(parents=True)
+            (inside / "image.dcm").write_bytes(b"x" * 100)
+        unfinished.mkdir(exist_ok=True)
+        unfinished.rename(final)
+        (final / "more.dcm").write_bytes(b"y")
+
+    def write() -> None:
+        for number in range(200):
+            fill(number)
+            wanted.append(f"s{number}")
+
+    with scene.watching():
+        pass
+    writer = threading.Thread(target=write)
+    writer.start()
+    # Watchers come and go while the writer works; its last directories may find none of them.
+    while writer.is_alive():
+        with scene.watching():
+            goal = len(scene.announced) + chance.randrange(1, 50)
+            wait_until(lambda goal=goal: len(scene.announced) >= goal or not writer.is_alive())  # type: ignore[misc]  # — binds now
+    writer.join()
+    with scene.watching() as watcher:
+        wait_until(lambda: len(scene.announced) >= 200)
+        watcher.rescan()
+        scene.flush()
+    assert len(wanted) == 200
+    found = [name for name in scene.announced if not name.startswith("mark")]
+    assert sorted(found) == sorted(wanted)
+    assert len({d.task_id for d in scene.deliveries}) == len(scene.deliveries)
+    assert {d.kind for d in scene.deliveries} == {"directories"}
+
+
+def test_changes_inside_announce_nothing(scene: Scene) -> None:
+    (scene.outside / "a" / "deep").mkdir(parents=True)
+    with scene.watching():
+        (scene.outside / "a").rename(scene.data / "a")
+        wait_until(lambda: scene.announced)
+        (scene.data / "a" / "deep" / "new").mkdir()
+        (scene.data / "a" / "file").write_bytes(b"x")
+        (scene.data / "a").chmod(0o700)
+        assert scene.flush() == ["a"]
+    (scene.data / "a" / "while-down").mkdir()
+    with scene.watching() as watcher:
+        watcher.rescan()
+        assert scene.flush() == ["a"]
+
+
+def test_a_directory_made_anew_is_a_new_one(scene: Scene) -> None:
+    with scene.watching():
+        for count in (1, 2):
+            (scene.data / "a").mkdir()
+            assert scene.flush() == ["a"] * count
+            (scene.data / "a").rmdir()
+            scene.flush()
+        (scene.data / "a").mkdir()
+        assert scene.flush() == ["a"] * 3
+    inode = (scene.data / "a").stat().st_ino
+    # While nobody watches, the same name often gets the same inode number again.
+    (scene.data / "a").rmdir()
+    age(scene.data)
+    (scene.data / "a").mkdir()
+    with scene.watching():
+        assert scene.flush() == ["a"] * 4, inode
+    assert len({d.task_id for d in scene.deliveries}) == len(scene.deliveries)
+
+
+def test_finished_again_after_it_was_taken_back(scene: Scene) -> None:
+    with scene.watching():
+        (scene.data / "a").mkdir()
+        assert scene.flush() == ["a"]
+        (first,) = [d for d in scene.deliveries if d.source.endswith("/a")]
+        scene.journal.note([(first.seq, State.SENT, "")])
+        (scene.data / "a").rename(scene.data / "a.tmp")
+        assert scene.flush() == []
+        (scene.data / "a.tmp").rename(scene.data / "a")
+        assert scene.flush() == ["a"]
+    (second,) = [d for d in scene.deliveries if d.source.endswith("/a")]
+    assert second.task_id != first.task_id
+
+
+def test_one_that_comes_back_before_it_was_sent_is_the_delivery_that_is_there(
+    scene: Scene,
+) -> None:
+    with scene.watching():
+        (scene.data / "a").mkdir()
+        assert scene.flush() == ["a"]
+        for _ in range(3):
+            (scene.data / "a").rename(scene.data / "a.tmp")
+            assert scene.flush() == ["a"]
+            (scene.data / "a.tmp").rename(scene.data / "a")
+            assert scene.flush() == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("existing", "first"), [(Existing.NEW, []), (Existing.ALL, ["old"]), (Existing.NONE, [])]
+)
+def test_what_was_there_before_the_first_run(
+    scene: Scene, existing: Existing, first: list[str]
+) -> None:
+    (scene.data / "old").mkdir()
+    (scene.data / "old.tmp").mkdir()
+    age(scene.data)
+    with scene.watching(existing=existing):
+        assert scene.flush() == first
+    (scene.data / "down").mkdir()
+    age(scene.data)
+    with scene.watching(existing=existing):
+        (scene.data / "old.tmp").rename(scene.data / "late")
+        found = scene.flush()
+    assert found == [*first, *(["late"] if existing is Existing.NONE else ["down", "late"])]
+
+
+def test_only_directories_directly_in_the_watch(scene: Scene) -> None:
+    with scene.watching():
+        (scene.data / "file").write_bytes(b"x")
+        (scene.data / "link").symlink_to(scene.outside)
+        os.mkfifo(scene.data / "fifo")
+        (scene.data / ".w-temporary").mkdir()
+        (scene.data / "a.tmp" / "inner").mkdir(parents=True)
+        (scene.data / "b" / "inner").mkdir(parents=True)
+        assert scene.flush() == ["b"]
+
+
+def test_rec_enters_what_was_never_announced(scene: Scene) -> None:
+    scene.pattern = f"{scene.data}/*/s*"
+    (scene.data / "scanner1").mkdir()
+    age(scene.data)
+    with scene.watching(rec=True) as watcher:
+        covered = watcher.covers(watcher._source.roots[0].watch)
+        assert covered == 2
+        (scene.data / "scanner1" / "s1.tmp").mkdir()
+        (scene.data / "scanner1" / "s1.tmp").rename(scene.data / "scanner1" / "s1")
+        (scene.data / "scanner2" / "s2" / "inner").mkdir(parents=True)
+        wait_until(lambda: scene.announced == ["scanner1/s1", "scanner2/s2"])
+        (scene.data / "scanner1").rename(scene.data / "scanner3")
+        wait_until(lambda: scene.announced[2:] == ["scanner3/s1"])
+        (scene.data / "scanner3" / "s3").mkdir()
+        wait_until(lambda: scene.announced[3:] == ["scanner3/s3"])
+    with scene.watching(rec=True):
+        (scene.data / "scanner2" / "s4").mkdir()
+        wait_until(lambda: scene.announced[4:] == ["scanner2/s4"])
+
+
+def test_the_marker(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    with scene.watching(marker="DONE"):
+        (scene.data / "a").mkdir()
+        (scene.data / "a" / "other").write_bytes(b"x")
+        wait_until(lambda: f"2|NOTFINISHED: {scene.data}/a" in caplog.messages)
+        assert scene.announced == []
+        with (scene.data / "a" / "DONE").open("wb"):
+            (scene.data / "b").mkdir()
+            wait_until(lambda: f"2|NOTFINISHED: {scene.data}/b" in caplog.messages)
+            assert scene.announced == []
+        wait_until(lambda: scene.announced == ["a"])
+    assert caplog.messages[-2:] == [
+        f"1|MARKER EVENT: {scene.data}/a",
+        f"2|FINISHED: {scene.data}/a",
+    ]
+    (scene.data / "b" / "DONE").symlink_to("/etc/hostname")
+    with scene.watching(marker="DONE"):
+        wait_until(lambda: caplog.messages[-1] == f"2|NOTFINISHED: {scene.data}/b")
+        (scene.data / "b" / "DONE").unlink()
+        (scene.data / "b" / "DONE").write_bytes(b"")
+        wait_until(lambda: scene.announced == ["a", "b"])
+
+
+def test_a_marker_that_the_closing_writer_still_holds_is_looked_at_again(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel tells of the end of writing before the writer has let go."""
+    busy = iter([Look(Seen.BUSY)] * 5)
+    monkeypatch.setattr(directory_version, "look", lambda *names: next(busy, None) or look(*names))
+    with scene.watching(marker="DONE"):
+        (scene.data / "a").mkdir()
+        (scene.data / "a" / "DONE").write_bytes(b"x")
+        wait_until(lambda: scene.announced == ["a"])
+    assert list(busy) == []
+
+
+def test_an_empty_marker_counts_when_it_is_closed_or_old(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel tells of a new file before it counts its writer."""
+    looked = threading.Event()
+
+    def free(*names: Any) -> Look:
+        found = look(*names)
+        if found.seen is Seen.BUSY:
+            looked.set()
+            path = scene.data / "a" / "DONE"
+            return Look(Seen.COMPLETE, version_of(path.stat()))
+        return found
+
+    monkeypatch.setattr(directory_version, "look", free)
+    monkeypatch.setattr(completeness, "EMPTY_AGE", 3600.0)
+    with scene.watching(marker="DONE"):
+        (scene.data / "a").mkdir()
+        with (scene.data / "a" / "DONE").open("wb"):
+            assert looked.wait(10)
+            (scene.data / "b").mkdir()
+            (scene.data / "b" / "DONE").write_bytes(b"x")
+            wait_until(lambda: scene.announced == ["b"])
+        wait_until(lambda: scene.announced == ["b", "a"])
+        (scene.outside / "c").mkdir()
+        (scene.outside / "c" / "DONE").touch()
+        (scene.outside / "c").rename(scene.data / "c")
+        wait_until(lambda: scene.announced == ["b", "a", "c"])
+        # Nothing tells of the end of writing here.
+        monkeypatch.setattr(completeness, "EMPTY_AGE", 0.05)
+        (scene.outside / "DONE").touch()
+        (scene.data / "d").mkdir()
+        os.link(scene.outside / "DONE", scene.data / "d" / "DONE")
+        wait_until(lambda: scene.announced == ["b", "a", "c", "d"])
+
+
+def test_settle_waits_for_writers_and_for_quiet(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    with scene.watching(settle=0.3):
+        (scene.outside / "a" / "deep").mkdir(parents=True)
+        with (scene.outside / "a" / "deep" / "file").open("wb") as file:
+            (scene.outside / "a").rename(scene.data / "a")
+            (scene.data / "b").mkdir()
+            wait_until(lambda: scene.announced == ["b"])
+            file.write(b"x")
+            (scene.data / "c").mkdir()
+            wait_until(lambda: scene.announced == ["b", "c"])
+            closed = time.monotonic()
+        wait_until(lambda: scene.announced == ["b", "c", "a"])
+        assert time.monotonic() - closed >= 0.3
+    assert f"1|SETTLED EVENT: {scene.data}/a" in caplog.messages
+
+
+def test_moves_wake_the_mover_and_tasks_the_broker(scene: Scene) -> None:
+    with scene.watching():
+        (scene.data / "a").mkdir()
+        scene.flush()
+    assert set(scene.heard.woken) == {"b"}
+    scene.heard.woken.clear()
+    scene.moves = ((str(scene.data), str(scene.outside)),)
+    with scene.watching():
+        (scene.data / "b").mkdir()
+        scene.flush()
+    assert set(scene.heard.woken) == set(scene.moves)
+    (delivery,) = [d for d in scene.deliveries if d.source.endswith("/b")]
+    assert delivery.final == str(scene.outside / "b")
+
+
+def test_names_that_are_not_utf8(scene: Scene) -> None:
+    with scene.watching():
+        (scene.data / "b\udcff.tmp").mkdir()
+        (scene.data / "b\udcff.tmp").rename(scene.data / "b\udcff\n")
+        assert scene.flush() == ["b\udcff\n"]
+
+
+def test_the_mask_says_which_events_count(scene: Scene) -> None:
+    with scene.watching(mask=pyinotify.IN_MOVED_TO) as watcher:
+        (scene.data / "made").mkdir()
+        (scene.outside / "a").mkdir()
+        (scene.outside / "a").rename(scene.data / "a")
+        wait_until(lambda: scene.announced == ["a"])
+        (scene.outside / "b").mkdir()
+        watcher.rescan()
+        (scene.outside / "b").rename(scene.data / "b")
+        wait_until(lambda: scene.announced == ["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("unfinished", "announced"),
+    [(None, ["study.tmpl.final", "b.d"]), (("*.tmp*", "*.new"), ["b.d"]), ((), None)],
+)
+def test_the_extension_tells_unless_unfinished_says_otherwise(
+    scene: Scene, unfinished: tuple[str, ...] | None, announced: list[str] | None
+) -> None:
+    names = ["a.tmp", "a.tmp1234", "study.tmpl.final", "b.new.tmpl", "b.d"]
+    with scene.watching(unfinished=unfinished):
+        for name in names:
+            (scene.data / name).mkdir()
+        wait_until(lambda: "b.d" in scene.announced)
+    assert scene.announced == (names if announced is None else announced)
+
+
+def test_polling_needs_no_events(scene: Scene) -> None:
+    with scene.watching(method=Method.POLL, interval=0.1, marker="DONE") as watcher:
+        assert watcher.covers(watcher._source.roots[0].watch) == 1
+        assert not watcher._source._containers  # the kernel watches none
+        (scene.data / "a").mkdir()
+        (scene.data / "a" / "DONE").touch()
+        wait_until(lambda: scene.announced == ["a"], timeout=20)
+
+
+def test_a_lost_and_remade_root_is_watched_again(scene: Scene) -> None:
+    with scene.watching():
+        scene.data.rename(scene.outside / "away")
+        wait_until(lambda: scene.unwatched.said == [(str(scene.data), "No such file or directory")])
+        (scene.outside / "away" / "unseen").mkdir()
+        scene.data.mkdir()
+        (scene.data / "a").mkdir()
+        wait_until(lambda: scene.announced == ["a"])
+        assert scene.unwatched.said[1:] == [(str(scene.data), None)]
+
+
+def test_an_overflow_is_made_up_by_a_scan(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text(encoding="ascii"))
+    if limit > 100_000:
+        pytest.skip("filling so long a queue takes too long")
+    monkeypatch.setattr("watchman.sources.reader.LIMIT", 1000)
+    with scene.watching() as watcher:
+        handle, go = watcher._directories.handle, threading.Event()
+
+        def stuck(hints: Any) -> None:
+            go.wait(60)
+            handle(hints)
+
+        monkeypatch.setattr(watcher._directories, "handle", stuck)
+        (scene.data / "first").mkdir()
+        held, other = scene.data / "x.tmp", scene.data / "y.tmp"
+        held.mkdir()
+        for _ in range(limit + 10_000):
+            held.rename(other)
+            held, other = other, held
+        (scene.data / "lost").mkdir()
+        go.set()
+        wait_until(lambda: "lost" in scene.announced, timeout=30)
+        assert watcher.overflows >= 1
+        assert scene.flush() == ["first", "lost"]

@@ -1,0 +1,55 @@
+"""The running pipeline moves what ended into the archive, and drops it when it is too old."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.running import config_for, running
+from tests.waiting import wait_until
+from watchman.journal import archive, archiving, sealing
+from watchman.journal.answers import ask
+from watchman.journal.journal_reader import open_reader
+from watchman.journal.question import Question
+from watchman.model import State
+from watchman.pipeline import heartbeat
+
+COUNT = 120
+
+
+def test_what_was_sent_goes_into_the_archive_and_out_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(archiving, "KEEP", 40)
+    monkeypatch.setattr(archiving, "MORE", 1)
+    monkeypatch.setattr(archiving, "AT_A_TIME", 7)
+    monkeypatch.setattr(sealing, "ROWS", 30)
+    monkeypatch.setattr(heartbeat, "BEAT", 0.1)
+    root, state = tmp_path / "up", tmp_path / "state"
+    root.mkdir()
+    directory = archive.directory_of(str(state))
+
+    def in_journal() -> int:
+        with open_reader(str(state)) as journal:
+            return int(journal.connection.execute("SELECT count(*) FROM deliveries").fetchone()[0])
+
+    config = config_for(root, state)
+    with running(config) as (pipeline, sent):
+        for n in range(COUNT):
+            (root / f"{n}.csv").write_text("x")
+        wait_until(lambda: len(sent.messages) == COUNT)
+        wait_until(lambda: in_journal() <= 40 and not pipeline._archive.active, 60)
+        with open_reader(str(state)) as journal:
+            found = ask(journal, Question(state=State.SENT), 1000)
+        assert len(found.records) == COUNT
+        assert len({record.seq for record in found.records}) == COUNT
+        assert len(archive.files(str(state))) >= 2
+    with running(dataclasses.replace(config, retention=0.0)) as (pipeline, _):
+        wait_until(lambda: not archive.files(str(state)), 60)
+        (root / "last.csv").write_text("x")
+        wait_until(lambda: pipeline.journal.last_seq() == COUNT + 1)
+    assert os.listdir(directory) == []
+    assert [line for line in caplog.messages if "history" in line] == []

@@ -1,0 +1,240 @@
+"""What is not there yet: a watch's directory, what matches a pattern, a destination."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.running import Remembering, config_for, running, troubles
+from tests.waiting import wait_until
+from watchman.config.globs import expand
+from watchman.model import Config, Method, Watch, WatchKind
+from watchman.pipeline import Pipeline
+
+heard: list[str] = []
+
+
+def await_count(sent: Remembering, count: int) -> None:
+    """Wait until so many tasks were sent, and no more."""
+    wait_until(lambda: len(sent.paths) >= count, what=f"{count} tasks")
+    assert len(sent.paths) == count
+
+
+def processor(event: Any) -> None:
+    """Stand for a processor of the user's own."""
+    heard.append(event.pathname)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A directory that is not there yet, nor the one above it."""
+    return tmp_path / "mnt/up"
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    return tmp_path / "state"
+
+
+def config_of(root: Path, state: Path, *watches: Watch, **changes: Any) -> Config:
+    return dataclasses.replace(config_for(root, state), watches=watches, **changes)
+
+
+KINDS: dict[str, dict[str, Any]] = {
+    "files": {"rec": True},
+    "polled files": {"rec": True, "method": Method.POLL, "interval": 0.1, "settle": 0.0},
+    "directories": {"kind": WatchKind.DIRECTORIES},
+    "polled directories": {"kind": WatchKind.DIRECTORIES, "method": Method.POLL, "interval": 0.1},
+}
+
+
+LATER = "create it or mount it: it is watched as soon as it is there"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_root_that_is_missing_at_the_start_is_watched_as_soon_as_it_is_there(
+    root: Path, state: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    watch = Watch(str(root), **KINDS[kind])
+    with running(config_of(root, state, watch)) as (pipeline, sent):
+        missing = f"No such file or directory; {LATER}"
+        assert troubles(pipeline) == {str(root): missing}
+        root.mkdir(parents=True)
+        wait_until(lambda: not troubles(pipeline), what="it is watched")
+        arrival = root / "arrival"
+        arrival.mkdir() if watch.kind is WatchKind.DIRECTORIES else arrival.write_text("1")
+        wait_until(lambda: sent.paths == [str(arrival)], what="its task")
+    said = [r.message for r in caplog.records if f"{root}" in r.message and r.levelno > 20]
+    assert said == [f"Not watching {root}: {missing}", f"Watching {root} again"]
+
+
+def test_a_processor_whose_root_is_missing_at_the_start(root: Path, state: Path) -> None:
+    watch = Watch(str(root), mask=0x100, processor=processor, processor_name="p")
+    heard.clear()
+    with running(config_of(root, state, watch)) as (pipeline, _):
+        assert list(troubles(pipeline)) == [str(root)]
+        root.mkdir(parents=True)
+        wait_until(lambda: not troubles(pipeline), what="it is watched")
+        (root / "made").touch()
+        wait_until(lambda: heard == [str(root / "made")], what="the event")
+
+
+@pytest.mark.parametrize("kind", ["files", "directories"])
+def test_what_a_late_mount_brings_along_was_there_before_the_first_run(
+    root: Path, state: Path, tmp_path: Path, kind: str
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    names = ("old", "new")
+    make = Path.mkdir if kind == "directories" else Path.touch
+    make(disk / names[0])
+    await_next_tick(disk / names[0])
+    with running(config_of(root, state, Watch(str(root), **KINDS[kind]))) as (_, sent):
+        make(disk / names[1])
+        root.parent.mkdir()
+        disk.rename(root)
+        wait_until(lambda: sent.paths, what="the task of what came since")
+    assert sent.paths == [str(root / "new")]
+    # The next run has nothing before it.
+    make(root / "down")
+    with running(config_of(root, state, Watch(str(root), **KINDS[kind]))) as (_, sent):
+        wait_until(lambda: sent.paths, what="the task of what came while it was down")
+        assert sent.paths == [str(root / "down")]
+
+
+@pytest.mark.parametrize("kind", ["files", "directories"])
+def test_a_watch_that_a_reload_brings_has_a_first_run(root: Path, state: Path, kind: str) -> None:
+    root.mkdir(parents=True)
+    make = Path.mkdir if kind == "directories" else Path.touch
+    make(root / "old")
+    await_next_tick(root / "old")
+    config = config_of(root, state, Watch(str(root), **KINDS[kind]))
+    with running(config, resumed=True) as (_, sent):
+        make(root / "new")
+        await_count(sent, 1)
+    assert sent.paths == [str(root / "new")]
+
+
+def await_next_tick(path: Path) -> None:
+    """Wait until what is made now is newer than what is at the path, whatever the clock's grain."""
+    probe = path.parent / ".probe"
+    after = os.stat(path).st_ctime_ns + 100_000_000
+
+    def is_later() -> bool:
+        probe.touch()
+        return probe.stat().st_ctime_ns > after
+
+    wait_until(is_later, what="the clock goes on")
+    probe.unlink()
+
+
+# Patterns
+
+
+def globbing(root: Path, state: Path, **changes: Any) -> Config:
+    pattern = str(root / "*/in")
+    one = Watch(pattern, rec=True, auto_add=True, pattern=pattern, **changes)
+    return config_of(root, state, *expand((), [one]).watches, globs=(one,))
+
+
+def watched(pipeline: Pipeline) -> list[str]:
+    return [watch.path for watch in pipeline.config.watches]
+
+
+def test_what_begins_to_match_a_pattern_is_watched(root: Path, state: Path) -> None:
+    with running(globbing(root, state)) as (pipeline, sent):
+        pattern = f"{root}/*/in"
+        assert troubles(pipeline) == {pattern: f"no directory matches; {LATER}"}
+        for number, name in enumerate(("anna", "bert"), 1):
+            # With a file in it before anybody has looked.
+            (root / name / "in/below").mkdir(parents=True)
+            (root / name / "in/below/first.csv").touch()
+            await_count(sent, number)
+            assert watched(pipeline)[-1] == str(root / name / "in")
+        wait_until(lambda: not troubles(pipeline), what="the pattern is well")
+        (root / "bert/in/below/live.csv").touch()
+        await_count(sent, 3)
+        assert pipeline.parts.covers(pipeline.config.watches[1]) == 2
+
+
+def test_what_began_to_match_while_it_was_down_is_no_first_run(root: Path, state: Path) -> None:
+    (root / "anna/in").mkdir(parents=True)
+    (root / "anna/in/old.csv").touch()
+    await_next_tick(root / "anna/in/old.csv")
+    with running(globbing(root, state)) as (_, sent):
+        pass
+    assert not sent.paths
+    (root / "bert/in").mkdir(parents=True)
+    (root / "bert/in/new.csv").touch()
+    with running(globbing(root, state)) as (_, sent):
+        wait_until(lambda: sent.paths == [str(root / "bert/in/new.csv")], what="its task")
+
+
+def test_a_directory_that_no_longer_matches_is_missed(root: Path, state: Path) -> None:
+    (root / "anna/in").mkdir(parents=True)
+    with running(globbing(root, state)) as (pipeline, sent):
+        (root / "anna/in").rename(root / "anna/out")
+        wait_until(lambda: list(troubles(pipeline)) == [f"{root}/anna/in"])
+        (root / "anna/out").rename(root / "anna/in")
+        wait_until(lambda: not troubles(pipeline))
+        (root / "anna/in/x.csv").touch()
+        wait_until(lambda: sent.paths == [f"{root}/anna/in/x.csv"])
+
+
+def test_what_would_be_watched_twice_is_left_out_and_said_once(
+    root: Path, state: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (root / "anna/in").mkdir(parents=True)
+    config = globbing(root, state)
+    with running(config) as (pipeline, sent):
+        (root / "bert").mkdir()
+        (root / "bert/in").symlink_to(root / "anna/in")
+        (root / "carl/in").mkdir(parents=True)
+        wait_until(lambda: watched(pipeline) == [f"{root}/anna/in", f"{root}/carl/in"])
+        (root / "dora/in").mkdir(parents=True)
+        wait_until(lambda: watched(pipeline)[-1] == f"{root}/dora/in")
+        (root / "anna/in/x.csv").touch()
+        wait_until(lambda: sent.paths)
+    said = f"{root}/bert/in matches {root}/*/in and is left out: it would be watched twice"
+    assert [r.message for r in caplog.records if "left out" in r.message] == [f"WATCHES: {said}"]
+    assert sent.paths == [f"{root}/anna/in/x.csv"]
+
+
+# Destinations
+
+
+def test_a_destination_that_is_missing_is_shown_before_there_is_a_file(
+    root: Path, state: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root.mkdir(parents=True)
+    store = tmp_path / "store"
+    move = (str(root), str(store))
+    with running(config_for(root, state, moves=(move,))) as (pipeline, sent):
+        subject = f"moving {root} to {store}"
+        reason = (
+            f"{store}: No such file or directory; create it, or mount what belongs there: files "
+            "wait"
+        )
+        assert troubles(pipeline) == {subject: reason}
+        (root / "a.csv").touch()
+        wait_until(lambda: pipeline.parts.mover.status()[0].reason, what="the mover meets it")
+        shown = pipeline.snapshots.take()
+        assert [t for t in shown["troubles"] if t["subject"] == subject] == []  # once is enough
+        store.mkdir()
+        wait_until(lambda: sent.paths == [f"{store}/a.csv"], 20, "it is moved and sent")
+        wait_until(lambda: not troubles(pipeline))
+    said = [r.message for r in caplog.records if r.message.startswith(subject)]
+    assert said == [f"{subject}: {reason}", f"{subject} is possible again"]
+
+
+def test_a_destination_that_is_a_file(root: Path, state: Path, tmp_path: Path) -> None:
+    root.mkdir(parents=True)
+    store = tmp_path / "store"
+    store.touch()
+    with running(config_for(root, state, moves=((str(root), str(store)),))) as (pipeline, _):
+        [reason] = troubles(pipeline).values()
+        assert reason == f"{store} is no directory; put one there, or correct MOVES: files wait"

@@ -1,0 +1,464 @@
+"""Files with criteria: whole ones are announced, partial ones wait, some are given up."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import logging
+import os
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.journals import counts
+from tests.running import config_for, running
+from tests.waiting import wait_until
+from watchman import file_access
+from watchman.config import load
+from watchman.file_access import Look
+from watchman.model import (
+    Config,
+    Criteria,
+    Criterion,
+    Existing,
+    Message,
+    Route,
+    State,
+    Version,
+)
+from watchman.pipeline import Pipeline, companion_removal
+
+WHOLE = gzip.compress(b"rain\n" * 500)
+GZIP = (Criterion("format", "gzip"),)
+DONE = (Criterion("marker", "{name}.done"),)
+SHA256 = (Criterion("checksum", "{name}.sha256"),)
+
+
+def asking(
+    root: Path,
+    state: Path,
+    each: tuple[Criterion, ...],
+    more: Mapping[str, Any] = {},
+    **changes: Any,
+) -> Config:
+    """A configuration that asks this of each ``*.gz`` below ``root``."""
+    patterns = ((f"{root}/*.gz", Route("b", "task")),)
+    criteria = (Criteria(each, **more),)
+    return config_for(root, state, patterns=patterns, criteria=criteria, **changes)
+
+
+def is_waiting(pipeline: Pipeline, path: Path) -> bool:
+    return any(one.path == str(path) for one in pipeline.journal.partial.below(str(path.parent)))
+
+
+def await_waiting(pipeline: Pipeline, path: Path) -> None:
+    wait_until(lambda: is_waiting(pipeline, path), 60, f"{path} waits")
+
+
+def await_sent(sent: Any, *paths: Path) -> list[Message]:
+    wait_until(lambda: len(sent.messages) >= len(paths), 60, f"{len(paths)} tasks")
+    assert sorted(sent.paths) == sorted(map(str, paths))
+    return list(sent.messages)
+
+
+def test_a_whole_file_is_announced_and_a_partial_one_when_it_is_whole(
+    root: Path, state: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "watchman.notify")
+    whole, half = root / "whole.gz", root / "half.gz"
+    with running(asking(root, state, GZIP)) as (pipeline, sent):
+        whole.write_bytes(WHOLE)
+        half.write_bytes(WHOLE[:-5])
+        await_waiting(pipeline, half)
+        await_sent(sent, whole)
+        notes = [note.message for note in pipeline.parts.notes()]
+        assert any("half.gz" in note and "ends in the middle" in note for note in notes)
+        with half.open("ab") as stream:
+            stream.write(WHOLE[-5:])
+        await_sent(sent, whole, half)
+        wait_until(lambda: not is_waiting(pipeline, half))
+        wait_until(lambda: not pipeline.parts.notes())
+    assert f"{half} waits: it ends in the middle of what is compressed" in caplog.messages
+    assert [line for line in caplog.messages if line == f"Notified of {half}"]
+
+
+def test_a_partial_file_waits_across_a_restart_and_is_no_news(root: Path, state: Path) -> None:
+    half = root / "half.gz"
+    config = asking(root, state, GZIP, watch={"existing": Existing.NONE})
+    with running(config) as (pipeline, sent):
+        half.write_bytes(WHOLE[:-5])
+        await_waiting(pipeline, half)
+        (before,) = pipeline.journal.partial.below(str(root))
+        pipeline.rescan()
+    with running(config) as (pipeline, sent):
+        await_waiting(pipeline, half)
+        (after,) = pipeline.journal.partial.below(str(root))
+        assert after.since_ns == before.since_ns
+        half.write_bytes(WHOLE)
+        await_sent(sent, half)
+
+
+def test_what_became_whole_while_nobody_watched_is_announced(root: Path, state: Path) -> None:
+    half, gone = root / "half.gz", root / "gone.gz"
+    config = asking(root, state, GZIP)
+    with running(config) as (pipeline, _):
+        half.write_bytes(WHOLE[:-5])
+        gone.write_bytes(WHOLE[:-5])
+        await_waiting(pipeline, half)
+        await_waiting(pipeline, gone)
+    half.write_bytes(WHOLE)
+    gone.unlink()
+    with running(config) as (pipeline, sent):
+        await_sent(sent, half)
+        wait_until(lambda: not pipeline.journal.partial.below(str(root)))
+
+
+def test_an_upload_of_the_same_size_and_time_is_judged_anew_after_a_kill(
+    root: Path, state: Path
+) -> None:
+    """A scan alone would take it for what was announced: it is forgotten before it waits."""
+    path = root / "a.gz"
+    config = asking(root, state, GZIP)
+    with running(config) as (pipeline, sent):
+        path.write_bytes(WHOLE)
+        await_sent(sent, path)
+        times = path.stat()
+        with path.open("r+b") as stream:
+            stream.write(b"\0" * len(WHOLE))
+            os.utime(stream.fileno(), ns=(times.st_atime_ns, times.st_mtime_ns))
+        await_waiting(pipeline, path)
+        assert str(path) not in pipeline.journal.known.versions([str(path)])
+    with running(config) as (pipeline, sent):
+        await_waiting(pipeline, path)
+        path.write_bytes(WHOLE)
+        await_sent(sent, path)
+
+
+def test_a_file_that_stays_partial_is_incomplete_once(
+    root: Path, state: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    half = root / "half.gz"
+    config = asking(root, state, GZIP, {"incomplete_after": 1.0})
+    with running(config) as (pipeline, sent):
+        half.write_bytes(WHOLE[:-5])
+        wait_until(lambda: counts(pipeline.journal).get(("b", State.FAILED), (0,))[0] == 1, 60)
+        wait_until(lambda: not is_waiting(pipeline, half))
+        pipeline.rescan()
+    said = [line for line in caplog.messages if "is incomplete: it ends in the middle" in line]
+    assert len(said) == 1
+    with running(config) as (pipeline, sent):
+        assert counts(pipeline.journal)[("b", State.FAILED)][0] == 1
+        half.write_bytes(WHOLE)
+        await_sent(sent, half)
+
+
+def test_an_incomplete_file_goes_to_the_quarantine_and_gets_its_task(
+    root: Path, state: Path, tmp_path: Path
+) -> None:
+    quarantine = tmp_path / "quarantine"
+    quarantine.mkdir()
+    (quarantine / "sub").mkdir()
+    (quarantine / "sub" / "half.gz").write_text("somebody's")
+    (root / "sub").mkdir()
+    half = root / "sub" / "half.gz"
+    config = asking(
+        root,
+        state,
+        GZIP,
+        {"incomplete_after": 1.0, "incomplete": Route("b", "broken")},
+        quarantine=str(quarantine),
+    )
+    with running(config) as (_, sent):
+        half.write_bytes(WHOLE[:-5])
+        wait_until(lambda: sent.messages, 60)
+        (message,) = sent.messages
+        assert message.route.task == "broken"
+        assert str(message.headers["watchman_incomplete"]).startswith("it ends in the middle")
+        assert message.path.startswith(f"{quarantine}/sub/half@")
+        assert Path(message.path).read_bytes() == WHOLE[:-5]
+        assert not half.exists()
+    assert (quarantine / "sub" / "half.gz").read_text() == "somebody's"
+
+
+def test_a_quarantined_file_without_a_task_has_failed(
+    root: Path, state: Path, tmp_path: Path
+) -> None:
+    quarantine = tmp_path / "quarantine"
+    quarantine.mkdir()
+    config = asking(root, state, GZIP, {"incomplete_after": 1.0}, quarantine=str(quarantine))
+    with running(config) as (pipeline, sent):
+        (root / "half.gz").write_bytes(WHOLE[:-5])
+        wait_until(lambda: counts(pipeline.journal).get(("", State.FAILED), (0,))[0] == 1, 60)
+        assert (quarantine / "half.gz").read_bytes() == WHOLE[:-5]
+        (root / "half.gz").write_bytes(WHOLE)
+        await_sent(sent, root / "half.gz")
+
+
+def test_a_marker_before_and_after_its_file(root: Path, state: Path) -> None:
+    early, late = root / "early.gz", root / "late.gz"
+    patterns = ((f"{root}/*", Route("b", "task")),)
+    config = config_for(root, state, patterns=patterns, criteria=(Criteria(DONE),))
+    with running(config) as (pipeline, sent):
+        late.write_bytes(b"1")
+        await_waiting(pipeline, late)
+        (root / "late.gz.done").touch()
+        await_sent(sent, late)
+        (root / "early.gz.done").touch()
+        early.write_bytes(b"1")
+        await_waiting(pipeline, early)  # the marker is older
+        (root / "early.gz.done").touch()
+        await_sent(sent, late, early)
+
+
+@pytest.mark.parametrize("action", ["move", "remove", "keep"])
+def test_what_becomes_of_a_marker(root: Path, state: Path, tmp_path: Path, action: str) -> None:
+    target = tmp_path / "target"
+    target.mkdir()
+    config = asking(root, state, DONE, {"marker_action": action}, moves=((str(root), str(target)),))
+    marker = root / "a.gz.done"
+    with running(config) as (_, sent):
+        (root / "a.gz").write_bytes(b"1")
+        marker.touch()
+        await_sent(sent, target / "a.gz")
+        moved = target / "a.gz.done"
+        if action == "move":
+            wait_until(moved.exists)
+        if action == "remove":
+            wait_until(lambda: not marker.exists())
+        assert marker.exists() == (action == "keep")
+        assert moved.exists() == (action == "move")
+        assert not list(root.glob(".watchman*"))
+
+
+@pytest.mark.parametrize("later", [False, True], ids=["replaced", "and once more"])
+def test_a_newer_marker_is_not_removed(
+    root: Path, state: Path, monkeypatch: pytest.MonkeyPatch, later: bool
+) -> None:
+    """Its uploader replaces it between the look at the old one and its removal."""
+    marker = root / "a.gz.done"
+    looked: list[Look] = []
+
+    def look(name: str, directory: int) -> Look:
+        looked.append(file_access.look(name, directory))
+        marker.with_suffix(".new").write_text("newer")
+        marker.with_suffix(".new").rename(marker)
+        return looked[-1]
+
+    def version_of(status: os.stat_result) -> Version:
+        if later:
+            marker.write_text("newest")
+        return file_access.version_of(status)
+
+    monkeypatch.setattr(companion_removal, "look", look)
+    monkeypatch.setattr(companion_removal, "version_of", version_of)
+    with running(asking(root, state, DONE, {"marker_action": "remove"})) as (_, sent):
+        (root / "a.gz").write_bytes(b"1")
+        marker.touch()
+        await_sent(sent, root / "a.gz")
+        wait_until(lambda: looked and not list(root.glob(".watchman*")))
+        wait_until(marker.exists)
+    assert marker.read_text() == ("newest" if later else "newer")
+    assert sorted(path.name for path in root.iterdir()) == ["a.gz", "a.gz.done"]
+
+
+def test_a_checksum_is_verified_and_told(
+    root: Path, state: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "watchman.notify")
+    path, companion = root / "a.gz", root / "a.gz.sha256"
+    right = hashlib.sha256(b"rain").hexdigest()
+    with running(asking(root, state, SHA256)) as (_, sent):
+        path.write_bytes(b"rai")
+        companion.write_text(f"{right}  a.gz\n")
+        wait_until(lambda: any("sum is" in line for line in caplog.messages), 60)
+        assert not sent.messages
+        with path.open("ab") as stream:
+            stream.write(b"n")
+        (message,) = await_sent(sent, path)
+        assert message.headers["watchman_checksum"] == f"sha256:{right}"
+    (said,) = (line for line in caplog.messages if "sum is" in line)
+    assert right in said
+    assert hashlib.sha256(b"rai").hexdigest() in said
+
+
+def test_sizes_from_a_companion_and_from_the_name(root: Path, state: Path) -> None:
+    for each, name in (
+        ((Criterion("size", "{name}.size"),), "a.gz"),
+        ((Criterion("size", "{stem}_{size}.gz"),), "a_4.gz"),
+    ):
+        state_of = state / name
+        state_of.mkdir(parents=True)
+        with running(asking(root, state_of, each)) as (pipeline, sent):
+            path = root / name
+            (root / "a.gz.size").write_text("4\n")
+            path.write_bytes(b"123")
+            await_waiting(pipeline, path)
+            path.write_bytes(b"1234")
+            await_sent(sent, path)
+
+
+def test_a_criterion_of_a_watch_is_for_all_below(root: Path, state: Path) -> None:
+    config = config_for(root, state, watch={"criteria": Criteria((Criterion("format", "auto"),))})
+    with running(config) as (pipeline, sent):
+        (root / "half.gz").write_bytes(WHOLE[:-5])
+        await_waiting(pipeline, root / "half.gz")
+        (root / "plain.txt").write_bytes(b"text")
+        await_sent(sent, root / "plain.txt")
+
+
+def test_renamed_and_removed_while_it_waits(root: Path, state: Path) -> None:
+    half, other = root / "half.gz", root / "other.gz"
+    with running(asking(root, state, GZIP)) as (pipeline, sent):
+        (root / "sub").mkdir()
+        inside = root / "sub" / "c.gz"
+        for path in (half, inside):
+            path.write_bytes(WHOLE[:-5])
+            await_waiting(pipeline, path)
+        half.rename(other)
+        await_waiting(pipeline, other)
+        wait_until(lambda: not is_waiting(pipeline, half))
+        (root / "sub").rename(root / "moved")
+        await_waiting(pipeline, root / "moved" / "c.gz")
+        wait_until(lambda: not is_waiting(pipeline, inside))
+        other.unlink()
+        wait_until(lambda: not is_waiting(pipeline, other))
+        (root / "moved" / "c.gz").write_bytes(WHOLE)
+        await_sent(sent, root / "moved" / "c.gz")
+
+
+def test_a_fifo_in_its_place_is_no_file(root: Path, state: Path) -> None:
+    path = root / "a.gz"
+    with running(asking(root, state, GZIP)) as (pipeline, sent):
+        path.write_bytes(WHOLE[:-5])
+        await_waiting(pipeline, path)
+        path.unlink()
+        os.mkfifo(path)
+        wait_until(lambda: not is_waiting(pipeline, path))
+        path.unlink()
+        path.write_bytes(WHOLE)
+        await_sent(sent, path)
+
+
+def test_a_link_in_its_place_is_not_followed(root: Path, state: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_bytes(WHOLE)
+    path = root / "a.gz"
+    with running(asking(root, state, GZIP)) as (pipeline, sent):
+        path.write_bytes(WHOLE[:-5])
+        await_waiting(pipeline, path)
+        path.unlink()
+        path.symlink_to(elsewhere)
+        wait_until(lambda: not is_waiting(pipeline, path))
+        path.unlink()
+        path.write_bytes(WHOLE)
+        await_sent(sent, path)
+
+
+def test_a_file_that_grows_while_it_is_read_is_judged_as_it_is_then(
+    root: Path, state: Path
+) -> None:
+    """Appended to again and again; each time it is whole, and another arrival, or not yet."""
+    path, parts = root / "a.gz", 30
+    with running(asking(root, state, GZIP)) as (pipeline, sent):
+        for part in range(parts):
+            with path.open("ab") as stream:
+                stream.write(WHOLE[:20])
+                stream.flush()
+                stream.write(WHOLE[20:])
+            if part % 10 == 0:
+                wait_until(lambda: sent.paths, 60)
+        size = len(WHOLE) * parts
+        wait_until(lambda: any(message.size == size for message in sent.messages), 60)
+        assert not is_waiting(pipeline, path)
+        assert {message.size % len(WHOLE) for message in sent.messages} == {0}
+
+
+def test_files_without_criteria_are_not_asked_about(root: Path, state: Path) -> None:
+    with running(config_for(root, state)) as (pipeline, sent):
+        assert pipeline.parts.pool is None
+        (root / "a.gz").write_bytes(WHOLE[:-5])
+        await_sent(sent, root / "a.gz")
+
+
+def test_a_burst_is_announced_whole(root: Path, state: Path) -> None:
+    """More files than questions that are under way at a time."""
+    paths = [root / f"{number}.gz" for number in range(700)]
+    with running(asking(root, state, GZIP)) as (_, sent):
+        for number, path in enumerate(paths):
+            path.write_bytes(WHOLE if number % 7 else WHOLE[:-5])
+        whole = [path for number, path in enumerate(paths) if number % 7]
+        await_sent(sent, *whole)
+
+
+def test_a_function_of_the_configuration_decides(root: Path, tmp_path: Path) -> None:
+    """True, False, a reason, and what it raises; it has the file open, and nothing else."""
+    path = tmp_path / "config.py"
+    path.write_text(
+        "import os\n"
+        "def whole(path, file):\n"
+        "    text = file.read().decode()\n"
+        "    if text == 'reason':\n"
+        "        return 'it says so itself'\n"
+        "    if text == 'raise':\n"
+        "        raise ValueError(os.path.basename(path))\n"
+        "    if text == 'write':\n"
+        "        open(path, 'w')\n"
+        "    return text == 'whole'\n"
+        "BROKERS = {'b': 'memory://'}\n"
+        f"WATCHES = [{{'path': {str(root)!r}, 'rec': True}}]\n"
+        f"PATTERNS = [({str(root / '*')!r},"
+        " {'broker': 'b', 'task': 't', 'complete': ['auto', whole]})]\n"
+        f"STATE_DIR = {str(tmp_path / 'state')!r}\n"
+    )
+    root.chmod(0o777)
+    with running(load(str(path))) as (pipeline, sent):
+        for text in ("whole", "reason", "raise", "write", "false"):
+            (root / text).write_text(text)
+        await_sent(sent, root / "whole")
+        for text in ("reason", "raise", "write", "false"):
+            await_waiting(pipeline, root / text)
+        why = {Path(one.path).name: one.reason for one in pipeline.journal.partial.below(str(root))}
+    name = f"PATTERNS['{root}/*']: 'complete'[1]"
+    assert why["reason"] == "it says so itself"
+    assert why["false"] == f"{name} says so"
+    assert why["raise"] == f"{name} raised ValueError: raise"
+    assert why["write"].startswith(f"{name} raised PermissionError")
+    assert (root / "write").read_text() == "write"
+
+
+def test_what_is_read_for_long_is_named_and_holds_up_nobody(
+    root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A function that does not come back; then its process is killed."""
+    caplog.set_level(logging.INFO, "watchman.notify")
+    path = tmp_path / "config.py"
+    path.write_text(
+        "import threading\n"
+        "def whole(path, file):\n"
+        "    return file.read() == b'whole' or threading.Event().wait()\n"
+        "BROKERS = {'b': 'memory://'}\n"
+        f"WATCHES = [{{'path': {str(root)!r}, 'rec': True}}]\n"
+        f"PATTERNS = [({str(root / '*')!r},"
+        " {'broker': 'b', 'task': 't', 'complete': ['auto', whole]})]\n"
+        f"STATE_DIR = {str(tmp_path / 'state')!r}\n"
+    )
+    hung = root / "hung"
+    with running(load(str(path))) as (pipeline, sent):
+        hung.write_text("hang")
+        wait_until(lambda: pipeline.parts.being_read(1.0), 60)
+        (root / "other").write_text("whole")
+        await_sent(sent, root / "other")
+        [reading] = pipeline.parts.being_read(1.0)
+        assert reading.path == str(hung)
+        assert reading.asked == ("auto", f"PATTERNS['{root}/*']: 'complete'[1]")
+        assert pipeline.parts.pool is not None
+        for process in pipeline.parts.pool.processes:
+            os.kill(process, signal.SIGKILL)
+        await_waiting(pipeline, hung)
+        assert not pipeline.parts.being_read(0.0)
+        (root / "later").write_text("whole")
+        await_sent(sent, root / "other", root / "later")
+    assert f"{hung} waits: its check ended by signal SIGKILL" in caplog.messages

@@ -1,0 +1,177 @@
+"""Digests change no answer; with them, it costs what is looked at and not what the journal has."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from watchman.journal import Journal, NewDelivery, digests
+from watchman.journal.answers import ask
+from watchman.journal.journal_reader import open_reader
+from watchman.journal.question import Question, by_name
+from watchman.model import Move, Route, State, Version
+
+MOVE = Move("/up", "/dst")
+SMALL, LARGE = 3 * digests.ROWS, 12 * digests.ROWS
+MARKED = digests.ROWS + 7
+"""The seq of the one that is looked for."""
+
+
+def deliver(journal: Journal, count: int) -> None:
+    """Record deliveries in some directories, a part of them on their way to other ones."""
+    news = []
+    for n in range(journal.last_seq() + 1, journal.last_seq() + 1 + count):
+        below = f"{n % 5}/sub/{n}.csv" if n % 7 else os.fsdecode(b"\xff/%d" % n)
+        moving = n % 3 == 1
+        final = f"/dst/{below}" if moving else None
+        about = f"/up/{below}", final, Version(1, n, 1000 * n, n), 1000 + n, Route("b", "t")
+        news.append(NewDelivery(f"id-{n}", *about, move=MOVE if moving else None))
+    journal.record(news)
+
+
+def digest(journal: Journal) -> None:
+    while journal.digests.step(journal.last_seq()):
+        pass
+
+
+def steps_of(top: Path, question: Question) -> tuple[list[int], int]:
+    """Return the seqs that are found, and hundreds of SQLite's steps that this took."""
+    taken = 0
+
+    def count() -> int:
+        nonlocal taken
+        taken += 1
+        return 0
+
+    with open_reader(str(top)) as reader:
+        reader.connection.set_progress_handler(count, 100)
+        found = ask(reader, question, 1000).records
+    return [one.seq for one in found], taken
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two journals, one with four times as many deliveries."""
+    tops = []
+    for count in (SMALL, LARGE):
+        top = tmp_path_factory.mktemp("journal")
+        journal = Journal(str(top))
+        deliver(journal, count)
+        journal.redirect(MARKED + 2, "/elsewhere/new-name.csv")
+        digest(journal)
+        journal.redirect(MARKED + 5, "/elsewhere/newer-name.csv")
+        journal.close()
+        tops.append(top)
+    return tops[0], tops[1]
+
+
+ASKED = {
+    "name": Question(by_name(f"{MARKED}.csv")),
+    "path": Question((f"/up/{MARKED % 5}/sub/{MARKED}.csv",)),
+    "name that is no UTF-8": Question(by_name(os.fsdecode(b"%d" % (MARKED - MARKED % 7)))),
+    "id": Question(task_id=f"id-{MARKED}"),
+    "final path": Question((f"/dst/{(MARKED + 8) % 5}/sub/{MARKED + 8}.csv",)),
+    "name in a directory": Question(by_name(f"{MARKED}.csv"), directory="/up"),
+}
+
+
+@pytest.mark.parametrize("what", ASKED)
+def test_it_costs_what_is_looked_at(pair: tuple[Path, Path], what: str) -> None:
+    (found, cheap), (same, taken) = (steps_of(top, ASKED[what]) for top in pair)
+    assert found == same
+    # The last block has no digest. Each other block takes a few steps.
+    assert taken <= cheap + 10
+
+
+def test_where_it_was_redirected_to_is_found(pair: tuple[Path, Path]) -> None:
+    assert (MARKED + 2) % 3 == (MARKED + 5) % 3 == 1
+    for top in pair:
+        assert steps_of(top, Question(by_name("new-name.csv")))[0] == [MARKED + 2]
+        assert steps_of(top, Question(by_name("newer-name.csv")))[0] == [MARKED + 5]
+        assert steps_of(top, Question(("/elsewhere",)))[0] == [MARKED + 5, MARKED + 2]
+
+
+def test_there_is_one_for_each_block_that_is_full(tmp_path: Path) -> None:
+    journal = Journal(str(tmp_path))
+    assert not journal.digests.step(journal.last_seq())
+    deliver(journal, 2 * digests.ROWS + 7)
+    assert journal.digests.step(journal.last_seq())
+    assert not journal.digests.step(journal.last_seq())
+    assert not journal.digests.step(journal.last_seq())
+    journal.close()
+    journal = Journal(str(tmp_path))
+    assert not journal.digests.step(journal.last_seq())
+    assert blocks(tmp_path) == [0, 1]
+    deliver(journal, digests.ROWS)
+    assert not journal.digests.step(journal.last_seq())
+    assert blocks(tmp_path) == [0, 1, 2]
+    # What has left the journal needs none.
+    journal.note([(seq, State.SENT, "") for seq in range(1, 2 * digests.ROWS)])
+    while journal.prune(1 << 62).more:
+        pass
+    deliver(journal, digests.ROWS)
+    digest(journal)
+    assert blocks(tmp_path)[-1] == 3
+    assert 0 not in blocks(tmp_path)
+    journal.close()
+
+
+def blocks(top: Path) -> list[int]:
+    connection = sqlite3.connect(top / "journal.db")
+    try:
+        return [block for (block,) in connection.execute("SELECT block FROM digests")]
+    finally:
+        connection.close()
+
+
+@pytest.fixture(scope="module")
+def twins(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two journals with the same deliveries, one of them without digests."""
+    top, other = (
+        tmp_path_factory.mktemp("twins") / "one",
+        tmp_path_factory.mktemp("twins") / "other",
+    )
+    top.mkdir()
+    journal = Journal(str(top))
+    for _ in range(3):
+        deliver(journal, digests.ROWS - 100)
+        digest(journal)
+    journal.redirect(10, "/elsewhere/10.csv")
+    journal.close()
+    shutil.copytree(top, other)
+    connection = sqlite3.connect(other / "journal.db", isolation_level=None)
+    connection.execute("DELETE FROM digests")
+    connection.close()
+    assert (len(blocks(top)), len(blocks(other))) == (2, 0)
+    return top, other
+
+
+NUMBERS = st.integers(0, 3 * digests.ROWS)
+ODD = (
+    "/ /up /up/ /up/3 /up/3/sub /up/3/sub/ /dst/* * *1.csv /up/[12]/sub/[0-9].csv /elsewhere "
+    "10.csv /*/3/sub/8.csv \udcff */\udcff/*"
+)
+TEXTS = st.one_of(
+    NUMBERS.map(lambda n: f"/up/{n % 5}/sub/{n}.csv"),
+    NUMBERS.map(lambda n: f"*/{n}.csv"),
+    NUMBERS.map(lambda n: f"/dst/{n % 5}/sub/{n}*"),
+    NUMBERS.map(lambda n: f"/up/*/{n}.csv"),
+    NUMBERS.map(lambda n: os.fsdecode(b"/up/\xff/%d" % n)),
+    st.sampled_from(["", *ODD.split()]),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(TEXTS, max_size=3), st.none() | st.just("/up/3") | st.just("/dst"), st.booleans())
+def test_they_change_no_answer(
+    twins: tuple[Path, Path], paths: list[str], directory: str | None, by_id: bool
+) -> None:
+    question = Question(tuple(paths), directory=directory, task_id="id-7" if by_id else None)
+    with open_reader(str(twins[0])) as one, open_reader(str(twins[1])) as other:
+        assert ask(one, question, 10_000) == ask(other, question, 10_000)

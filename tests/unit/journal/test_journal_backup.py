@@ -1,0 +1,89 @@
+"""What a backup has: the journal and its archive, whatever is sealed meanwhile."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from tests.unit.journal.test_archive import YES, deliver, in_journal, records, seal
+from tests.waiting import wait_until
+from watchman.journal import Archive, Journal, archive, journal_backup
+from watchman.journal.journal_backup import back_up
+
+
+def unpacked(file: Path) -> Path:
+    made = file.with_suffix("")
+    made.mkdir()
+    with tarfile.open(file) as tar:
+        for one in tar:
+            source = tar.extractfile(one)
+            assert source is not None
+            (made / one.name).parent.mkdir(exist_ok=True)
+            (made / one.name).write_bytes(source.read())
+    return made
+
+
+def clear(journal: Journal) -> None:
+    """Have what is sealed leave the journal."""
+    work = Archive(journal)
+
+    def is_done() -> bool:
+        work.step(float("inf"), idle=YES)
+        return not work.active
+
+    wait_until(is_done, what="it has left")
+    work.close()
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    made = tmp_path / "state"
+    made.mkdir()
+    return made
+
+
+def test_history_that_left_the_journal_comes_along(state: Path, tmp_path: Path) -> None:
+    journal = Journal(str(state))
+    deliver(journal, 1, 100)
+    assert seal(state).startswith("sealed ")
+    clear(journal)
+    assert len(in_journal(state)) < 100
+    before = records(state)
+    assert back_up(str(state), str(tmp_path / "b.tar")).parts == 1
+    journal.close()
+    [part] = archive.files(str(state))
+    owner = (state / "journal.db").stat()
+    with tarfile.open(tmp_path / "b.tar") as tar:
+        assert tar.getnames() == ["journal.db", f"history/{os.path.basename(part.path)}"]
+        assert {(one.uid, one.gid, one.mode) for one in tar} == {
+            (owner.st_uid, owner.st_gid, 0o600)
+        }
+    made = unpacked(tmp_path / "b.tar")
+    assert records(made) == before
+    # A daemon that starts with it goes on from there: no number is given out twice.
+    again = Journal(str(made))
+    deliver(again, 101, 1)
+    again.close()
+    assert next(iter(records(made))).seq == before[0].seq + 1
+
+
+def test_what_is_sealed_meanwhile_is_there_once(
+    state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(str(state))
+    deliver(journal, 1, 100)
+    before = records(state)
+    copy = journal_backup._copy_journal
+
+    def copied_and_sealed(state_dir: str, target: str) -> None:
+        copy(state_dir, target)
+        assert seal(state).startswith("sealed ")
+        clear(journal)
+
+    monkeypatch.setattr(journal_backup, "_copy_journal", copied_and_sealed)
+    assert back_up(str(state), str(tmp_path / "b.tar")).parts == 1
+    journal.close()
+    assert records(unpacked(tmp_path / "b.tar")) == before

@@ -1,0 +1,84 @@
+"""Which files stand beside others: told by names and patterns alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from watchman.model import Criteria, Criterion, Member, Route, Watch
+from watchman.pipeline.companions import Companions
+from watchman.router import Router
+
+SHP = Criteria((), members=(Member("{stem}.shx"), Member("{stem}.dbf"), Member("{stem}.prj", True)))
+
+
+def companions(
+    *patterns: tuple[str, Criteria | None],
+    watches: tuple[Watch, ...] = (),
+    ignore: tuple[str, ...] = (),
+) -> Companions:
+    texts, criteria = [text for text, _ in patterns], [asked for _, asked in patterns]
+    router = Router([(text, Route("b", "t")) for text in texts], (), ignore, (), criteria)
+    return Companions(texts, criteria, watches, router)
+
+
+@pytest.mark.parametrize(
+    ("path", "main"),
+    [
+        ("/d/a.shx", ["/d/a.shp"]),
+        ("/d/a.b.dbf", ["/d/a.b.shp"]),
+        ("/d/ä\udcff.prj", ["/d/ä\udcff.shp"]),
+        ("/d/a\nb.shx", ["/d/a\nb.shp"]),
+        ("/d/a.shp", []),
+        ("/d/.shx", []),
+        ("/d/a.SHX", []),
+        ("/d/a.shx.gz", []),
+        ("/elsewhere/a.shx", []),
+    ],
+)
+def test_members_and_their_main_files(path: str, main: list[str]) -> None:
+    assert companions(("/d/*.shp", SHP)).main_files(path) == main
+
+
+def test_a_pattern_behind_does_not_take_a_member_and_one_above_does() -> None:
+    assert companions(("*.shp", SHP), ("*.dbf", None)).main_files("/a.dbf") == ["/a.shp"]
+    assert companions(("*.dbf", None), ("*.shp", SHP)).main_files("/a.dbf") == []
+
+
+def test_a_pattern_that_matches_its_own_members() -> None:
+    found = companions(("*", Criteria((), members=(Member("{name}.aux"),))))
+    assert found.main_files("/a.aux") == ["/a"]
+    # What is a member has none itself.
+    assert found.main_files("/a.aux.aux") == []
+
+
+def test_sets_of_each_others_files_do_not_wait_for_one_another() -> None:
+    """The first pattern's files are main files; else neither would ever give a task."""
+    one = Criteria((), members=(Member("{stem}.b"),))
+    other = Criteria((), members=(Member("{stem}.a"),))
+    found = companions(("*.a", one), ("*.b", other))
+    assert found.main_files("/x.b") == ["/x.a"]
+    assert found.main_files("/x.a") == []
+
+
+def test_a_member_of_two_sets() -> None:
+    tab = Criteria((), members=(Member("{stem}.dbf"),))
+    found = companions(("*.shp", SHP), ("*.tab", tab))
+    assert found.main_files("/a.dbf") == ["/a.shp", "/a.tab"]
+
+
+def test_a_main_file_that_another_pattern_takes_first_or_that_is_ignored() -> None:
+    assert companions(("/d/x*", None), ("*.shp", SHP)).main_files("/d/x.dbf") == []
+    assert companions(("/d/x.shp", None), ("*.shp", SHP)).main_files("/d/x.dbf") == []
+    assert companions(("*.shp", SHP), ignore=("x*",)).main_files("/d/x.dbf") == []
+
+
+def test_a_watch_asks_of_main_files_what_their_pattern_does_not() -> None:
+    auto, done = Criterion("format", "auto"), Criterion("marker", "{name}.done")
+    around = Watch("/d", criteria=Criteria((auto, done), marker_action="keep"))
+    found = companions(("*.shp", SHP), watches=(around,))
+    asked = found.criteria("/d/a.shp")
+    assert asked is not None
+    assert (asked.each, asked.members, asked.marker_action) == ((auto, done), SHP.members, "keep")
+    assert found.criteria("/e/a.shp") == SHP
+    assert found.tells_of_another("/d/a.shp.done")
+    assert found.main_files("/d/a.shx") == ["/d/a.shp"]

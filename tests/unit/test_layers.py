@@ -1,0 +1,62 @@
+"""ARCHITECTURE.md's layers, as pyproject.toml writes them down, hold in the code."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import grimp
+import pytest
+
+from tests.checkout import ROOT, clone
+
+
+def lint_imports(checkout: Path) -> subprocess.CompletedProcess[str]:
+    program = Path(sys.executable).with_name("lint-imports")
+    return subprocess.run(
+        [str(program), "--no-cache"], cwd=checkout, capture_output=True, text=True, check=False
+    )
+
+
+def test_every_contract_is_kept() -> None:
+    done = lint_imports(ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " 0 broken" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("module", "line", "contract"),
+    [
+        ("model.py", "import watchman.file_access", "A module imports only from layers below it"),
+        (
+            "sender/sender.py",
+            "import watchman.journal",
+            "A module imports only from layers below it",
+        ),
+        ("unheard_of.py", "", "A module imports only from layers below it"),
+        ("sender/sender.py", "import redis", "Only brokers/ knows Celery"),
+        ("completeness.py", "import pyinotify", "Only the inotify source and processors know"),
+        ("router.py", "import sqlite3", "Only journal knows SQL"),
+    ],
+)
+def test_a_breach_is_found(tmp_path: Path, module: str, line: str, contract: str) -> None:
+    copy = clone(tmp_path)
+    with (copy / "watchman" / module).open("a") as source:
+        source.write(f"\n{line}\n")
+    done = lint_imports(copy)
+    assert done.returncode == 1
+    broken = [text for text in done.stdout.splitlines() if " BROKEN" in text]
+    assert [text for text in broken if text.startswith(contract)], done.stdout + done.stderr
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    """Imports for types only, and those inside functions, count as well."""
+    graph = grimp.build_graph("watchman", cache_dir=None)
+    imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+    assert "watchman.journal" in imports["watchman.pipeline.parts"]
+    try:
+        TopologicalSorter(imports).prepare()
+    except CycleError as error:
+        pytest.fail(" → ".join(error.args[1]))

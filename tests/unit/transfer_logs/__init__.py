@@ -1,0 +1,1 @@
+"""Transfer logs: reading a line, following a file, matching with arrivals."""

@@ -1,0 +1,167 @@
+"""Lines and arrivals find each other, whichever comes first, and nothing else does."""
+
+from __future__ import annotations
+
+import pytest
+
+from watchman.model import Version
+from watchman.transfer_logs import line_matching
+from watchman.transfer_logs.line import LogLine
+from watchman.transfer_logs.line_matching import Arrival, Matching
+from watchman.transfer_logs.mapping import Prefixes, fold
+
+NS = 1_000_000_000
+NOW = 1_795_708_100 * NS
+AT = 1000.0
+"""Seconds of the monotonic clock."""
+PATH = b"/srv/ftp/a.csv"
+LINE = LogLine(PATH, True, "anna", "10.0.0.1", 10, None, 0.5, "ftp", True, NOW)
+
+
+def arrival(size: int = 10, *, path: bytes = PATH, seq: int = 1, written: int = NOW) -> Arrival:
+    return Arrival(seq, path, Version(1, 2, size, written, written))
+
+
+def found(matching: Matching, *lines: LogLine, of: Arrival) -> bool:
+    """Say whether an arrival is told its uploader, before or after the lines: it must be equal."""
+    for line in lines[:-1]:
+        matching.logged(line.path, line, AT)
+    other = Matching()
+    for line in lines[:-1]:
+        other.logged(line.path, line, AT)
+    other.arrived(of, AT)
+    told = other.logged(lines[-1].path, lines[-1], AT)
+    matching.logged(lines[-1].path, lines[-1], AT)
+    upload = matching.arrived(of, AT)
+    assert (told is None) == (upload is None)
+    assert told is None or told == (of, upload)
+    return upload is not None
+
+
+def test_a_line_is_for_the_file_of_its_path_and_size() -> None:
+    assert found(Matching(), LINE, of=arrival())
+    assert not found(Matching(), LINE, of=arrival(11))
+    assert not found(Matching(), LINE, of=arrival(path=b"/srv/ftp/b.csv"))
+
+
+def test_an_incomplete_upload_is_nobodys() -> None:
+    assert not found(Matching(), LINE._replace(complete=False), of=arrival())
+
+
+def test_the_last_line_of_a_path_counts() -> None:
+    made = Matching()
+    made.logged(PATH, LINE, AT)
+    made.logged(PATH, LINE._replace(user="bert"), AT)
+    upload = made.arrived(arrival(), AT)
+    assert upload is not None
+    assert upload.user == "bert"
+
+
+def test_a_resumed_upload_has_the_bytes_of_all_its_transfers() -> None:
+    begun = LINE._replace(transferred=30, complete=False)
+    more = LINE._replace(transferred=50, complete=False)
+    rest = LINE._replace(transferred=20)
+    assert found(Matching(), begun, rest, of=arrival(50))
+    assert found(Matching(), begun, more, rest, of=arrival(100))
+    assert found(Matching(), begun, more, rest, of=arrival(70))
+    assert found(Matching(), begun, more, rest, of=arrival(20))
+    assert not found(Matching(), begun, more, rest, of=arrival(80))
+
+
+def test_a_log_that_tells_the_files_size_is_believed() -> None:
+    line = LINE._replace(transferred=5, size=15)
+    assert found(Matching(), line, of=arrival(15))
+    assert not found(Matching(), line, of=arrival(5))
+
+
+def test_a_line_that_is_older_than_the_file_is_of_another_upload() -> None:
+    assert found(Matching(), LINE, of=arrival(written=NOW + NS // 2))
+    assert not found(Matching(), LINE, of=arrival(written=NOW + 60 * NS))
+    # An uploader may set any time; one that the log does not tell is no reason to refuse.
+    future = arrival()._replace(version=Version(1, 2, 10, NOW + 9999 * NS, NOW))
+    assert found(Matching(), LINE, of=future)
+    assert found(Matching(), LINE._replace(ended_ns=0), of=arrival(written=NOW + 60 * NS))
+
+
+def test_characters_that_servers_replace_are_alike() -> None:
+    line = LINE._replace(path=b"/srv/ftp/a_b_____.csv", exact=False)
+    real = arrival(path=b"/srv/ftp/a b?\xc3\xbc\t_.csv")
+    assert fold(real.path) == line.path
+    assert found(Matching(), line, of=real)
+    assert not found(Matching(), line._replace(exact=True), of=real)
+
+
+def test_an_arrival_that_was_told_waits_no_longer() -> None:
+    made = Matching()
+    assert made.arrived(arrival(), AT) is None
+    assert made.waits(PATH, AT)
+    told = made.logged(PATH, LINE, AT)
+    assert told is not None
+    assert made.waits(PATH, AT)  # until that is on disk
+    made.settled(told[0], AT)
+    assert not made.waits(PATH, AT)
+
+
+def test_a_later_arrival_is_not_settled_with_an_earlier() -> None:
+    made = Matching()
+    made.arrived(arrival(seq=1), AT)
+    made.arrived(arrival(seq=2), AT)
+    made.settled(arrival(seq=1), AT)
+    assert made.waits(PATH, AT)
+
+
+def test_the_verdict_of_a_log() -> None:
+    made = Matching()
+    version = arrival().version
+    assert made.verdict(PATH, version, AT) is None
+    made.logged(PATH, LINE._replace(complete=False), AT)
+    assert made.verdict(PATH, version, AT) is False
+    made.logged(PATH, LINE, AT)
+    assert made.verdict(PATH, version, AT) is True
+    assert made.verdict(PATH, version._replace(size=99), AT) is None
+    later = version._replace(mtime_ns=NOW + 60 * NS, changed_ns=NOW + 60 * NS)
+    assert made.verdict(PATH, later, AT) is None
+
+
+def test_memory_is_bounded_by_number_and_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(line_matching, "MOST_LINES", 3)
+    monkeypatch.setattr(line_matching, "MOST_ARRIVALS", 3)
+    made = Matching()
+    paths = [b"/srv/%d" % number for number in range(5)]
+    for path in paths:
+        made.logged(path, LINE._replace(path=path), AT)
+    told = [made.arrived(arrival(path=path), AT) is not None for path in paths]
+    assert told == [False, False, True, True, True]
+    assert [made.waits(path, AT) for path in paths] == [True, True, False, False, False]
+    later = AT + line_matching.KEEP_LINES + 1
+    assert made.arrived(arrival(path=paths[4]), later) is None
+    assert not made.waits(paths[0], later)
+
+
+@pytest.mark.parametrize(
+    ("prefixes", "path", "user", "expected"),
+    [
+        ({}, b"/srv/ftp/a.csv", "anna", b"/srv/ftp/a.csv"),
+        ({}, b"a.csv", "anna", None),
+        ({"/": "/srv/ftp"}, b"/a.csv", "anna", b"/srv/ftp/a.csv"),
+        ({"/": "/srv/ftp/{user}"}, b"/x/a.csv", "anna", b"/srv/ftp/anna/x/a.csv"),
+        ({"/": "/srv/ftp", "/home/": "/data/"}, b"/home/a.csv", "anna", b"/data/a.csv"),
+        ({"/home": "/data"}, b"/homes/a.csv", "anna", None),
+        ({"/": "/srv/ftp/{user}"}, b"/a.csv", "..", None),
+        ({"/": "/srv/ftp/{user}"}, b"/a.csv", "anna/../bert", None),
+        ({"/": "/srv/ftp/{user}"}, b"/a.csv", "", None),
+        ({"/": "/srv/ftp/{user}"}, b"/../bert/a.csv", "anna", b"/srv/ftp/anna/bert/a.csv"),
+        ({"/": "/srv/ftp"}, b"//x//./a.csv", "anna", b"/srv/ftp/x/a.csv"),
+    ],
+)
+def test_where_a_path_leads(
+    prefixes: dict[str, str], path: bytes, user: str, expected: bytes | None
+) -> None:
+    assert Prefixes(prefixes).path(LINE._replace(path=path, user=user)) == expected
+
+
+def test_which_files_a_log_may_be_about() -> None:
+    assert Prefixes({}).may_lead_to("/any")
+    mapped = Prefixes({"/": "/srv/ftp/{user}/in"})
+    assert mapped.may_lead_to("/srv/ftp/anna/in/a.csv")
+    assert not mapped.may_lead_to("/srv/ftps/a.csv")

@@ -1,0 +1,248 @@
+"""The processes that read files: what they answer, what they may not, and that nobody waits."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import queue
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.unit.verdicts.test_truncations import NAMES, whole
+from tests.waiting import wait_until
+from watchman.verdicts import reader_process
+from watchman.verdicts.pool import Pool
+from watchman.verdicts.verdict import CheckRequest, CriterionCheck, FileVerdict, Kind, decode_answer
+
+GZIP = (CriterionCheck("format", "gzip"),)
+
+
+class Asking:
+    """A pool, and the answers that came."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+        self.answers: queue.Queue[tuple[str, FileVerdict]] = queue.Queue()
+
+    def ask(self, path: Path, asked: Sequence[CriterionCheck] = GZIP) -> None:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+
+            def answered(verdict: FileVerdict) -> None:
+                self.answers.put((path.name, verdict))
+
+            wait_until(lambda: self.pool.ask(str(path), asked, [descriptor], answered))
+        finally:
+            os.close(descriptor)
+
+    def answer(self, timeout: float = 60.0) -> tuple[str, FileVerdict]:
+        return self.answers.get(timeout=timeout)
+
+
+@pytest.fixture
+def asking() -> Iterator[Asking]:
+    pool = Pool()
+    pool.start()
+    yield Asking(pool)
+    pool.stop()
+    assert not [child for child in psutil.Process().children() if is_worker(child)]
+
+
+def is_worker(process: psutil.Process) -> bool:
+    try:
+        return any("watchman.verdicts" in word for word in process.cmdline())
+    except psutil.Error:
+        return False
+
+
+def workers() -> list[psutil.Process]:
+    return [child for child in psutil.Process().children() if is_worker(child)]
+
+
+def test_whole_and_partial_files_are_told_apart(asking: Asking, tmp_path: Path) -> None:
+    right, half = tmp_path / "whole.gz", tmp_path / "half.gz"
+    right.write_bytes(gzip.compress(b"rain" * 1000))
+    half.write_bytes(right.read_bytes()[:-4])
+    asking.ask(right)
+    asking.ask(half)
+    answers = dict(asking.answer() for _ in range(2))
+    assert answers["whole.gz"].kind is Kind.WHOLE
+    assert answers["half.gz"].kind is Kind.PARTIAL
+    assert "ends in the middle" in answers["half.gz"].reason
+
+
+def test_every_format_can_be_checked_there(asking: Asking, tmp_path: Path) -> None:
+    """What a check needs of Python must have been loaded before it is out of reach."""
+    for number, name in enumerate(NAMES):
+        form, contents = whole(name)
+        path = tmp_path / str(number)
+        path.write_bytes(contents)
+        asking.ask(
+            path, (CriterionCheck("format", form), CriterionCheck("format", form + ":thorough"))
+        )
+    answers = dict(asking.answer() for _ in NAMES)
+    assert {NAMES[int(n)]: v.reason for n, v in answers.items() if v.kind is not Kind.WHOLE} == {}
+
+
+def test_bombs_hold_up_nobody(asking: Asking, tmp_path: Path) -> None:
+    """100 GB of nothing, in 100 MB; as many of them as there are processor cores."""
+    block = gzip.compress(b"\0" * (64 << 20))
+    for number in range(2):
+        bomb = tmp_path / f"bomb{number}.gz"
+        with bomb.open("wb") as stream:
+            for _ in range(1600):
+                stream.write(block)
+        asking.ask(bomb)
+    small = tmp_path / "small.gz"
+    small.write_bytes(gzip.compress(b"rain"))
+    asking.ask(small)
+    name, verdict = asking.answer()
+    assert (name, verdict.kind) == ("small.gz", Kind.WHOLE)
+
+
+def test_a_sparse_file_of_10_gb_is_told_at_once(asking: Asking, tmp_path: Path) -> None:
+    sparse = tmp_path / "sparse.gz"
+    sparse.write_bytes(gzip.compress(b"rain")[:20])
+    os.truncate(sparse, 10 << 30)
+    asking.ask(sparse)
+    assert asking.answer()[1].kind is Kind.PARTIAL
+
+
+def test_a_killed_process_is_an_answer_and_another_takes_its_place(
+    asking: Asking, tmp_path: Path
+) -> None:
+    block = gzip.compress(b"\0" * (64 << 20))
+    long = tmp_path / "long.gz"
+    with long.open("wb") as stream:
+        for _ in range(400):
+            stream.write(block)
+    asking.ask(long)
+    busy = wait_until(lambda: [w for w in workers() if w.cpu_times().user > 0.5])
+    before = len(workers())
+    busy[0].kill()
+    assert asking.answer()[1] == FileVerdict(Kind.UNKNOWN, "its check ended by signal SIGKILL")
+    wait_until(lambda: len(workers()) == before)
+    small = tmp_path / "small.gz"
+    small.write_bytes(gzip.compress(b"rain"))
+    asking.ask(small)
+    assert asking.answer()[1].kind is Kind.WHOLE
+
+
+def test_what_takes_too_much_processor_time_is_ended(tmp_path: Path) -> None:
+    """By the limit that the kernel keeps, whatever the library does."""
+    program = (
+        "from watchman.verdicts import reader_process\n"
+        "with reader_process._limited(1):\n    while True: pass\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], check=False, timeout=60)
+    # The second where others leave this machine no time.
+    assert ended.returncode in {-signal.SIGXCPU, -signal.SIGALRM}
+
+
+def test_it_has_no_network_no_files_and_no_powers(tmp_path: Path) -> None:
+    """What the process could try if what it reads had taken it over."""
+    victim = tmp_path / "victim"
+    victim.write_text("kept")
+    tmp_path.chmod(0o777)
+    victim.chmod(0o666)
+    program = f"""
+import os, socket
+from watchman.verdicts.confinement import confine
+confine({os.getpid()})
+def refused(what, *arguments):
+    try:
+        what(*arguments)
+    except OSError:
+        return
+    raise SystemExit(f"allowed: {{what}} {{arguments}}")
+refused(socket.socket)
+refused(os.open, {str(victim)!r}, os.O_WRONLY)
+refused(os.open, {str(victim)!r}, os.O_RDONLY | os.O_TRUNC)
+refused(os.open, {str(tmp_path / "new")!r}, os.O_WRONLY | os.O_CREAT)
+refused(os.unlink, {str(victim)!r})
+refused(os.rename, {str(victim)!r}, {str(victim)!r} + "2")
+refused(os.chmod, {str(victim)!r}, 0)
+refused(os.truncate, {str(victim)!r}, 0)
+refused(os.mkdir, {str(tmp_path / "d")!r})
+refused(os.symlink, "x", {str(tmp_path / "l")!r})
+refused(os.kill, {os.getpid()}, 0)
+refused(os.execv, "/bin/true", ["true"])
+refused(os.setuid, 0) if os.getuid() else None
+status = dict(line.split(":\\t", 1) for line in open("/proc/self/status"))
+assert int(status["CapEff"], 16) == 0, status["CapEff"]
+assert status["NoNewPrivs"].strip() == "1"
+assert status["Seccomp"].strip() == "2", status["Seccomp"]
+try:
+    bytearray(2 << 30)
+except MemoryError:
+    raise SystemExit(42)
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        check=False,
+        cwd=Path(__file__).parents[3],
+        stderr=subprocess.PIPE,
+        timeout=60,
+    )
+    assert ended.returncode == 42, ended.stderr.decode()
+    assert victim.read_text() == "kept"
+
+
+def test_a_process_ends_with_the_daemon() -> None:
+    program = (
+        "import os, time\n"
+        "from watchman.verdicts.pool import Pool\n"
+        "pool = Pool(); pool.start()\n"
+        "import tests.waiting as waiting\n"
+        "waiting.wait_until(lambda: len(pool._workers) >= 3)\n"
+        "print(*[w.process.pid for w in pool._workers.values()], flush=True)\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    started = subprocess.run(
+        [sys.executable, "-c", program],
+        check=False,
+        cwd=Path(__file__).parents[3],
+        stdout=subprocess.PIPE,
+        timeout=60,
+    )
+    pids = list(map(int, started.stdout.split()))
+    assert pids
+    wait_until(lambda: not any(psutil.pid_exists(pid) for pid in pids))
+
+
+@pytest.fixture
+def processor_time() -> Iterator[None]:
+    """Take back the limit that a check sets: it would end pytest by SIGXCPU some time later."""
+    limits = resource.getrlimit(resource.RLIMIT_CPU)
+    yield
+    resource.setrlimit(resource.RLIMIT_CPU, limits)
+
+
+@pytest.mark.usefixtures("processor_time")
+def test_a_reason_names_its_format_where_several_things_are_asked() -> None:
+    descriptor = os.memfd_create("asked")
+    os.write(descriptor, b"a;b\n1;2")
+    for asked, reason in (
+        (("csv",), "its last line has no end"),
+        (("auto", "csv"), "csv: its last line has no end"),
+    ):
+        question = CheckRequest(1, "/up/a", tuple(CriterionCheck("format", one) for one in asked))
+        assert reader_process.judge(question, [descriptor], {}) == FileVerdict(Kind.PARTIAL, reason)
+    os.close(descriptor)
+
+
+@pytest.mark.parametrize("data", [b"", b"\xff", b"1\0", b"x\0y\0z\0", b"1\x007\0\0", b"1\0\0"])
+def test_an_answer_that_is_none_is_no_verdict(data: bytes) -> None:
+    with pytest.raises(ValueError, match=r"unpack|invalid|valid Kind"):
+        decode_answer(data)
+
+
+def test_the_limits_grow_with_the_file() -> None:
+    assert reader_process.CPU + (50 << 30) * reader_process.CPU_PER_BYTE > 50 * 1024 / 10

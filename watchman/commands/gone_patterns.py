@@ -1,0 +1,43 @@
+"""Tasks to which no pattern leads any more, and that go all the same, as they were recorded."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from watchman.commands import printing
+from watchman.commands.common import warn
+from watchman.model import Config, Route
+from watchman.router import Router
+from watchman.text import printable
+
+if TYPE_CHECKING:
+    from watchman.journal.record import Record
+
+
+class GonePatterns:
+    """Counts such tasks by name and broker; none without a configuration."""
+
+    def __init__(self, config: Config | None) -> None:
+        self._router = None if config is None else Router(config.patterns)
+        self._count: Counter[tuple[str, str]] = Counter()
+
+    def route_of(self, record: Record) -> Route | None:
+        """Return the route that a delivery's path has now; None if it has none."""
+        return None if self._router is None else self._router.route(record.source)
+
+    def meet(self, record: Record) -> None:
+        """Take note of a delivery that is on its way again."""
+        if self._router is None or record.task is None:
+            return
+        route = self.route_of(record)
+        if route is None or (route.broker, route.task) != (record.broker, record.task):
+            self._count[record.task, record.broker or ""] += 1
+
+    def tell(self) -> None:
+        """Say how many there are, by task and broker."""
+        for (task, broker), number in self._count.items():
+            warn(
+                f"no pattern leads to task {printable(task)} on broker {printable(broker)} any "
+                f"more: {printing.counted(number, 'delivery')} sent there all the same, as recorded"
+            )

@@ -1,0 +1,464 @@
+"""``where``: what became of a file, from its arrival to now, and what it waits for."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from watchman import timelimit
+from watchman.commands import printing
+from watchman.commands.common import absolute, as_json_option, common, load, load_own, warn
+from watchman.commands.fitting import unbroken
+from watchman.commands.history import WHY_NOTED
+from watchman.commands.narrowing import is_task_id
+from watchman.errors import WatchmanError
+from watchman.model import MOST_BATCHED, Config, Noted, State
+from watchman.router import Router
+from watchman.text import iso, moment, printable
+
+if TYPE_CHECKING:
+    from watchman.checks.matching import Match
+    from watchman.checks.present import Present
+    from watchman.commands.timeline import DaemonNow, Event
+    from watchman.journal.acts import Act
+    from watchman.journal.journal_reader import JournalReader
+    from watchman.journal.partial import PartialFile
+    from watchman.journal.record import Record
+
+SHOWN = 5
+"""Files of one name that are shown unless another number is asked for."""
+_DELIVERIES = 20
+"""Deliveries of one file that are shown, the newest."""
+_LOOKED_AT = 200
+"""Deliveries among which the files of one name are found."""
+_DIRECTORIES = 20_000
+"""Directories in which a name is looked for."""
+_PARTIAL = 20
+"""Files of one name that wait for their criteria."""
+_ANSWER = 0.3
+"""Seconds for which the daemon is waited for; after that what it wrote last counts."""
+_WORK, _LOOK = 0.2, 1.0
+"""Seconds of work, and by the clock, for which a name is looked for on the disk."""
+
+
+class _Found(NamedTuple):
+    """A file, and all that is known of it."""
+
+    path: str
+    records: list[Record]
+    """Its deliveries, the newest first."""
+    acts: list[Act]
+    noted: Noted | None
+    now: Present
+    final: Present | None
+    """What is at the final path of the newest delivery, where that is another one."""
+    more: int
+    """Deliveries that are left out."""
+
+
+@click.command(
+    short_help="Tell what became of one file, and what it waits for.",
+    help=(
+        "Tell what became of a file: NAME alone is enough, a path before or after its move, a "
+        "pattern or a task id.\n\nOf several files the newest are shown. What is on the disk is "
+        "looked at, too."
+    ),
+)
+@common
+@as_json_option
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1, max=10_000),
+    default=SHOWN,
+    metavar="NUMBER",
+    help=f"How many files at the most; default: {SHOWN}.",
+)
+@printing.paged
+@click.argument("names", nargs=-1, required=True, metavar="NAME|PATH|TASK-ID...")
+@click.pass_context
+def where(
+    ctx: click.Context,
+    /,
+    names: Sequence[str],
+    limit: int,
+    as_json: bool,
+    no_pager: bool,
+) -> None:
+    from watchman.journal.journal_reader import open_reader
+
+    config, missing, texts = _config(), False, []
+    with open_reader(load_own().state_dir) as journal:
+        look = _Lookup(journal, config, limit)
+        for name in names:
+            files = look.files(name)
+            missing |= not files
+            if as_json:
+                printing.show_json(map(look.as_json, files))
+            else:
+                texts += list(look.as_text(name, files))
+    if texts:
+        printing.show(texts, no_pager=no_pager)
+    for line in look.unreadable:
+        warn(printable(line))
+    if missing or look.unreadable:
+        ctx.exit(1)
+
+
+def _config() -> Config | None:
+    try:
+        return load()
+    except WatchmanError as error:
+        first, *_ = str(error).splitlines()
+        warn(f"patterns and watches cannot be told: {first}")
+        return None
+
+
+class _Lookup:
+    """Finds files by what a user knows of them."""
+
+    def __init__(self, journal: JournalReader, config: Config | None, limit: int) -> None:
+        self._journal = journal
+        self._config = config
+        self._limit = limit
+        self._router = Router(() if config is None else config.patterns)
+        self._now: DaemonNow | None = None
+        self.unreadable: dict[str, None] = {}
+        """A line for each part of the history that cannot be read."""
+        self.left_out = 0
+        """Files of the last name that are not shown, at least."""
+        self._not_everywhere = False
+        """Whether the time was too short for all directories in which the last name may be."""
+
+    def files(self, name: str) -> list[_Found]:
+        """Return the files that are meant, the newest first; none where nothing is known."""
+        records = self._by_id(name) or self._by_path(name)
+        files: dict[str, list[Record]] = {}
+        for record in records:
+            files.setdefault(record.source, []).append(record)
+        told = files.keys() | {record.final for record in records}
+        elsewhere = self._without_delivery(name, is_found=bool(records))
+        files |= {path: [] for path in elsewhere if path not in told}
+        self.left_out = max(0, len(files) - self._limit)
+        some = itertools.islice(files.items(), self._limit)
+        return [self._file(path, records) for path, records in some]
+
+    def _ask(self, limit: int, paths: tuple[str, ...] = (), **options: Any) -> list[Record]:
+        from watchman.journal.answers import ask
+        from watchman.journal.question import Question
+
+        found = ask(self._journal, Question(paths, **options), limit)
+        self.unreadable |= dict.fromkeys(found.unreadable)
+        return found.records
+
+    def _by_id(self, name: str) -> list[Record]:
+        """Return all deliveries of the files whose task has an id, as far as they are shown."""
+        if not is_task_id(name):
+            return []
+        found = self._ask(MOST_BATCHED, task_id=name)
+        seqs = self._journal.under_way_as(name, MOST_BATCHED)
+        found += self._ask(MOST_BATCHED, seqs=frozenset(seqs)) if seqs else []
+        files = {one.source: [one] for one in found}
+        for source in itertools.islice(files, self._limit):
+            records = self._ask(_LOOKED_AT, (source,))
+            files[source] = [record for record in records if record.source == source]
+        return [record for records in files.values() for record in records]
+
+    def _by_path(self, name: str) -> list[Record]:
+        """Return deliveries of a path, or of a name in any directory."""
+        from watchman.journal.question import by_name
+
+        anywhere = () if os.path.isabs(name) else by_name(name)
+        return self._ask(_LOOKED_AT, (absolute(name), *anywhere))
+
+    def _without_delivery(self, name: str, *, is_found: bool) -> list[str]:
+        """Return paths that are only known, or only on the disk.
+
+        A mere name is that of a file here only where it ``is_found`` nowhere else.
+        """
+        found: list[str] = []
+        self._not_everywhere = False
+        if "/" not in name and not _is_wild(name):
+            found += self._journal.with_name(name, _DIRECTORIES)
+            found += filter(_is_there, self._journal.partial_with_name(name, _PARTIAL))
+            found += self._on_disk(name)
+        path = absolute(name)
+        if "/" in name or not (found or is_found):
+            found += [path] if self._journal.noted(path) is not None or _is_there(path) else []
+        return list(dict.fromkeys(found))
+
+    def _on_disk(self, name: str) -> Iterator[str]:
+        """Yield where a name is on the disk, in the watches' directories that are known."""
+        watches = [] if self._config is None else [one.path for one in self._config.watches]
+        known = self._journal.directories(_DIRECTORIES)
+        tops = tuple(f"{path.rstrip('/')}/" for path in watches)
+        effort = timelimit.Effort(_WORK, _LOOK)
+        for directory in (*watches, *(one for one in known if f"{one}/".startswith(tops))):
+            if effort.spent:
+                self._not_everywhere = True
+                return
+            path = os.path.join(directory, name)
+            if _is_there(path):
+                yield path
+
+    def _file(self, path: str, records: list[Record]) -> _Found:
+        from watchman.checks.present import present
+        from watchman.journal import acts
+
+        more, records = max(0, len(records) - _DELIVERIES), records[:_DELIVERIES]
+        about = acts.about(self._journal.connection, [record.seq for record in records])
+        final = records[0].final if records else path
+        return _Found(
+            path,
+            records,
+            about,
+            self._journal.noted(path),
+            present(self._config, self._journal, path),
+            None if final == path else present(None, self._journal, final),
+            more,
+        )
+
+    # What is told
+
+    def _events(self, found: _Found, record: Record, later: Record | None) -> list[Event]:
+        from watchman.commands.timeline import Way, timeline
+
+        route, pattern = self._router.route(record.source), None
+        if route is not None and (route.broker, route.task) == (record.broker, record.task):
+            pattern = self._router.pattern(record.source)
+        brokers = None if self._config is None else self._config.brokers
+        acts = [act for act in found.acts if record.seq in {act.seq, act.other}]
+        watch = found.now.match.watch if found.now.match else None
+        way = Way(watch, pattern, brokers)
+        upload = self._journal.uploads([record.seq]).get(record.seq)
+        incomplete = self._journal.incomplete([record.seq]).get(record.seq, "")
+        together = self._journal.memberships([record.seq]).get(record.seq)
+        return timeline(record, acts, way, later, self._daemon(found), upload, incomplete, together)
+
+    def _daemon(self, found: _Found) -> DaemonNow:
+        """Return what is true of the daemon; it is asked once, and only where something waits."""
+        from watchman import daemon, status
+        from watchman.commands.timeline import DaemonNow
+        from watchman.journal.held import holds
+
+        waiting = any(one.state in {State.MOVING, State.READY} for one in found.records)
+        if self._now is None and waiting:
+            own = load_own()
+            active = daemon.running(own) is not None
+            snapshot = status.ask(own, _ANSWER if active else 0.0).snapshot
+            kept = tuple(one.hold for one in holds(self._journal.connection))
+            self._now = DaemonNow(active, snapshot, kept)
+        return self._now or DaemonNow(True, None)
+
+    def _deliveries(self, found: _Found) -> Iterator[tuple[Record, list[Event]]]:
+        """Yield the deliveries of a file with what happened to each, the newest first."""
+        second = {act.other for act in found.acts if act.other is not None}
+        later: Record | None = None
+        for record in found.records:
+            yield record, self._events(found, record, later)
+            if record.seq not in second:
+                later = record
+
+    def as_text(self, name: str, files: Sequence[_Found]) -> Iterator[str]:
+        """Yield what is to be printed of the files that a name means."""
+        if not files:
+            yield self._nowhere(name)
+            return
+        if len(files) > 1 or self.left_out:
+            more = f"; {self.left_out:,} more: --limit shows them" if self.left_out else ""
+            yield f"{len(files)} files are {printable(name)}, the newest first{more}"
+        for found in files:
+            yield unbroken(found.path)
+            for _, events in self._deliveries(found):
+                for event in events:
+                    yield _line(event.at_ns, printing.coloured(event.what, event.state))
+            if found.more:
+                yield _line(None, "earlier deliveries: 'notify history PATH --all'")
+            yield from (_line(None, words, "now") for words in _now_words(found))
+
+    def _nowhere(self, name: str) -> str:
+        from watchman.checks.matching import match
+        from watchman.checks.present import ignored_by
+        from watchman.journal.answers import begins_ns
+
+        begins = begins_ns(self._journal)
+        words = (
+            "nothing is recorded yet"
+            if begins is None
+            else f"the history begins at {moment(begins)}"
+        )
+        lines = [f"{printable(name)}", _line(None, f"not seen here; {words}")]
+        if self._config is not None and "/" in name:
+            reason = match(self._config, absolute(name)).reason
+            if reason:
+                lines.append(_line(None, printable(reason), "now"))
+        elif self._config is not None:
+            pattern = ignored_by(self._config, name)
+            ignored = f"ignored by `{printable(pattern)}`"
+            unknown = "its whole path tells whether a watch would see it"
+            lines.append(_line(None, ignored if pattern else unknown))
+        if self._not_everywhere:
+            what = "not looked for in all directories, for lack of time: its whole path is found"
+            lines.append(_line(None, what, "now"))
+        return "\n".join(lines)
+
+    def as_json(self, found: _Found) -> dict[str, Any]:
+        """Return a file as docs/json.rst has it."""
+        uploads = self._journal.uploads([record.seq for record in found.records])
+        return {
+            "path": found.path,
+            "deliveries": [
+                {
+                    **printing.as_json(record, uploads.get(record.seq)),
+                    "timeline": [
+                        {"at": None if one.at_ns is None else iso(one.at_ns), "what": one.what}
+                        for one in events
+                    ],
+                }
+                for record, events in self._deliveries(found)
+            ],
+            "left_out": found.more,
+            "noted": None if found.noted is None else WHY_NOTED[found.noted],
+            "now": _now_json(found.now, _now_words(found)),
+        }
+
+
+def _is_there(path: str) -> bool:
+    """Say whether anything is at a path; not where its file system does not answer."""
+    try:
+        return timelimit.within(path, lambda: os.path.lexists(path))
+    except TimeoutError:
+        return False
+
+
+def _is_wild(name: str) -> bool:
+    return any(letter in name for letter in "*?")
+
+
+def _line(at_ns: int | None, what: str, word: str = "") -> str:
+    """Return a line of a timeline: a time or a word of at most 19 letters, and what happened."""
+    return f"  {word if at_ns is None else moment(at_ns):<19}  {what}"
+
+
+def _now_json(now: Present, words: Iterable[str]) -> Mapping[str, Any]:
+    return {
+        "is_there": now.is_there,
+        "kind": now.kind or None,
+        "size": now.size if now.is_there else None,
+        "mtime_ns": now.mtime_ns if now.is_there else None,
+        "seen": now.seen or None,
+        "known": now.known,
+        "writers": [vars(writer) for writer in now.writers.found],
+        "watch": now.match.watch if now.match else None,
+        "pattern": now.match.pattern if now.match else None,
+        "ignored_by": now.ignored_by or None,
+        "asked": list(now.match.asked) if now.match else [],
+        "waits": _waits_json(now),
+        "what": list(words),
+    }
+
+
+def _now_words(found: _Found) -> Iterator[str]:
+    """Yield what is on the disk now, and what the daemon would make of it."""
+    now = found.now
+    if now.trouble:
+        yield f"it cannot be looked at: {now.trouble}"
+    elif not now.is_there:
+        yield from _gone(found)
+    elif now.kind == "other":
+        yield "neither a file nor a directory: never looked at"
+    elif now.seen == "busy":
+        yield from _open(now)
+    elif now.ignored_by:
+        yield f"ignored by `{printable(now.ignored_by)}`"
+    elif found.noted is not None and now.known:
+        yield f"no task: {WHY_NOTED[found.noted]}"
+    elif now.waits is not None:
+        yield from _waits(now, now.waits)
+    elif now.known:
+        yield "it is there, as it was seen"
+    else:
+        yield from _unknown(now)
+    if now.is_there and now.seen == "untested" and not now.known:
+        yield from _open(now)
+    if found.final is not None:
+        moved = found.records[0].state is not State.MOVING
+        yield f"{printable(found.final.path)} {_there(found.final, moved=moved)}"
+
+
+def _there(final: Present, *, moved: bool) -> str:
+    if final.trouble:
+        return f"cannot be looked at: {final.trouble}"
+    if final.is_there:
+        return "is there"
+    return f"is not there {'any more' if moved else 'yet'}"
+
+
+def _gone(found: _Found) -> Iterator[str]:
+    if found.final is None:
+        yield "nothing is at that path"
+    if found.now.ignored_by:
+        yield f"ignored by `{printable(found.now.ignored_by)}`"
+    if not found.records and found.noted is not None:
+        yield f"it was there once, without a task: {WHY_NOTED[found.noted]}"
+
+
+def _open(now: Present) -> Iterator[str]:
+    """Say who has it open, or who may have."""
+    written = f"last written {moment(now.mtime_ns)}, {now.size:,} bytes"
+    for one in now.writers.found:
+        by = f"process {one.pid} ({printable(one.command)}, user {printable(one.user)})"
+        yield f"open for writing by {by}; {written}"
+    if now.writers.found:
+        return
+    if now.seen == "busy":
+        yield f"open for writing; {written}"
+        who = "in this short time" if os.geteuid() == 0 else "here; root can"
+        yield f"by whom cannot be seen {who}: lsof, fuser"
+    else:
+        yield "whether it is open for writing cannot be told by this user; root can"
+
+
+def _waits(now: Present, waits: PartialFile) -> Iterator[str]:
+    """Say why a complete file waits, for what, and until when."""
+    yield f"complete, and waits since {moment(waits.since_ns)}: {printable(waits.reason)}"
+    if now.match is not None:
+        if now.match.asked:
+            yield f"asked of it: {_asked(now.match)}"
+        after = moment(waits.since_ns + int(now.match.incomplete_after * 1e9))
+        yield f"incomplete from {after} on, if it stays as it is ('incomplete_after')"
+
+
+def _waits_json(now: Present) -> Mapping[str, Any] | None:
+    if now.waits is None:
+        return None
+    since_ns, match = now.waits.since_ns, now.match
+    after = None if match is None else iso(since_ns + int(match.incomplete_after * 1e9))
+    return {"since": iso(since_ns), "reason": now.waits.reason, "incomplete_from": after}
+
+
+def _asked(match: Match) -> str:
+    return printable("; ".join(match.asked))
+
+
+def _unknown(now: Present) -> Iterator[str]:
+    """Say what would become of what nobody has recorded as it is."""
+    match = now.match
+    if match is None:
+        yield "it is there, and not known as it is"
+    elif match.watch is None:
+        not_below = match.reason == "it lies in no watched directory"
+        yield "not below any watch" if not_below else printable(match.reason)
+    elif match.reason:
+        yield f"not known as it is; no task: {printable(match.reason)}"
+    else:
+        task = f"task {printable(match.task or '')} on broker {printable(match.broker or '')}"
+        condition = f", {match.condition}" if match.condition else ""
+        condition += f", if it is what is asked: {_asked(match)}" if match.asked else ""
+        yield f"not known as it is: the next look at it makes {task}{condition}"
+
+
+COMMANDS = (where,)

@@ -1,0 +1,130 @@
+"""One call of a hook: a command, a POST, or a function of Python's."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from watchman.model import Hook
+from watchman.monitoring import post
+
+LIMIT = 30.0
+"""Seconds that a command or a POST may take; then it is killed."""
+_TAIL = 2000
+"""Bytes kept of what it says on standard error, however much that is."""
+_CHUNK = 1 << 16
+
+
+_lock = threading.Lock()
+_running: set[int] = set()
+"""The commands at work, each the leader of its group."""
+
+
+class HookError(Exception):
+    """A hook did not do what it was asked for; the message says why."""
+
+
+def call(hook: Hook, event: dict[str, Any]) -> None:
+    """Tell a hook of an event; returns when that is done.
+
+    Raises HookError, or whatever a function of the user's raises.
+    """
+    if hook.function is not None:
+        hook.function(event)
+        return
+    words = json.dumps(event).encode("ascii")
+    if hook.url:
+        # A process of its own: neither a name server nor a slow answer can outlast the limit. The
+        # URL may hold a password, and others see a command's arguments.
+        command = (sys.executable, "-I", "-X", "utf8", os.path.abspath(post.__file__))
+        _run(command, f"{hook.url}\n".encode() + words)
+    else:
+        _run(hook.command, words)
+
+
+def _run(command: Sequence[str], words: bytes) -> None:
+    """Run a command with ``words`` on standard input. Raises HookError."""
+    try:
+        with _input(words) as standard_input:
+            process = subprocess.Popen(
+                command,
+                stdin=standard_input,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+            )
+    except OSError as error:
+        raise HookError(f"it cannot be run: {error.strerror}") from error
+    with _lock:
+        _running.add(process.pid)
+    with process:
+        tail = _watch(process)
+    status = process.returncode
+    if status:
+        how = f"ended by signal {-status}" if status < 0 else f"ended with status {status}"
+        lines = tail.decode("utf-8", "replace").strip().splitlines()
+        raise HookError(f"{how}: {lines[-1]}" if lines else how)
+
+
+@contextlib.contextmanager
+def _input(words: bytes) -> Any:
+    """Give a file in memory with the words: nobody has to wait until they are read."""
+    with open(os.memfd_create("watchman-hook"), "wb+") as file:
+        file.write(words)
+        file.seek(0)
+        yield file
+
+
+def _watch(process: subprocess.Popen[bytes]) -> bytes:
+    """Wait for the end of a process, which is killed after LIMIT; return its last words."""
+    assert process.stderr is not None
+    descriptor = process.stderr.fileno()
+    os.set_blocking(descriptor, False)
+    pidfd = os.pidfd_open(process.pid)
+    try:
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        poll.register(descriptor, select.POLLIN)
+        deadline = time.monotonic() + LIMIT
+        tail = b""
+        while True:
+            left = deadline - time.monotonic()
+            ready = dict(poll.poll(max(0.0, left) * 1000))
+            if descriptor in ready:
+                chunk = os.read(descriptor, _CHUNK)
+                tail = (tail + chunk)[-_TAIL:]
+                if not chunk:
+                    poll.unregister(descriptor)
+            # What it has left running may hold its standard error open: that is not waited for.
+            if pidfd in ready:
+                return tail
+            if left <= 0:
+                _kill(process.pid)
+                raise HookError(f"it took longer than {LIMIT:.0f} s and was killed")
+    finally:
+        # Before it is reaped: until then its number is nobody else's.
+        with _lock:
+            _running.discard(process.pid)
+        os.close(pidfd)
+
+
+def kill_running() -> None:
+    """End all commands that are still at work: nobody would end them later."""
+    with _lock:
+        for pid in _running:
+            _kill(pid)
+
+
+def _kill(pid: int) -> None:
+    """End a command, and all that it has started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)

@@ -1,0 +1,173 @@
+"""ON_FAILED, ON_TROUBLE and ON_RECOVERED: what they are told, and when.
+
+A trouble is told once, and once more when it is over, however long it lasts and however often the
+configuration is reloaded meanwhile. Failed deliveries are gathered: one call tells of all that
+failed within some seconds, with the first few of them.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from watchman.errors import WatchmanError
+from watchman.model import Config, Delivery, Hook
+from watchman.monitoring.hook_call import kill_running
+from watchman.monitoring.hook_thread import HookThread
+from watchman.status import ShownTrouble, Snapshot, broker_trouble
+from watchman.text import iso
+from watchman.troubles import KEEP, Troubles
+
+GATHER = 5.0
+"""Seconds in which failed deliveries are gathered for one call."""
+SHOWN = 10
+"""Failed deliveries that a call tells of one by one."""
+END = 2.0
+"""Seconds that calls have at the end of the process."""
+FAILED, TROUBLE, RECOVERED = "ON_FAILED", "ON_TROUBLE", "ON_RECOVERED"
+
+Event = dict[str, Any]
+
+
+class Hooks:
+    """Decides what is told to whom. For any thread; nothing here waits."""
+
+    def __init__(self, troubles: Troubles) -> None:
+        self._troubles = troubles
+        self._threads: dict[str, HookThread] = {}
+        self._lock = threading.Lock()
+        self._state_dir = ""
+        self._reasons: Callable[[Sequence[int]], Mapping[int, str]] = lambda _: {}
+        # What is wrong, by subject.
+        self._told: dict[str, ShownTrouble] = {}
+        self._found: set[str] = set()
+        """Those of them that the pipeline of now has found as well."""
+        self._until = 0.0
+        """Until when, by the monotonic clock, it may still find the others."""
+        # What failed and is not told yet.
+        self._count = 0
+        self._first: list[Delivery] = []
+
+    def begin(self, config: Config, reasons: Callable[[Sequence[int]], Mapping[int, str]]) -> None:
+        """Take over a configuration; its pipeline has found none of its troubles yet."""
+        with self._lock:
+            self._state_dir, self._reasons = config.state_dir, reasons
+            self._found.clear()
+            self._until = time.monotonic() + KEEP
+            for setting in (FAILED, TROUBLE, RECOVERED):
+                self._set(setting, config.hooks.get(setting))
+
+    def _set(self, setting: str, hook: Hook | None) -> None:
+        before = self._threads.get(setting)
+        if before is not None and before.hook != hook:
+            del self._threads[setting]
+            before.finish()
+        if hook is not None and setting not in self._threads:
+            self._threads[setting] = HookThread(hook, self._troubles)
+
+    def look_at(self, snapshot: Snapshot) -> None:
+        """Tell what has gone wrong since the last snapshot, and what is over."""
+        with self._lock:
+            for thread in self._threads.values():
+                thread.check()
+            own = {trouble.subject for trouble in self._troubles.all()}
+            now = {subject: one for subject, one in _wrong(snapshot).items() if subject not in own}
+            for subject in now.keys() - self._told.keys():
+                self._tell(TROUBLE, "trouble", now[subject])
+            self._found |= now.keys()
+            late = time.monotonic() > self._until
+            for subject in self._told.keys() - now.keys():
+                if subject in self._found or late:
+                    self._tell(RECOVERED, "recovered", self._told[subject])
+                else:
+                    now[subject] = self._told[subject]
+            self._told = now
+
+    def _tell(self, setting: str, event: str, trouble: ShownTrouble) -> None:
+        thread = self._threads.get(setting)
+        if thread is not None:
+            told = self._event(event)
+            told |= {"subject": trouble["subject"], "message": trouble["message"]}
+            told["since"] = iso(trouble["since_ns"])
+            thread.put(lambda: told)
+
+    def failed(self, deliveries: Sequence[Delivery]) -> None:
+        """Tell of failed deliveries, with what else fails within some seconds."""
+        if FAILED not in self._threads or not deliveries:
+            return
+        with self._lock:
+            thread = self._threads.get(FAILED)
+            if thread is None:
+                return
+            begun = not self._count
+            self._count += len(deliveries)
+            self._first += deliveries[: SHOWN - len(self._first)]
+            if begun:
+                thread.put(self._failed_event, after=GATHER)
+
+    def _failed_event(self) -> Event:
+        """Return what has been gathered; called in the hook's thread."""
+        with self._lock:
+            count, first = self._count, self._first
+            self._count, self._first = 0, []
+            reasons_of = self._reasons
+        try:
+            reasons = reasons_of([delivery.seq for delivery in first])
+        except WatchmanError:
+            reasons = {}  # the journal is just being closed
+        shown = [_shown(delivery, reasons.get(delivery.seq, "")) for delivery in first]
+        return {**self._event("failed"), "count": count, "deliveries": shown}
+
+    def _event(self, event: str) -> Event:
+        return {
+            "event": event,
+            "time": iso(time.time_ns()),
+            "host": socket.gethostname(),
+            "state_dir": self._state_dir,
+        }
+
+    def close(self) -> None:
+        """End: what is to be told is told at once, as far as it takes no more than END."""
+        with self._lock:
+            threads, self._threads = list(self._threads.values()), {}
+        for thread in threads:
+            thread.finish()
+        deadline = time.monotonic() + END
+        for thread in threads:
+            thread.join(deadline - time.monotonic())
+        kill_running()
+
+
+def _wrong(snapshot: Snapshot) -> dict[str, ShownTrouble]:
+    """Return all that is wrong, by subject."""
+    found = {one["subject"]: one for one in snapshot["troubles"]}
+    for name, broker in snapshot["brokers"].items():
+        if broker["trouble"]:
+            found[f"broker {name}"] = broker_trouble(name, broker)
+    for move in snapshot["moves"]:
+        if move["reason"]:
+            subject = f"moving {move['source']} to {move['root']}"
+            since_ns = move["stuck_since_ns"] or snapshot["beat_ns"]
+            found[subject] = _trouble(subject, move["reason"], since_ns)
+    return found
+
+
+def _trouble(subject: str, message: str, since_ns: int) -> ShownTrouble:
+    return {"subject": subject, "message": message, "since_ns": since_ns}
+
+
+def _shown(delivery: Delivery, reason: str) -> Event:
+    route = delivery.route
+    return {
+        "id": delivery.seq,
+        "source": delivery.source,
+        "final": delivery.final,
+        "broker": None if route is None else route.broker,
+        "task": None if route is None else route.task,
+        "task_id": delivery.task_id,
+        "arrived": iso(delivery.arrived_ns),
+        "reason": reason,
+    }

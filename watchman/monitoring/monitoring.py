@@ -1,0 +1,45 @@
+"""The daemon's side of monitoring, for the life of the process: pipelines come and go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from watchman.model import Config, Delivery
+from watchman.monitoring.hooks import Hooks
+from watchman.monitoring.metrics_file import MetricsFile
+from watchman.status import Snapshot
+from watchman.troubles import Trouble, Troubles
+
+
+class Monitoring:
+    """Tells others what the pipeline finds. Its methods never wait, and are for any thread."""
+
+    def __init__(self) -> None:
+        self._troubles = Troubles()
+        self._hooks = Hooks(self._troubles)
+        self._file = MetricsFile(self._troubles)
+
+    def begin(self, config: Config, reasons: Callable[[Sequence[int]], Mapping[int, str]]) -> None:
+        """Take over what a new pipeline has: threads may be started from now on.
+
+        ``reasons`` returns of failed deliveries, by seq, why they failed.
+        """
+        self._hooks.begin(config, reasons)
+        self._file.begin(config)
+
+    def look_at(self, snapshot: Snapshot) -> None:
+        """Tell what is wrong, and what is so no longer."""
+        self._hooks.look_at(snapshot)
+
+    def failed(self, deliveries: Sequence[Delivery]) -> None:
+        """Tell of deliveries that no retry can help."""
+        self._hooks.failed(deliveries)
+
+    def troubles(self) -> list[Trouble]:
+        """Return what is wrong with the hooks and the file themselves."""
+        return self._troubles.all()
+
+    def close(self) -> None:
+        """End; what is under way has two seconds."""
+        self._file.close()
+        self._hooks.close()

@@ -1,0 +1,253 @@
+"""The mover: a destination for each MOVES entry, and the rows that are of none."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
+
+from watchman import hanging
+from watchman.errors import JournalError
+from watchman.model import Delivery, Move, State
+from watchman.mover.destination import Destination
+from watchman.mover.move_log import DeliveryStore, MoveListener, MoverContext
+from watchman.mover.obstacles import WHOLE, Obstacle
+from watchman.mover.rename_process import RenameProcess
+from watchman.text import printable
+
+log = logging.getLogger("watchman.mover")
+
+STRAYS = 500
+"""Rows of other MOVES entries that are read and assigned at a time."""
+
+NAMED = 20
+"""Obstacles of single directories and files that the status names one by one."""
+
+
+class RunningCopy(NamedTuple):
+    """A copy to another file system, in progress. Sizes in bytes."""
+
+    source: str
+    final: str
+    done: int
+    total: int
+    seconds: float = 0.0
+    """For how long it has been going on."""
+
+
+class DestinationStatus(NamedTuple):
+    """How it stands with one MOVES entry."""
+
+    source: str
+    root: str
+    waiting: int
+    """Rows in progress or in the backlog; more may wait in the journal."""
+    stuck_since_ns: int | None
+    """When moving to this root stopped altogether; None while it goes on."""
+    reason: str
+    """Why it is stuck; empty while it is not."""
+    troubles: tuple[tuple[int, str], ...]
+    """(since_ns, what and where) for what holds up single directories or files."""
+    copies: tuple[RunningCopy, ...]
+    moved: int = 0
+    """How many deliveries have reached their final paths since the start."""
+    moved_only: int = 0
+    """How many of those have no task."""
+
+
+class Mover:
+    """Brings the files of deliveries in state MOVING to their final paths.
+
+    Each MOVES entry has a thread of its own, and threads for copies where the destination is on
+    another file system. The process must ignore SIGIO (see ``file_access.look``).
+    """
+
+    def __init__(
+        self,
+        store: DeliveryStore,
+        moves: Sequence[tuple[str, str]],
+        listener: MoveListener,
+        *,
+        copies: int = 4,
+        rename_process: RenameProcess | None = None,
+    ) -> None:
+        """``moves`` are the MOVES: (source directory, destination root).
+
+        ``copies`` is how many an entry may make at a time.
+        """
+        self.error: BaseException | None = None
+        """What ended a thread; the process cannot go on then."""
+        self._store = store
+        self._listener = listener
+        self._stop = threading.Event()
+        self._refused: set[str] = set()
+        """Directories that nothing leads to any more, and that has been said."""
+        context = MoverContext(
+            store=store,
+            listener=listener,
+            copies=copies,
+            stop=self._stop,
+            died=self._died,
+            inherited_until=store.last_seq(),
+            rename_process=rename_process,
+        )
+        # The longest source first: it wins.
+        entries = sorted((Move(*move) for move in moves), key=lambda move: -len(move.source))
+        self._destinations = {move: Destination(move, context) for move in entries}
+        self._assigning: threading.Thread | None = None
+
+    @property
+    def moves(self) -> Collection[Move]:
+        """The MOVES entries."""
+        return self._destinations.keys()
+
+    def start(self) -> None:
+        """Start moving: first what was left behind, then what :meth:`wake` announces."""
+        for destination in self._destinations.values():
+            destination.start()
+        self._assign_strays()
+
+    def wake(self, move: Move) -> None:
+        """Say that rows of a MOVES entry were recorded. Never blocks."""
+        self._destinations[move].look_again()
+
+    def rescan(self) -> None:
+        """Say that older rows may have come back to MOVING: by an operator's retry."""
+        for destination in self._destinations.values():
+            destination.rescan()
+        self._assign_strays()
+
+    def stations(self) -> list[hanging.Station]:
+        """Return where the threads work."""
+        return [one for there in self._destinations.values() for one in there.stations()]
+
+    def stop(self, timeout: float) -> list[str]:
+        """Finish the file in hand, give up copies, and wait ``timeout`` seconds at most.
+
+        Returns the entries whose file systems hang: their threads were left. What they do when
+        they come back is as if it had been done before a crash: the journal does not hear of it.
+        """
+        deadline = time.monotonic() + timeout
+        self._stop.set()
+        self._wake_all()
+        hanging.ask(point for station in self.stations() for point in station.where)
+        destinations = self._destinations.values()
+        left = [there.subject for there in destinations if not there.join(deadline)]
+        if self._assigning is not None:
+            self._assigning.join(max(0.0, deadline - time.monotonic()))
+        return left
+
+    def status(self) -> list[DestinationStatus]:
+        """Say for each MOVES entry what is being done and what stands in the way."""
+        return [_status_of(destination) for destination in self._destinations.values()]
+
+    def _wake_all(self) -> None:
+        for destination in self._destinations.values():
+            destination.wake()
+
+    def _died(self, error: BaseException) -> None:
+        """End all threads: called by the one that cannot go on."""
+        if self.error is None:
+            self.error = error
+        # Who gives up waiting for the journal's disk was told to stop, and is not heard of twice.
+        if not isinstance(error, JournalError):
+            log.critical("The mover cannot go on: %s: %s", type(error).__name__, error)
+        self._stop.set()
+        self._wake_all()
+
+    # Rows that were recorded for other MOVES than there are now
+
+    def _assign_strays(self) -> None:
+        """Start what assigns rows of other MOVES entries, where there are any."""
+        if self._assigning is not None and self._assigning.is_alive():
+            return
+        if self._store.page_strays(self.moves, 1):
+            thread = threading.Thread(target=self._run, name="mover-strays", daemon=True)
+            self._assigning = thread
+            thread.start()
+
+    def _run(self) -> None:
+        try:
+            while not self._stop.is_set():
+                rows = self._store.page_strays(self.moves, STRAYS)
+                if not rows:
+                    return
+                self._assign(rows)
+        except Exception as error:  # noqa: BLE001 — handed to the service, which ends the process
+            self._died(error)
+
+    def _assign(self, rows: Sequence[Delivery]) -> None:
+        """Have each row be of the entry that leads to its destination; refuse the others."""
+        shares: dict[Move | None, list[Delivery]] = {}
+        for row in rows:
+            shares.setdefault(self._entry_for(row), []).append(row)
+        self._refuse(shares.pop(None, []))
+        for move, share in shares.items():
+            assert move is not None
+            self._store.assign([row.seq for row in share], move)
+            self._destinations[move].rescan(share[0].seq)
+
+    def _entry_for(self, row: Delivery) -> Move | None:
+        """Return the entry by source and root, else by root alone."""
+        same_root = None
+        for move in self._destinations:
+            if row.final.startswith(move.root.rstrip("/") + "/"):
+                if row.source.startswith(move.source.rstrip("/") + "/"):
+                    return move
+                same_root = move
+        return same_root
+
+    def _refuse(self, rows: Sequence[Delivery]) -> None:
+        if not rows:
+            return
+        reason = (
+            "no MOVES entry leads to its destination any more, nor does QUARANTINE; restore it, "
+            "then retry"
+        )
+        self._store.note([(row.seq, State.FAILED, reason) for row in rows])
+        for row in rows:
+            root = os.path.dirname(row.final)
+            if root not in self._refused:
+                self._refused.add(root)
+                log.error(
+                    "Cannot move %s to %s (nor others that go there): no MOVES entry leads there "
+                    "any more; restore it, or QUARANTINE, and run 'notify retry', or drop them "
+                    "with 'notify discard'",
+                    printable(row.source),
+                    printable(row.final),
+                )
+        self._listener.ended([(row, State.FAILED) for row in rows])
+
+
+def _named(obstacles: list[Obstacle]) -> tuple[tuple[int, str], ...]:
+    """Return what is shown of single directories and files: the first, and how many more."""
+    shown = [(obstacle.since_ns, obstacle.told) for obstacle in obstacles[:NAMED]]
+    more = obstacles[NAMED:]
+    if more:
+        shown.append((more[0].since_ns, f"and {len(more)} more such troubles; mend these first"))
+    return tuple(shown)
+
+
+def _status_of(destination: Destination) -> DestinationStatus:
+    """Say what is being done for one entry, and what stands in its way."""
+    obstacles = dict(destination.obstacles.active)
+    whole = obstacles.pop(WHOLE, None)
+    return DestinationStatus(
+        destination.source,
+        destination.root,
+        destination.waiting(),
+        whole.since_ns if whole else None,
+        whole.told if whole else "",
+        _named(list(obstacles.values())),
+        tuple(
+            RunningCopy(
+                copy.source, copy.final, copy.done, copy.total, time.monotonic() - copy.began
+            )
+            for copy in destination.copy_pool.running()
+        ),
+        destination.moved_count,
+        destination.moved_only_count,
+    )

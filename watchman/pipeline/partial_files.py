@@ -1,0 +1,499 @@
+"""Complete files that do not meet their criteria yet: asked about, waited for, given up.
+
+Between "is it known?" and "record it" a file with criteria takes this way. Nothing of it is a
+state of a delivery: there is none yet, and what is kept here a scan would find again.
+
+==========  ==========================================  ==================  ======================
+stage       what is true                                what ends it        after a restart
+==========  ==========================================  ==================  ======================
+QUEUED      complete, and not known; nobody has looked  its turn            found by the scan, and
+            into it                                                         queued again
+ASKED       a process reads it                          a verdict           the same
+WHOLE       it was whole in the version that was read   recorded, if it is  the same: asked once
+                                                        still this version  more
+PARTIAL     it is not, or a companion or a member of    it changes, or its  in the journal's
+            its set is missing; in the journal's table  companion comes:    ``partial``: since
+            ``partial``, unless it only waits for a     QUEUED; its time    when is still known
+            moment                                      is over: recorded
+                                                        as incomplete
+MEMBER      complete, and not known; it goes with a     recorded with its   found by the scan: its
+            main file (``sets.py``)                     main file           main file is looked at
+==========  ==========================================  ==================  ======================
+
+Removed or renamed, it is dropped in each of them. The order that must hold: what was known at the
+path is forgotten before the file begins to wait, so that a crash leaves one that is not known; it
+is recorded before it leaves ``partial``, and a row there about a file that is known means nothing.
+A set is recorded in one commit; until then its members are not known, and each brings the others.
+"""
+
+from __future__ import annotations
+
+import collections
+import logging
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+from watchman.directory_cache import DirectoryCache
+from watchman.file_access import GONE_ERRNOS, look
+from watchman.identity import Evidence
+from watchman.journal import Journal
+from watchman.model import Criteria, Noted, Version
+from watchman.pipeline.companions import Companions
+from watchman.pipeline.file_check import THERE, Companion, FileCheck
+from watchman.pipeline.found import Found
+from watchman.pipeline.log_criterion import LATE, NOT_LOGGED, NOTHING_ELSE, LogCriterion
+from watchman.pipeline.partial_memory import PartialMemory
+from watchman.pipeline.pending_events import Key
+from watchman.pipeline.sets import FURTHER, Members, is_same, names_of
+from watchman.pipeline.waiting_file import (
+    Admitted,
+    Incomplete,
+    Judged,
+    PartialByWatch,
+    Progress,
+    WaitingFile,
+)
+from watchman.router import Router
+from watchman.sources.source import Source
+from watchman.sources.tree import Node
+from watchman.text import printable
+from watchman.timers import Timers
+from watchman.verdicts.pool import Pool
+from watchman.verdicts.verdict import FileVerdict, Kind
+
+log = logging.getLogger("watchman.notify")
+
+
+class PartialFiles:
+    """The files of one loop. Used from its thread, but for what the pool calls.
+
+    ``pool`` is None where nothing is asked that is to be read, ``logs`` where none are read.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        router: Router,
+        source: Source,
+        pool: Pool | None,
+        companions: Companions,
+        logs: LogCriterion | None = None,
+    ) -> None:
+        self._journal = journal
+        self._router = router
+        self._source = source
+        self._pool = pool
+        self._companions = companions
+        self._logs = logs
+        self._members = Members(journal, companions, logs)
+        self._waiting: dict[Key, WaitingFile] = {}
+        self._queue: collections.deque[Key] = collections.deque()
+        self._answers: collections.deque[tuple[WaitingFile, FileVerdict]] = collections.deque()
+        """Added to by the pool's thread."""
+        self._awaited: dict[Key, set[Key]] = {}
+        """By the companion's directory and name: the files that it tells of."""
+        self._times: Timers[Key] = Timers()
+        self._memory = PartialMemory(journal, source)
+        self.partial = PartialByWatch()
+
+    def load(self) -> None:
+        """Read what an earlier process has left in the journal; before the first scan."""
+        self._memory.load()
+
+    def __bool__(self) -> bool:
+        return bool(
+            self._waiting or self._answers or self._memory or self._members or self.partial.changed
+        )
+
+    def is_remembered(self, path: str) -> bool:
+        """Say whether a file waited when the process before this one ended."""
+        return self._memory.before(path) is not None
+
+    # What is found
+
+    def admit(self, unknown: Mapping[str, Found], known: Collection[str]) -> Admitted:
+        """Sort complete files that are not known, by path; those that wait are kept here.
+
+        ``known`` are those of the paths at which an earlier version is known.
+        """
+        files: dict[str, Found] = {}
+        noted: list[tuple[str, Version, Noted]] = []
+        begun: list[str] = []
+        for path, found in unknown.items():
+            if self._companions.tells_of_another(path):
+                noted.append((path, found.version, Noted.COMPANION))
+                self.companion_came((found.node, found.name))
+                continue
+            main_files = self._companions.main_files(path)
+            if main_files:
+                if path in known and self._members.is_taken_over(
+                    self._members.moving(path), found.version
+                ):
+                    continue
+                begun.append(path)
+                self._member_came(found, main_files, noted)
+                continue
+            criteria = self._criteria(found)
+            waiting = self._waiting.get((found.node, found.name))
+            if criteria is None or (
+                waiting is not None
+                and waiting.progress is Progress.WHOLE
+                and is_same(waiting.found.version, found.version)
+            ):
+                files[path] = found
+            else:
+                begun.append(path)
+                self._begin(found, criteria, waiting)
+        # Before anything else is done about them: see the module.
+        again = set(known).intersection(begun)
+        if again:
+            self._journal.known.forget(again)
+        return Admitted(files, noted)
+
+    def _member_came(
+        self,
+        found: Found,
+        main_files: Iterable[str],
+        noted: list[tuple[str, Version, Noted]],
+    ) -> None:
+        """Keep a complete member, and have the files looked at that it goes with."""
+        if all(map(self._router.is_dry_run, main_files)):
+            noted.append((found.path, found.version, Noted.DRY_RUN))
+            return
+        is_new = self._members.add(found)
+        for path in main_files:
+            key = found.node, path[path.rfind("/") + 1 :]
+            waiting = self._waiting.get(key)
+            if waiting is None:
+                if is_new:
+                    self._members.look_at(key, path)
+                continue
+            if is_new:
+                waiting.last_came, waiting.since_ns = time.monotonic(), time.time_ns()
+                self._times.set(key, waiting.due)
+            if waiting.progress is Progress.PARTIAL:
+                self._put(waiting)
+
+    def _criteria(self, found: Found) -> Criteria | None:
+        """Return what is asked of a file; nothing where it is neither moved nor announced."""
+        path = found.path
+        criteria = self._companions.criteria(path)
+        if criteria is None and self._logs is None:
+            return None  # most files, where anything is asked of others
+        if not self._router.is_wanted(path) or self._router.is_dry_run(path):
+            return None
+        if criteria is None and self._logs is not None:
+            before = self._memory.before(path)
+            same = before is not None and is_same(before.version, found.version)
+            if self._logs.objection(found, before.reason if before and same else ""):
+                return NOTHING_ELSE
+        return criteria
+
+    def _begin(self, found: Found, criteria: Criteria, waiting: WaitingFile | None) -> None:
+        """Have a file judged, unless that is being done, or was, as it is now."""
+        evidence = found.evidence
+        if waiting is not None:
+            evidence = max(evidence, waiting.found.evidence)
+            if is_same(waiting.found.version, found.version):
+                waiting.found = found._replace(evidence=evidence)
+                if waiting.is_unknown:
+                    self._put(waiting)
+                return
+            self._drop(waiting)
+        since_ns = time.time_ns()
+        before = self._memory.take(found.path)
+        new = WaitingFile(found._replace(evidence=evidence), criteria, since_ns)
+        if before is not None and is_same(before.version, found.version):
+            new.since_ns, new.reason = before.since_ns, before.reason
+        if criteria.members:
+            new.earlier = self._members.moving(found.path)
+        self._add(new)
+
+    def _add(self, new: WaitingFile) -> None:
+        self._waiting[new.key] = new
+        self._times.set(new.key, new.due)
+        self._put(new)
+
+    def _put(self, waiting: WaitingFile) -> None:
+        """Have a file asked about, behind those that are asked about already."""
+        waiting.progress = Progress.QUEUED
+        self._queue.append(waiting.key)
+
+    def companion_came(self, key: Key) -> None:
+        """Look again at the files that a companion tells of; most files are none."""
+        for other in self._awaited.get(key, ()):
+            waiting = self._waiting.get(other)
+            if waiting is not None and waiting.progress is Progress.PARTIAL:
+                self._put(waiting)
+
+    def forget(self, key: Key) -> None:
+        """Wait no longer for a file that is gone."""
+        waiting = self._waiting.get(key)
+        if waiting is not None:
+            self._drop(waiting)
+            self._memory.forget([waiting.found.path])
+        self._members.forget(key)
+        self.companion_came(key)  # that it is not there is another reason to wait
+
+    def _drop(self, waiting: WaitingFile) -> None:
+        """Wait no longer for a file in this version."""
+        key = waiting.key
+        del self._waiting[key]
+        self._times.drop(key)
+        self.partial.drop(waiting)
+        for name in waiting.awaited:
+            files = self._awaited.get((key[0], name), set())
+            files.discard(key)
+            if not files:
+                self._awaited.pop((key[0], name), None)
+
+    def forget_left(self) -> None:
+        """Wait no longer for what was in directories that left their names."""
+        for key in [key for key in self._waiting if key[0].is_left]:
+            self.forget(key)
+        self._members.forget_left()
+
+    def forget_missing(self) -> None:
+        """Drop what is remembered and was not found again: a scan of everything is over."""
+        self._memory.forget_missing()
+
+    # What is due
+
+    def next_due(self) -> float | None:
+        """When, by the monotonic clock, the time of a file is over."""
+        return self._times.next()
+
+    def recorded(self, files: Iterable[Found]) -> list[tuple[Key, Companion]]:
+        """Take note that these are recorded; return companions that are to be removed."""
+        removed: list[tuple[Key, Companion]] = []
+        for found in files:
+            waiting = self._waiting.get((found.node, found.name))
+            if waiting is None:
+                continue
+            self._drop(waiting)
+            self._members.drop(waiting.members)
+            if waiting.criteria.marker_action == "remove" and waiting.progress is Progress.WHOLE:
+                removed += [(waiting.key, one) for one in waiting.companions if not one.shared]
+        self._memory.forget(found.path for found in files)
+        return removed
+
+    def discard(self, files: Iterable[Found]) -> None:
+        """Wait no longer for these: they were whole, and turned out to be known, or not wanted."""
+        for found in files:
+            waiting = self._waiting.get((found.node, found.name))
+            if waiting is not None and waiting.progress is Progress.WHOLE:
+                self._drop(waiting)
+                self._memory.forget([found.path])
+
+    def told(self, found: Found) -> str:
+        """Return what was told of a whole file: its verified checksum, if any."""
+        waiting = self._waiting.get((found.node, found.name))
+        return "" if waiting is None else waiting.told
+
+    def moved_along(self, found: Found) -> list[Found]:
+        """Return the companions that are moved with a file."""
+        waiting = self._waiting.get((found.node, found.name))
+        if waiting is None or waiting.criteria.marker_action != "move":
+            return []
+        directory = found.path[: found.path.rfind("/") + 1]
+        return [
+            Found(found.node, one.name, directory + one.name, one.version, Evidence.SCAN)
+            for one in waiting.companions
+            if not one.shared
+        ]
+
+    def members(self, found: Found) -> tuple[Found, ...] | None:
+        """Return the members that go with a whole file; None where it is of no set."""
+        waiting = self._waiting.get((found.node, found.name))
+        return waiting.members if waiting is not None and waiting.criteria.members else None
+
+    def set_aside(self, members: Iterable[Found]) -> None:
+        """Take note that these are recorded without their set, which is incomplete."""
+        self._members.drop(members)
+
+    # What is asked
+
+    def step(self, directories: DirectoryCache[Node], now: float) -> Judged:
+        """Take the answers that came, ask on, and give up whose time is over.
+
+        ``now`` is of the monotonic clock.
+        """
+        into = Judged([], [], [], [])
+        self._members.note_old(now, self._waiting)
+        self._look_at_main_files(directories)
+        while self._answers:
+            waiting, verdict = self._answers.popleft()
+            if self._waiting.get(waiting.key) is not waiting:
+                continue  # it is gone, or another version of it is asked about
+            if not self._is_as_it_was(waiting, directories):
+                self._look_again(waiting, into)
+            elif verdict.kind is Kind.WHOLE and self._members.are_as_they_were(
+                waiting, directories.get(waiting.found.node)
+            ):
+                waiting.told = verdict.checksum
+                self._is_whole(waiting, into)
+            elif verdict.kind is Kind.WHOLE:
+                self._put(waiting)
+            else:
+                waiting.is_unknown = verdict.kind is Kind.UNKNOWN
+                self._is_partial(waiting, verdict.reason, into)
+        for key in self._times.take(now):
+            self._time_is_over(self._waiting[key], now, directories, into)
+        while self._queue and self._ask(self._queue[0], directories, into):
+            self._queue.popleft()
+        self._keep(into.partial)
+        return into
+
+    def _look_at_main_files(self, directories: DirectoryCache[Node]) -> None:
+        """Have main files that are known wait once more: members of their sets have come."""
+        for found in self._members.known_main_files(directories):
+            criteria = self._criteria(found)
+            if criteria is not None and (found.node, found.name) not in self._waiting:
+                self._journal.known.forget([found.path])
+                new = WaitingFile(found, criteria, time.time_ns())
+                new.is_again = True
+                self._add(new)
+
+    def _time_is_over(
+        self, waiting: WaitingFile, now: float, directories: DirectoryCache[Node], into: Judged
+    ) -> None:
+        if waiting.progress is not Progress.PARTIAL:
+            self._times.set(waiting.key, now + 1.0)  # it is being read: the verdict comes first
+        elif waiting.is_brief:
+            waiting.is_brief = False
+            self._times.set(waiting.key, waiting.due)
+            self._put(waiting)
+        elif self._is_as_it_was(waiting, directories):
+            members = self._members.look(waiting, directories.get(waiting.found.node)).members
+            one = Incomplete(waiting.found, waiting.criteria, waiting.reason, members)
+            into.incomplete.append(one)
+        else:
+            self._look_again(waiting, into)
+
+    def _is_as_it_was(self, waiting: WaitingFile, directories: DirectoryCache[Node]) -> bool:
+        descriptor = directories.get(waiting.found.node)
+        if descriptor < 0:
+            return False
+        seen = look(waiting.found.name, descriptor)
+        if seen.version is None or seen.seen not in THERE:
+            return False
+        return is_same(waiting.found.version, seen.version)
+
+    def _ask(self, key: Key, directories: DirectoryCache[Node], into: Judged) -> bool:
+        """Ask about a file, or say at once what can be said; False where there is no room."""
+        waiting = self._waiting.get(key)
+        if waiting is None or waiting.progress is not Progress.QUEUED:
+            return True
+        descriptor = directories.get(key[0])
+        if descriptor < 0:
+            return True  # gone, or out of reach: an event or a scan follows
+        found = waiting.found
+        objection = "" if self._logs is None else self._logs.objection(found, waiting.reason)
+        # Whether it is to be asked about again when a log tells more of it.
+        waiting.is_unknown = bool(objection)
+        if objection:
+            self._is_kept_by_log(waiting, objection, into)
+            return True
+        with FileCheck(found.name, found.version, descriptor, waiting.criteria) as check:
+            reason = check.look_beside()
+            waiting.awaited = tuple(check.awaited)
+            if waiting.criteria.members:
+                waiting.awaited += tuple(names_of(waiting))
+            for name in waiting.awaited:
+                self._awaited.setdefault((key[0], name), set()).add(key)
+            if reason:
+                self._is_partial(waiting, reason, into)
+                return True
+            waiting.companions = tuple(check.companions)
+            if not self._has_its_set(waiting, descriptor, into):
+                return True
+            if not check.is_to_be_read:
+                self._is_whole(waiting, into)
+                return True
+            return self._have_read(waiting, check, into)
+
+    def _has_its_set(self, waiting: WaitingFile, directory: int, into: Judged) -> bool:
+        """Say whether the members that go with a file are there; else it waits for them."""
+        if not waiting.criteria.members or waiting.earlier is not None:
+            return True
+        found = self._members.look(waiting, directory)
+        into.changed.extend(found.to_look_at)
+        if found.reason:
+            self._is_partial(waiting, found.reason, into)
+            return False
+        if found.due > time.monotonic():
+            if waiting.reason:
+                self._is_partial(waiting, FURTHER, into)
+            self._waits_briefly(waiting, found.due)
+            return False
+        waiting.members = found.members
+        return True
+
+    def _is_whole(self, waiting: WaitingFile, into: Judged) -> None:
+        """Have a file recorded, or taken over by the set that it has been in before."""
+        earlier, waiting.earlier = waiting.earlier, None
+        if earlier is None:
+            waiting.progress = Progress.WHOLE
+            into.whole.append(waiting.found)
+        elif self._members.is_taken_over(earlier, waiting.found.version, waiting.told):
+            self.forget(waiting.key)
+        else:
+            self._put(waiting)  # that one has ended: now all depends on what is here
+
+    def _waits_briefly(self, waiting: WaitingFile, due: float) -> None:
+        """Ask about a file again at a time of the monotonic clock; nobody is told that it waits."""
+        waiting.progress, waiting.is_brief = Progress.PARTIAL, True
+        self._times.set(waiting.key, due)
+
+    def _is_kept_by_log(self, waiting: WaitingFile, objection: str, into: Judged) -> None:
+        """Have a file wait for a log; most lines come at once, and nobody is told of that."""
+        left = waiting.since_ns / 1e9 + LATE - time.time()
+        if objection is NOT_LOGGED and left > 0:
+            self._waits_briefly(waiting, time.monotonic() + left)
+        else:
+            self._is_partial(waiting, objection, into)
+
+    def _have_read(self, waiting: WaitingFile, check: FileCheck, into: Judged) -> bool:
+        """Have a file read by the pool; False where there is no room."""
+        try:
+            version = check.open()
+        except OSError as error:
+            if error.errno not in GONE_ERRNOS:
+                self._is_partial(waiting, f"it cannot be read: {error.strerror}", into)
+            return True  # gone: an event or a scan follows
+        if not is_same(waiting.found.version, version):
+            self._look_again(waiting, into)
+            return True
+
+        def answered(verdict: FileVerdict) -> None:
+            self._answers.append((waiting, verdict))
+            self._source.wake()
+
+        waiting.progress = Progress.ASKED
+        assert self._pool is not None
+        if self._pool.ask(waiting.found.path, check.asked, check.descriptors, answered):
+            return True
+        waiting.progress = Progress.QUEUED
+        return False
+
+    def _look_again(self, waiting: WaitingFile, into: Judged) -> None:
+        """Have a file looked at that is not as it was; what events have proven of it is kept."""
+        self._drop(waiting)
+        into.changed.append(waiting.found)
+
+    def _is_partial(self, waiting: WaitingFile, reason: str, into: Judged) -> None:
+        if waiting.reason != reason:
+            into.partial.append(waiting)
+        waiting.progress, waiting.reason = Progress.PARTIAL, reason
+        if waiting.is_brief:
+            waiting.is_brief = False
+            self._times.set(waiting.key, waiting.due)
+        self.partial.add(waiting)
+
+    def _keep(self, partial: Sequence[WaitingFile]) -> None:
+        """Take note of what waits, in the journal and in the log."""
+        if not partial:
+            return
+        self._memory.note(partial)
+        for one in partial:
+            log.info("%s waits: %s", printable(one.found.path), printable(one.reason))

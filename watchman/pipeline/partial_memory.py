@@ -1,0 +1,71 @@
+"""What the journal's table ``partial`` remembers of a loop's files, also of those of before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from watchman.journal import Journal
+from watchman.journal.partial import PartialFile
+from watchman.pipeline.waiting_file import WaitingFile
+from watchman.sources.source import Source
+
+
+class PartialMemory:
+    """The rows that are about the files of one loop. Used from its thread."""
+
+    def __init__(self, journal: Journal, source: Source) -> None:
+        self._journal = journal
+        self._source = source
+        self._before: dict[str, PartialFile] = {}
+        """Of the time before this process: by path, until the file is found again."""
+        self._stored: set[str] = set()
+        """Paths in the table."""
+
+    def load(self) -> None:
+        """Read what an earlier process has left; before the first scan."""
+        for root in self._source.roots:
+            for one in self._journal.partial.below(root.watch.path):
+                self._before[one.path] = one
+                self._stored.add(one.path)
+
+    def __bool__(self) -> bool:
+        """Whether anything is left of the time before this process."""
+        return bool(self._before)
+
+    def before(self, path: str) -> PartialFile | None:
+        """Return why a file waited when the process before this one ended; None if it did not."""
+        return self._before.get(path)
+
+    def take(self, path: str) -> PartialFile | None:
+        """Return the same, of a file that is found again."""
+        return self._before.pop(path, None)
+
+    def note(self, waiting: Sequence[WaitingFile]) -> None:
+        """Take note of what waits."""
+        rows = [
+            PartialFile(one.found.path, one.found.version, one.since_ns, one.reason)
+            for one in waiting
+        ]
+        self._journal.partial.note(rows)
+        self._stored.update(row.path for row in rows)
+
+    def forget(self, paths: Iterable[str]) -> None:
+        """Drop the rows of these; not all need to have one."""
+        stored = self._stored.intersection(paths)
+        if stored:
+            self._stored -= stored
+            self._journal.partial.forget(stored)
+
+    def forget_missing(self) -> None:
+        """Drop what was not found again: a scan of everything is over."""
+        gone = []
+        for path in self._before:
+            watch_is_there = any(
+                path.startswith(root.watch.prefix) and root.identity is not None
+                for root in self._source.roots
+            )
+            if watch_is_there:
+                gone.append(path)
+        for path in gone:
+            del self._before[path]
+        self.forget(gone)

@@ -1,0 +1,146 @@
+"""A file that has criteria, and is not recorded yet; those of a loop that do not meet them."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import itertools
+import time
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from watchman.model import Criteria, Delivery, Noted, Version
+from watchman.pipeline.file_check import Companion
+from watchman.pipeline.found import Found
+from watchman.pipeline.pending_events import Key
+from watchman.sources.tree import Root
+from watchman.status import ShownPartial
+
+
+class Progress(enum.Enum):
+    """How far it is with a file; see ``partial_files``."""
+
+    QUEUED = "queued"
+    ASKED = "asked"
+    WHOLE = "whole"
+    PARTIAL = "partial"
+
+
+class WaitingFile:
+    """A file that waits."""
+
+    def __init__(self, found: Found, criteria: Criteria, since_ns: int) -> None:
+        self.found = found
+        self.criteria = criteria
+        self.since_ns = since_ns
+        """Since when it is as it is."""
+        self.progress = Progress.QUEUED
+        self.reason = ""
+        self.is_unknown = False
+        """Whether nobody could say; asked again when it is found again."""
+        self.told = ""
+        self.companions: tuple[Companion, ...] = ()
+        self.awaited: tuple[str, ...] = ()
+        """Names of companions that may bring another answer when they come."""
+        self.is_brief = False
+        """Whether it only waits for a moment, of which nobody is told."""
+        self.last_came = time.monotonic()
+        """When the last file of its set was found complete, by the monotonic clock."""
+        self.is_again = False
+        """Whether it is the main file of an earlier set, one member of which has come again."""
+        self.members: tuple[Found, ...] = ()
+        """The members that go with it."""
+        self.earlier: Delivery | None = None
+        """Of a main file: the delivery that is to take it over, as its set has yet to be moved."""
+
+    @property
+    def key(self) -> Key:
+        """What it is found by."""
+        return self.found.node, self.found.name
+
+    @property
+    def due(self) -> float:
+        """When, by the monotonic clock, its time is over."""
+        age = (time.time_ns() - self.since_ns) / 1e9
+        return time.monotonic() + self.criteria.incomplete_after - age
+
+
+class Admitted(NamedTuple):
+    """What may be recorded of complete files that are not known."""
+
+    files: dict[str, Found]
+    noted: list[tuple[str, Version, Noted]]
+    """Companions: they become known, and no more."""
+
+
+class Incomplete(NamedTuple):
+    """A file whose time is over."""
+
+    found: Found
+    criteria: Criteria
+    reason: str
+    members: tuple[Found, ...] = ()
+    """Those of its set that are there."""
+
+
+class Judged(NamedTuple):
+    """What came of a look at what is asked."""
+
+    whole: list[Found]
+    """They may be recorded now: ``PartialFiles.admit`` lets them pass."""
+    changed: list[Found]
+    """They are not as they were, and have to be looked at again."""
+    partial: list[WaitingFile]
+    incomplete: list[Incomplete]
+    """Their time is over. They wait until ``PartialFiles.recorded``."""
+
+
+class PartialByWatch:
+    """The files of one loop that are partial, by watch. Changed from its thread alone."""
+
+    def __init__(self) -> None:
+        self._files: dict[Root, dict[Key, WaitingFile]] = {}
+        self.changed: set[Root] = set()
+        """Watches whose partial files are others than before."""
+
+    def add(self, waiting: WaitingFile) -> None:
+        """Count a file in; it may be there already, and keeps its place then."""
+        root = waiting.found.node.root
+        self._files.setdefault(root, {})[waiting.key] = waiting
+        self.changed.add(root)
+
+    def drop(self, waiting: WaitingFile) -> None:
+        """Count a file out; it need not be there."""
+        root = waiting.found.node.root
+        if self._files.get(root, {}).pop(waiting.key, None) is not None:
+            self.changed.add(root)
+
+    def take_changed(self) -> Iterator[tuple[Root, int, str, str]]:
+        """Yield the watches with other partial files than before: how many, and one of them.
+
+        With its path and the reason; empty where there are none any more.
+        """
+        while self.changed:
+            root = self.changed.pop()
+            files = self._files.get(root, {})
+            one = next(iter(files.values()), None)
+            path, reason = ("", "") if one is None else (one.found.path, one.reason)
+            yield root, len(files), path, reason
+
+    @property
+    def count(self) -> int:
+        """How many there are; from any thread."""
+        return sum(map(len, list(self._files.values())))
+
+    def oldest(self, most: int) -> list[ShownPartial]:
+        """Return some, of those that were found to be partial first; from any thread."""
+        found: list[WaitingFile] = []
+        for files in list(self._files.values()):
+            # Another thread may add one meanwhile.
+            with contextlib.suppress(RuntimeError):
+                found += list(itertools.islice(files.values(), most))
+        found.sort(key=lambda one: one.since_ns)
+        return [
+            {"path": one.found.path, "since_ns": one.since_ns, "reason": one.reason}
+            for one in found[:most]
+        ]

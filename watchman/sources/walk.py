@@ -1,0 +1,383 @@
+"""The one walk that builds the tree of watched directories, and puts it right again.
+
+The start, a new directory, a renamed one, an overflow and a periodic catch-up are all the same
+walk: open a directory, have it watched, and only then list it. What is made in it later gives an
+event, and what was made earlier is in the list.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections import deque
+from collections.abc import Generator, Iterator, Mapping, Sequence
+
+from watchman import coverage
+from watchman.coverage import LeftOut
+from watchman.file_access import DIRECTORY_FLAGS, GONE_ERRNOS, is_too_long
+from watchman.sources.listener import UnwatchedListener
+from watchman.sources.prescan import Prescan
+from watchman.sources.tree import Listing, Node, Reason, Root, is_directory
+from watchman.sources.watch_table import WatchTable
+
+LISTING = 1000
+"""Names in one :class:`Listing` at the most."""
+_TOO_LONG = OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+KEPT_OPEN = 64
+"""Directories that one walk has open at the most: uploaders decide how deep a tree is."""
+
+
+class _Level:
+    """A directory that a walk is in."""
+
+    __slots__ = ("descriptor", "moved_in", "node", "pending")
+
+    def __init__(self, node: Node, descriptor: int, *, moved_in: bool) -> None:
+        self.node = node
+        self.descriptor = descriptor
+        self.moved_in = moved_in
+        """Whether it came from outside the watch, or a directory above it."""
+        self.pending: deque[Node] = deque()
+
+    def open(self) -> int:
+        """Return the descriptor, of a directory opened again if it had to be closed."""
+        if self.descriptor < 0:
+            self.descriptor = self.node.open()
+        return self.descriptor
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+
+class Walker:
+    """Walks below roots, in the thread that owns the tree.
+
+    A directory that cannot be watched is listed all the same, and the listener is told.
+    """
+
+    def __init__(
+        self, rules: coverage.Rules, watch_table: WatchTable, listener: UnwatchedListener
+    ) -> None:
+        self._rules = rules
+        self._watch_table = watch_table
+        self._listener = listener
+        self.troubled: dict[str, int] = {}
+        """The directories that are not watched, or not as they should be, each with its errno."""
+        self.vanished: list[str] = []
+        """Paths of directories that left the tree since this list was last emptied."""
+        self.unheard: dict[Node, None] = {}
+        """Directories that a walk found gone before an event said so (``auto_add`` is not set).
+
+        Their events tell whether they are to be watched under another name."""
+        self.prescan: Prescan | None = None
+        """Scans ahead of the walks of a start, where there is one."""
+
+    def walk(self, top: Node, reason: Reason) -> Generator[Listing, None, None]:
+        """List ``top`` and all below it, depth first.
+
+        Events are handled between two listings, and may change the tree: a directory that is still
+        to be visited may have left by then.
+        """
+        levels: list[_Level] = []
+        # To be visited when no level is open any more: the top, and what the prescan leaves.
+        rest = pending = deque([top])
+        watch = top.root.watch
+        prescanned = reason is Reason.START and watch.rec and not (watch.exclude or top.root.polled)
+        try:
+            while True:
+                prescan = self.prescan if prescanned else None
+                idle = not (levels or pending)
+                if prescan is not None and (idle or prescan.is_due()):
+                    rest += prescan.go([level.pending for level in levels], wait=idle)
+                if not pending:
+                    if levels:
+                        levels.pop().close()
+                    elif not (rest or (prescan is not None and prescan.busy)):
+                        return
+                    pending = levels[-1].pending if levels else rest
+                    continue
+                node = pending.popleft()
+                # What left meanwhile would be watched under a path that is not its own.
+                if node.is_left:
+                    continue
+                level = self._enter(node, levels)
+                if level is None:
+                    continue
+                levels.append(level)
+                if len(levels) > KEPT_OPEN:
+                    levels[-KEPT_OPEN - 1].close()
+                pending = level.pending
+                yield from self._visit(level, level.descriptor, reason)
+        finally:
+            for level in levels:
+                level.close()
+
+    def _enter(self, node: Node, levels: Sequence[_Level]) -> _Level | None:
+        """Open a directory that is to be visited; None where it is gone, or left out."""
+        try:
+            descriptor = self._open(node, levels)
+        except OSError as error:
+            self._lost(node, error)
+            return None
+        level = _Level(node, descriptor, moved_in=bool(levels) and levels[-1].moved_in)
+        if node.parent is None:
+            status = os.fstat(descriptor)
+            self._begin(node.root, (status.st_dev, status.st_ino))
+        elif not node.root.watch.rec:
+            at_start, above = node.root.at_start, node.parent.path
+            level.moved_in |= at_start.has_moved_in(above, node.name)
+            if at_start.has_replaced(above, node.name, descriptor, moved_in=level.moved_in):
+                level.close()
+                self.remove(node)
+                return None
+        return level
+
+    def _open(self, node: Node, levels: Sequence[_Level]) -> int:
+        if levels:
+            return os.open(node.name, DIRECTORY_FLAGS, dir_fd=levels[-1].open())
+        if node.parent is None:
+            flags = DIRECTORY_FLAGS & ~os.O_NOFOLLOW  # the configured path may be a symlink
+            return os.open(node.root.watch.path, flags)
+        above = node.parent.open()
+        try:
+            return os.open(node.name, DIRECTORY_FLAGS, dir_fd=above)
+        finally:
+            os.close(above)
+
+    @staticmethod
+    def _begin(root: Root, identity: tuple[int, int]) -> None:
+        """Note which directory is walked at a watch's path; another one has a start of its own."""
+        if not root.watch.rec:
+            root.listed = root.at_start.has_begun(identity)
+        elif identity != root.identity:
+            root.listed = False
+        root.identity = identity
+        root.reason = Reason.CATCH_UP
+
+    def inspect(self, node: Node) -> bool:
+        """Say whether a directory can be read and searched, and tell about it if not."""
+        try:
+            descriptor = self._open(node, ())
+            try:
+                _search(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            self._lost(node, error)
+            return False
+        return True
+
+    def has_trouble(self, path: str) -> bool:
+        """Say whether something is wrong with a directory or one below it."""
+        prefix = path.rstrip("/") + "/"
+        return path in self.troubled or any(other.startswith(prefix) for other in self.troubled)
+
+    def _lost(self, node: Node, error: OSError) -> None:
+        """A directory could not be opened: it went away, or we may not read it."""
+        if error.errno in GONE_ERRNOS and node.parent is not None:
+            self._found_gone(node)
+            return
+        if node.parent is None:
+            node.root.identity = None
+        self.say(node.path, error)
+
+    def say(self, path: str, error: OSError | None) -> None:
+        """Pass on what is wrong with a directory, or that it is fine again; each only once."""
+        if error is not None and self.troubled.get(path) != error.errno:
+            self.troubled[path] = error.errno or errno.EIO
+            self._listener.say(path, error)
+        elif error is None and path in self.troubled:
+            del self.troubled[path]
+            self._listener.say(path, None)
+
+    def _visit(self, level: _Level, descriptor: int, reason: Reason) -> Iterator[Listing]:
+        node = level.node
+        path = node.path
+        listed = path.rstrip("/")
+        # The order that must hold: watch first, list then.
+        error = self._try_to_watch(node, descriptor)
+        directories: dict[str, int] = {}
+        entries: list[os.DirEntry[str]] = []
+        ignored = self._rules.ignored
+        try:
+            with os.scandir(descriptor) as found:
+                for entry in found:
+                    if entry.is_dir(follow_symlinks=False):
+                        directories[entry.name] = entry.inode()
+                    elif entry.is_file(follow_symlinks=False) and not ignored(
+                        entry.name, f"{listed}/{entry.name}"
+                    ):
+                        entries.append(entry)
+                        if len(entries) == LISTING:
+                            yield Listing(node, listed, descriptor, entries, reason, last=False)
+                            entries = []
+        except OSError as failed:
+            # What was not listed is not missing.
+            self.say(path, failed)
+            yield Listing(node, listed, descriptor, entries, reason, last=True, whole=False)
+            return
+        if error is None and any(is_too_long(_inside(path, name)) for name in directories):
+            error = _TOO_LONG
+        if error is not None or self.troubled:
+            self.say(path, error)
+        if coverage.reaches_below(node.root.watch) and (directories or node.children):
+            self._reconcile(level, path, descriptor, directories)
+            level.pending.extend((node.children or {}).values())
+        node.listed = True
+        if node.parent is None:
+            node.root.at_start.begin(node.root.identity)
+        yield Listing(node, listed, descriptor, entries, reason, last=True)
+
+    def _try_to_watch(self, node: Node, descriptor: int) -> OSError | None:
+        """Have a directory watched; return why it is not, or why its files cannot be looked at."""
+        try:
+            self._watch_table.attach(node, descriptor)
+            _search(descriptor)
+        except OSError as error:
+            return error
+        return None
+
+    def _reconcile(
+        self, level: _Level, path: str, descriptor: int, directories: Mapping[str, int]
+    ) -> None:
+        """Make the node's children those directories that are really there, and to be watched.
+
+        ``directories`` are all that are there: inode numbers by name.
+        """
+        node = level.node
+        # An event may have added a child since the list was read: a child is only dropped when
+        # a second look says that it is gone.
+        children = dict(node.children or {})
+        for name in children.keys() - directories.keys():
+            if not is_directory(name, descriptor):
+                self._found_gone(children[name])
+        watch, at_start = node.root.watch, node.root.at_start
+        # Without `rec` all below the watch's own directory came after the start.
+        begins = not node.listed and (watch.rec or node.parent is None)
+        for name, inode in directories.items():
+            if node.child(name) is not None or self.excluded(node, path, name):
+                continue
+            was_there = begins or at_start.finds(
+                path, name, inode, descriptor, moved_in=level.moved_in
+            )
+            if coverage.is_followed(watch, at_start=was_there):
+                node.add(name)
+            elif begins:
+                at_start.note(path, name, inode, descriptor)
+
+    def excluded(self, node: Node, path: str, name: str) -> bool:
+        """Say whether the directory ``name`` in a node is not to be watched (``coverage``)."""
+        why = coverage.directory_left_out(
+            node.root.watch, f"{path.rstrip('/')}/{name}", self._rules
+        )
+        if why is LeftOut.TOO_LONG:
+            self.say(path, _TOO_LONG)
+        return why is not None
+
+    def _found_gone(self, node: Node) -> None:
+        """Take a directory out of the tree that is not at its name.
+
+        Without ``auto_add`` it stays until its events are read: if it was renamed within the watch,
+        only the tree tells by then that it was watched, and is to be further on.
+        """
+        if node.root.watch.auto_add or node.parent is None or node.parent.wd < 0:
+            self.remove(node)
+        else:
+            self.unheard[node] = None
+
+    def remove(self, node: Node) -> None:
+        """Take a directory that is gone, and all below it, out of the tree."""
+        self.vanished.append(node.path)
+        siblings = node.parent.children if node.parent is not None else None
+        if siblings and siblings.get(node.name) is node:
+            del siblings[node.name]
+        self.detach(node)
+
+    def detach(self, node: Node) -> None:
+        """Stop watching a directory and all below it, which may still be there."""
+        if self.troubled:
+            prefix = node.path.rstrip("/") + "/"
+            for path in [path for path in self.troubled if f"{path}/".startswith(prefix)]:
+                del self.troubled[path]
+                self._listener.left(path)
+        pending = [node]
+        while pending:
+            current = pending.pop()
+            self._watch_table.detach(current)
+            if current.root.watch.rec:
+                current.listed = False  # what is there when it is watched again is taken in
+            pending.extend((current.children or {}).values())
+            current.children = None
+
+
+class WalkQueue:
+    """Directories to walk, one walk after the other; a walk can be left at any listing."""
+
+    def __init__(self, walker: Walker) -> None:
+        self._walker = walker
+        # A dict for a set that keeps its order: each walk is queued once.
+        self._waiting: dict[tuple[Node, Reason], None] = {}
+        self._walk: Generator[Listing, None, None] | None = None
+
+    def __bool__(self) -> bool:
+        return self._walk is not None or bool(self._waiting)
+
+    def add(self, node: Node, reason: Reason) -> None:
+        """Queue a walk, unless the same one is queued already."""
+        self._waiting[node, reason] = None
+
+    def next(self) -> Listing | None:
+        """Return the next listing; None if there is nothing left to walk."""
+        while self:
+            if self._walk is None:
+                first = next(iter(self._waiting))
+                # Before it begins: whatever queues it again from now on wants another walk.
+                del self._waiting[first]
+                self._walk = self._walker.walk(*first)
+            listing = next(self._walk, None)
+            if listing is not None:
+                return listing
+            self._walk = None
+        return None
+
+    def close(self) -> None:
+        """End the walk that is under way."""
+        if self._walk is not None:
+            self._walk.close()
+
+
+class Walks:
+    """All that is to be walked. What is new does not wait for the scan of a million old files."""
+
+    def __init__(self, walker: Walker) -> None:
+        self._new, self._background = WalkQueue(walker), WalkQueue(walker)
+
+    def __bool__(self) -> bool:
+        return bool(self._new or self._background)
+
+    def add(self, node: Node, reason: Reason) -> None:
+        """Have a directory walked, and all below it."""
+        urgent = reason in (Reason.NEW, Reason.READABLE)
+        (self._new if urgent else self._background).add(node, reason)
+
+    def next(self) -> Listing | None:
+        """Return the next listing; None if there is nothing left to walk."""
+        return self._new.next() or self._background.next()
+
+    def close(self) -> None:
+        """End the walks that are under way."""
+        self._new.close()
+        self._background.close()
+
+
+def _inside(path: str, name: str) -> str:
+    """Return the shortest path that a file in the directory ``name`` can have."""
+    return f"{path}/{name}/x"
+
+
+def _search(descriptor: int) -> None:
+    """Raise PermissionError where the names in a directory may be read, but not used."""
+    os.stat(".", dir_fd=descriptor)

@@ -1,0 +1,83 @@
+"""One line of a transfer log that is about an upload, as any of the formats tells it."""
+
+from __future__ import annotations
+
+import functools
+import re
+import time
+from calendar import timegm
+from collections.abc import Callable
+from typing import NamedTuple
+
+MONTHS = {
+    name: n for n, name in enumerate(b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split(), 1)
+}
+
+
+class LogLine(NamedTuple):
+    """An upload as a transfer log tells it."""
+
+    path: bytes
+    """As the server writes it: perhaps inside a chroot, perhaps with characters replaced."""
+    exact: bool
+    """Whether the format keeps all characters of the path."""
+    user: str
+    host: str
+    """The client's name or address."""
+    transferred: int
+    """Bytes of this transfer: where it was resumed or appended, fewer than the file has."""
+    size: int | None
+    """Bytes of the whole file, where the format tells."""
+    seconds: float | None
+    """How long the transfer took, where the format tells; xferlog has whole seconds."""
+    protocol: str
+    complete: bool
+    """What the server says: most say it too where a client was killed."""
+    ended_ns: int
+    """When it was over, by the server's clock, to the second or better; 0 where it is not told."""
+
+
+Parser = Callable[[bytes], "LogLine | None"]
+"""Reads a line without its newline. None where it is about no upload; raises ValueError."""
+
+
+def text(raw: bytes) -> str:
+    """Return a user or host as text that everybody can store and send."""
+    return raw.decode("utf-8", "backslashreplace")
+
+
+@functools.lru_cache(maxsize=64)
+def moment(year: bytes, month: bytes, day: bytes, clock: bytes, zone: bytes | None) -> int:
+    """Return a time in ns since the epoch. ``month`` is a number or an English abbreviation.
+
+    ``zone`` is like ``+0100``; empty for UTC, None for this machine's time. Lines come in bursts:
+    the last times are remembered. Raises ValueError.
+    """
+    number = MONTHS.get(month) or (int(month) if month.isdigit() else 0)
+    hour, minute, second = (int(part) for part in clock.split(b":"))
+    if not (
+        1 <= number <= 12 and 1 <= int(day) <= 31 and hour < 24 and minute < 60 and second < 62
+    ):
+        raise ValueError("no time")
+    fields = (int(year), number, int(day), hour, minute, second, 0, 0, -1)
+    try:
+        seconds = int(time.mktime(fields)) if zone is None else timegm(fields)
+    except (OverflowError, ValueError) as error:
+        raise ValueError("no time") from error
+    if zone:
+        ahead = int(zone[1:3]) * 3600 + int(zone[3:5]) * 60
+        seconds -= -ahead if zone.startswith(b"-") else ahead
+    return seconds * 1_000_000_000
+
+
+CLF_TIME = rb"\[(\d\d)/(\w{3})/(\d{4}):(\d\d:\d\d:\d\d) ([+-]\d{4})\]"
+_CLF_TIME = re.compile(CLF_TIME)
+
+
+def clf_moment(stamp: bytes) -> int:
+    """Return ``[26/Nov/2026:15:48:20 +0100]`` in ns since the epoch. Raises ValueError."""
+    found = _CLF_TIME.fullmatch(stamp)
+    if found is None:
+        raise ValueError("no time")
+    day, month, year, clock, zone = found.groups()
+    return moment(year, month, day, clock, zone)

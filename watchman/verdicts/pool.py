@@ -1,0 +1,318 @@
+"""The daemon's end of the processes that read files: it asks, and hears the answers.
+
+The processes are started, not forked: they have nothing of the daemon's in their memory, and can
+be started again at any time. One that ends at a file is an answer about that file; one that hangs
+in the kernel, in a file system that does not answer, is left there, and another takes its place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import mmap
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from watchman.verdicts.reader_process import (
+    CPU,
+    CPU_PER_BYTE,
+    LARGEST_QUESTION,
+    SLOT,
+    WALL,
+)
+from watchman.verdicts.verdict import CheckRequest, CriterionCheck, FileVerdict, Kind, decode_answer
+
+log = logging.getLogger("watchman.notify")
+
+LEAST, MOST = 3, 8
+"""Processes: at least so many, so that one file which takes long leaves room for others."""
+SPARE = 32
+"""Processes that may be left behind where they hang; then nothing is checked any more."""
+IN_FLIGHT = 128
+"""Questions that are asked at a time; more wait with whoever asks."""
+LOOK = 1.0
+"""Seconds between two looks whether a process takes too long."""
+AGAIN = 1.0
+"""Seconds after which a process is started again that ended without being at any file."""
+_PROGRAM = (
+    "import sys; sys.path.insert(0, sys.argv[1]); "
+    "from {module} import main; main(*map(int, sys.argv[2:6]), *sys.argv[6:])"
+)
+
+Answered = Callable[[FileVerdict], None]
+"""Called with the answer, in the pool's thread; it must not block."""
+
+
+class Reading(NamedTuple):
+    """A file that a process is at."""
+
+    path: str
+    asked: tuple[str, ...]
+    """What it must be: formats, companions' names, functions."""
+    seconds: float
+    """For how long."""
+
+
+class _Asked(NamedTuple):
+    """A question that is under way."""
+
+    path: str
+    asked: tuple[str, ...]
+    answered: Answered
+    seconds: float
+    """How long it may take, by the clock."""
+
+
+class _Worker:
+    """A process, and what it is at."""
+
+    def __init__(self, slot: int, process: subprocess.Popen[bytes]) -> None:
+        self.slot = slot
+        self.process = process
+        self.descriptor = os.pidfd_open(process.pid)
+        self.number = 0
+        """The question that it was seen at last."""
+        self.since = time.monotonic()
+
+    def kill(self) -> None:
+        """End it. One that hangs in the kernel ends when it comes back."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.descriptor, signal.SIGKILL)
+
+    def close(self) -> None:
+        """Give back what the daemon has of it."""
+        os.close(self.descriptor)
+
+
+class Pool:
+    """Has files checked. Nothing is started before :meth:`start`.
+
+    ``config_path`` is the configuration whose callables are to be called; empty for none.
+    """
+
+    def __init__(self, config_path: str = "") -> None:
+        self.error: BaseException | None = None
+        """What ended the thread."""
+        self._config_path = config_path
+        self._count = max(LEAST, min(len(os.sched_getaffinity(0)), MOST))
+        self._under_way: dict[int, _Asked] = {}
+        self._last = 0
+        self._stopping = False
+        self._lock = threading.Lock()
+        self._workers: dict[int, _Worker] = {}
+        """By the descriptor that tells of its end."""
+        self._left: list[_Worker] = []
+        self._slots = 0
+        self._started_at: list[float] = []
+        self._thread = threading.Thread(target=self._run, name="verdicts", daemon=True)
+
+    # For those who ask
+
+    def start(self) -> None:
+        """Start the processes, and listen."""
+        self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._memory = os.memfd_create("watchman-verdicts", os.MFD_CLOEXEC)
+        os.ftruncate(self._memory, SLOT.size * (SPARE + MOST))
+        self._shared = mmap.mmap(self._memory, 0)
+        self._thread.start()
+
+    def ask(
+        self,
+        path: str,
+        asked: Sequence[CriterionCheck],
+        descriptors: Sequence[int],
+        answered: Answered,
+    ) -> bool:
+        """Have a file checked; False where there is no room now. The descriptors stay the caller's.
+
+        The first is the file's, which must be open for reading only; the others are those of
+        companions. Not before :meth:`start`.
+        """
+        if len(self._under_way) >= IN_FLIGHT or self._stopping:
+            return False
+        with self._lock:
+            self._last += 1
+            number = self._last
+        size = os.fstat(descriptors[0]).st_size
+        seconds = (CPU + size * CPU_PER_BYTE) * WALL
+        arguments = tuple(one.argument for one in asked)
+        self._under_way[number] = _Asked(path, arguments, answered, seconds)
+        question = CheckRequest(number, path, tuple(asked)).encode()
+        try:
+            socket.send_fds(self._ours, [question], descriptors, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            self._under_way.pop(number, None)
+            return False
+        except OSError as error:
+            # ETOOMANYREFS: too many descriptors are on their way. What else there is, is said.
+            self._under_way.pop(number, None)
+            log.debug("A file cannot be checked now: %s", error)
+            return False
+        return True
+
+    @property
+    def processes(self) -> list[int]:
+        """The ids of the processes that are there now; from any thread."""
+        return [worker.process.pid for worker in list(self._workers.values())]
+
+    def reading(self, least: float) -> list[Reading]:
+        """Return the files that are being read for so many seconds or more; from any thread."""
+        now = time.monotonic()
+        found = []
+        for worker in list(self._workers.values()):
+            asked, seconds = self._under_way.get(worker.number), now - worker.since
+            if asked is not None and seconds >= least:
+                found.append(Reading(asked.path, asked.asked, seconds))
+        return sorted(found, key=lambda one: one.seconds, reverse=True)
+
+    def stop(self, timeout: float = 2.0) -> None:
+        """End the processes; what is under way is not answered any more."""
+        self._stopping = True
+        if self._thread.ident is None:
+            return
+        with contextlib.suppress(OSError):
+            self._ours.shutdown(socket.SHUT_RDWR)
+        self._thread.join(timeout)
+
+    # The thread
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping:
+                self._fill()
+                self._listen()
+                self._look()
+        except BaseException as error:
+            if not self._stopping:
+                log.exception("Checking files ended")
+                self.error = error
+        finally:
+            self._close()
+
+    def _fill(self) -> None:
+        """Start what is missing of the processes."""
+        now = time.monotonic()
+        self._started_at = [at for at in self._started_at if now - at < AGAIN]
+        while len(self._workers) < self._count and len(self._left) < SPARE:
+            if len(self._started_at) >= 2 * self._count:
+                return  # they end as soon as they begin: not that often
+            self._started_at.append(now)
+            self._start_one()
+
+    def _start_one(self) -> None:
+        used = {worker.slot for worker in (*self._workers.values(), *self._left)}
+        slot = next(slot for slot in range(SPARE + MOST) if slot not in used)
+        SLOT.pack_into(self._shared, SLOT.size * slot, 0)
+        top = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+        module = "watchman.verdicts.reader_process"
+        more = []
+        if self._config_path:
+            module, more = "watchman.config.callables", [self._config_path]
+        numbers = (self._theirs.fileno(), self._memory, slot, os.getpid())
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-I", "-X", "utf8", "-c", _PROGRAM.format(module=module)),
+                *(top, *map(str, numbers), *more),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            env={},
+            pass_fds=(self._theirs.fileno(), self._memory),
+        )
+        worker = _Worker(slot, process)
+        self._workers[worker.descriptor] = worker
+
+    def _listen(self) -> None:
+        poll = select.poll()
+        poll.register(self._ours, select.POLLIN)
+        for descriptor in self._workers:
+            poll.register(descriptor, select.POLLIN)
+        for descriptor, _ in poll.poll(LOOK * 1000):
+            if descriptor == self._ours.fileno():
+                self._hear()
+            else:
+                self._ended(self._workers.pop(descriptor))
+
+    def _hear(self) -> None:
+        """Take all answers that are there."""
+        for _ in range(IN_FLIGHT):
+            try:
+                data = self._ours.recv(LARGEST_QUESTION, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return
+            if not data:
+                return  # it was shut down
+            try:
+                number, verdict = decode_answer(data)
+            except ValueError:
+                continue
+            self._answer(number, verdict)
+
+    def _answer(self, number: int, verdict: FileVerdict) -> None:
+        asked = self._under_way.pop(number, None)
+        if asked is not None:
+            asked.answered(verdict)
+
+    def _ended(self, worker: _Worker) -> None:
+        """Answer for a process that has ended."""
+        self._hear()
+        status = worker.process.wait()
+        (number,) = SLOT.unpack_from(self._shared, SLOT.size * worker.slot)
+        worker.close()
+        if number:
+            self._answer(number, FileVerdict(Kind.UNKNOWN, _why(status)))
+
+    def _look(self) -> None:
+        """End the processes that take too long, and leave those that cannot be ended."""
+        now = time.monotonic()
+        for worker in list(self._workers.values()):
+            (number,) = SLOT.unpack_from(self._shared, SLOT.size * worker.slot)
+            if number != worker.number:
+                worker.number, worker.since = number, now
+            asked = self._under_way.get(number)
+            if asked is None or now - worker.since < asked.seconds + 2 * LOOK:
+                continue
+            worker.kill()
+            if not select.select([worker.descriptor], [], [], LOOK)[0]:
+                del self._workers[worker.descriptor]
+                self._left.append(worker)
+                reason = "its file system does not answer"
+                self._answer(number, FileVerdict(Kind.UNKNOWN, reason))
+        for worker in [one for one in self._left if one.process.poll() is not None]:
+            self._left.remove(worker)
+            worker.close()
+
+    def _close(self) -> None:
+        for worker in (*self._workers.values(), *self._left):
+            worker.kill()
+        for worker in self._workers.values():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                worker.process.wait(LOOK)
+            worker.close()
+        for worker in self._left:
+            worker.close()
+        self._workers.clear()
+        self._ours.close()
+        self._theirs.close()
+        self._shared.close()
+        os.close(self._memory)
+
+
+def _why(status: int) -> str:
+    """Say why a process has ended while it read a file."""
+    if status in (-signal.SIGXCPU, -signal.SIGALRM):
+        return "its check took too long, and was ended"
+    if status < 0:
+        name = signal.Signals(-status).name
+        return f"its check ended by signal {name}"
+    return f"its check ended with status {status}"

@@ -35,7 +35,7 @@ def let_go(bench: Bench, kind: HoldKind, name: str) -> list[HoldCounts]:
 
 def obey(bench: Bench) -> None:
     assert bench.journal.holds.refresh()
-    bench.sender.holds_changed()
+    bench.sender.obey()
 
 
 def held(bench: Bench) -> list[tuple[str, int]]:

@@ -17,11 +17,13 @@ from typing import Any
 
 import pytest
 
+from tests.journals import counts
 from tests.running import config_for, running
 from tests.waiting import wait_until
 from watchman import status
+from watchman.journal.failed_deliveries import Selection, retry
 from watchman.journal.hold_orders import hold
-from watchman.model import HoldKind
+from watchman.model import HoldKind, State
 from watchman.status import daemon_socket
 from watchman.status.daemon_socket import FILE, LONGEST, MOST, Server, request
 
@@ -234,9 +236,24 @@ def test_a_hold_is_obeyed_at_once(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     config = config_for(up, tmp_path / "var")
     with running(config) as (pipeline, publisher):
         hold(config.state_dir, [(HoldKind.TASK, "task")], "anna")
-        assert request(config.state_dir, "holds") == {"ok": True, "fresh": True}
+        assert request(config.state_dir, "orders") == {"ok": True, "fresh": True}
         assert pipeline.journal.holds.sorts_out
         assert "Held by anna: task task; its tasks wait" in caplog.text
         (up / "a").touch()
         wait_until(lambda: pipeline.journal.last_seq() == 1)
         assert not publisher.messages
+
+
+def test_what_is_put_back_is_sent_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("watchman.pipeline.heartbeat.BEAT", 600)  # with which it would be, too
+    up = tmp_path / "up"
+    up.mkdir()
+    config = config_for(up, tmp_path / "var")
+    with running(config) as (pipeline, publisher):
+        (up / "a").touch()
+        wait_until(lambda: ("b", State.SENT) in counts(pipeline.journal))
+        pipeline.journal.note([(1, State.FAILED, "as if refused")])
+        with retry(config.state_dir, Selection(all=True), lambda _: False) as changes:
+            assert [record.seq for record in changes.changed()] == [1]
+        assert request(config.state_dir, "orders") == {"ok": True, "fresh": True}
+        wait_until(lambda: len(publisher.messages) == 2)

@@ -26,7 +26,7 @@ from watchman.commands.fitting import fitted
 from watchman.commands.gone_patterns import GonePatterns
 from watchman.commands.history import MOST
 from watchman.commands.narrowing import is_narrowed, narrowing, question
-from watchman.commands.operator import operator
+from watchman.commands.operator import have_obeyed, operator
 from watchman.errors import ConfigError, WatchmanError
 from watchman.file_access import version_of
 from watchman.identity import is_same_content
@@ -44,7 +44,7 @@ _SHOWN = 10
 """Deliveries of one name that are shown before it asks."""
 
 
-@click.command(help="Try failed deliveries again; a running daemon begins within seconds.")
+@click.command(help="Try failed deliveries again; a running daemon begins at once.")
 @common
 @_selection
 @_all
@@ -56,13 +56,15 @@ def retry(
 ) -> None:
     from watchman.journal.failed_deliveries import retry as put_back
 
-    state_dir, gone = load_own().state_dir, False
+    own, gone = load_own(), False
+    state_dir = own.state_dir
     selection, asked = _selected(state_dir, which, everything, options)
     _confirm(state_dir, selection, "Try {} again?", asked.named, yes=yes)
     config = _configuration()
     brokers = None if config is None else config.brokers
     left = GonePatterns(config)
     with put_back(state_dir, selection, _is_moved, brokers, operator()) as changes:
+        have_obeyed(own)
         for record in changes.unsendable():
             warn(
                 f"{record.seq} stays failed: there is no broker {record.broker!r} in BROKERS; "

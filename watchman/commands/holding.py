@@ -18,7 +18,7 @@ from watchman.commands.common import (
     say,
     warn,
 )
-from watchman.commands.operator import operator
+from watchman.commands.operator import have_obeyed, operator
 from watchman.errors import WatchmanError
 from watchman.model import Config, Hold, HoldKind
 from watchman.text import ago, counted, iso, moment, printable
@@ -84,7 +84,7 @@ def release(ctx: click.Context, what: Sequence[str], everything: bool, as_json: 
     config = load_own()
     wanted = None if everything else [_named(one) for one in what]
     released = let_go(config.state_dir, wanted)
-    _tell_the_daemon(config)
+    have_obeyed(config)
     if as_json:
         print_json([_as_json(one) for one in released])
     for one in () if as_json else released:
@@ -154,12 +154,10 @@ def _is_seen(config: Config, directory: str) -> bool:
 def _tell_the_daemon(config: Config) -> str:
     """Have the running daemon obey; return what is to be said of a hold."""
     from watchman import daemon
-    from watchman.status import daemon_socket
 
     if daemon.running(config) is None:
         return "held; no daemon runs, and the next one obeys"
-    answer = daemon_socket.request(config.state_dir, "holds")
-    return "held" if answer and answer.get("fresh") else "held; the daemon obeys within 10 s"
+    return "held" if have_obeyed(config) else "held; the daemon obeys within 10 s"
 
 
 def _list(config: Config, as_json: bool) -> None:

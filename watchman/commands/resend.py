@@ -15,7 +15,7 @@ from watchman.commands.common import absolute, as_json_option, common, load, loa
 from watchman.commands.deliveries import is_number
 from watchman.commands.gone_patterns import GonePatterns
 from watchman.commands.narrowing import is_narrowed, is_task_id, narrowing, question
-from watchman.commands.operator import operator
+from watchman.commands.operator import have_obeyed, operator
 from watchman.errors import WatchmanError
 from watchman.file_access import Seen, ignoring_sigio, look, release, version_of
 from watchman.model import Config, Upload, Version
@@ -33,8 +33,8 @@ _GONE = "it is not there any more"
     short_help="Send a second task for what was sent.",
     help=(
         "Send a second task for what was sent, by number, task id, path or the options; of each "
-        "file the newest.\n\nThe file must still be as it was sent. A running daemon begins within "
-        "seconds."
+        "file the newest.\n\nThe file must still be as it was sent. A running daemon begins at "
+        "once."
     ),
 )
 @common
@@ -119,6 +119,7 @@ def _carry_out(work: Resending, config: Config | None, *, same_id: bool, as_json
     patterns = GonePatterns(config)
     with ignoring_sigio():
         work.carry_out(_looker(config), patterns.route_of, operator(), same_id=same_id)
+    have_obeyed(load_own())
     for one in work.results():
         if as_json:
             printing.show_json([_as_json(one, work.upload(one.record))])

@@ -252,8 +252,8 @@ def retry(
 
     ``is_moved`` says whether a delivery's file is already at its final path: FAILED does not
     tell at which step it failed. What is for none of ``brokers``, where they are known, is
-    unsendable. A running daemon finds the others with its next heartbeat. ``by`` is who does it,
-    for the history. Raises JournalError.
+    unsendable. A running daemon finds the others when it is told, or with its next heartbeat.
+    ``by`` is who does it, for the history. Raises JournalError.
     """
 
     def back(record: Record) -> tuple[State, str] | None:

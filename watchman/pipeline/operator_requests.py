@@ -1,4 +1,4 @@
-"""What commands ask of the running pipeline: its status, and to obey what was held or released."""
+"""What commands ask of the running pipeline: its status, and to obey what they have ordered."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ LONGEST = 2.0
 class OperatorRequests:
     """Answers at the socket, in its thread, with what the pipeline's thread does in :meth:`step`.
 
-    Holds are taken up with each heartbeat as well: whoever ordered one may not reach the socket.
+    What commands order is in the journal: held, released, put back, sent again. It is taken up with
+    each heartbeat as well, since who ordered it may not reach the socket.
     """
 
     def __init__(self, state_dir: str, journal: Journal, parts: Parts, heartbeat: Heartbeat):
@@ -33,7 +34,7 @@ class OperatorRequests:
         self._server = daemon_socket.Server(state_dir, self._answers)
         self._condition = threading.Condition()
         self._asked = self._done = 0
-        """How often it was asked to take up holds, and up to which of these it has."""
+        """How often it was asked to obey orders, and up to which of these it has."""
         self._closed = False
 
     def start(self) -> None:
@@ -51,18 +52,26 @@ class OperatorRequests:
         self._server.close()
 
     def step(self) -> bool:
-        """Do what was asked; True if something else is held than before."""
+        """Obey, if that was asked for; whether it was."""
         asked = self._asked
         if asked == self._done:
             return False
-        changed = self.take_up_holds()
+        self.obey(asked=True)
         with self._condition:
             self._done = asked
             self._condition.notify_all()
-        return changed
+        return True
 
-    def take_up_holds(self) -> bool:
-        """Obey what was held or released since the last time; True if anything was."""
+    def obey(self, *, asked: bool = False) -> None:
+        """Take up what was ordered since the last time; ``asked``: something was for sure."""
+        ordered = self._take_up_holds() or asked
+        self._parts.mover.rescan()
+        for sender in self._parts.senders.values():
+            # Reading all that waits for a queue in trouble takes long, and is not for each look.
+            sender.obey() if ordered else sender.wake()
+
+    def _take_up_holds(self) -> bool:
+        """Say what was held or released since the last time; whether anything was."""
         holds = self._journal.holds
         before = set(holds.active)
         if not holds.refresh():
@@ -72,14 +81,12 @@ class OperatorRequests:
                 log.info("%s; 'notify release' sends them", describe(hold))
         for hold in sorted(before.difference(holds.active)):
             log.info("Released: %s; its tasks are sent", name(hold))
-        for sender in self._parts.senders.values():
-            sender.holds_changed()
         return True
 
     # The socket's thread
 
     def _answers(self, words: list[str]) -> list[Mapping[str, Any]]:
-        known = {"status": self._status, "holds": self._holds}
+        known = {"status": self._status, "orders": self._orders}
         # Each once, for all who ask at the same time.
         found = {word: known[word]() for word in known.keys() & words}
         return [found.get(word) or _unknown(word, known) for word in words]
@@ -88,7 +95,7 @@ class OperatorRequests:
         snapshot, fresh = self._heartbeat.ask(LONGEST)
         return {"ok": True, "fresh": fresh, "snapshot": plain(snapshot)}
 
-    def _holds(self) -> Mapping[str, Any]:
+    def _orders(self) -> Mapping[str, Any]:
         with self._condition:
             self._asked += 1
             wanted = self._asked

@@ -185,7 +185,7 @@ class Pipeline:
         orphans.step(time.monotonic())
         self._heartbeat.answer()
         if self._requests.step():
-            self._after_release()
+            self._after_orders()
         now = time.monotonic()
         if now >= self._next_prune:
             self._prune(now)
@@ -282,14 +282,11 @@ class Pipeline:
             )
             self.stop()
             return
-        self._requests.take_up_holds()
-        self._after_release()
-        self.parts.mover.rescan()
-        for sender in self.parts.senders.values():
-            sender.wake()
+        self._requests.obey()
+        self._after_orders()
 
-    def _after_release(self) -> None:
-        """Have what is ready by now sent: an operator may have released or retried it."""
+    def _after_orders(self) -> None:
+        """Have what is ready by now sent, also for a broker that had nothing to send before."""
         self.parts.orphans.look()
         self._start_senders()
 

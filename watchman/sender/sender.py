@@ -120,7 +120,7 @@ class Sender:
         self._read_all_at = 0.0
         """When all that is ready may be read again, where queues are in trouble."""
         self._cut_short = False
-        """Whether all is to be read again: a pass ended early, or what is held has changed."""
+        """Whether all is to be read again: a pass ended early, or something was ordered."""
         self._look_again = 0.0
         """Seconds until deliveries that were passed over are to be looked at; 0 for none."""
         self._tried = False
@@ -157,8 +157,8 @@ class Sender:
                 self._woken = True
                 self._condition.notify()
 
-    def holds_changed(self) -> None:
-        """Say that something is held or released: all that is ready is to be read again."""
+    def obey(self) -> None:
+        """Say that something was held, released or put back: all is to be read again."""
         self._cut_short = True
         self.wake()
 

@@ -10,8 +10,9 @@ request                       answer
                               holds, taken for this question when its heartbeat had come through the
                               kernel. ``fresh`` is false where that took too long: the snapshot is
                               then the last one, and null before the first
-``{"request": "holds"}``      ``{"ok": true, "fresh": true}``: what was held or released in the
-                              journal is obeyed from now on; not fresh: soon
+``{"request": "orders"}``     ``{"ok": true, "fresh": true}``: what commands have ordered in the
+                              journal (held, released, put back, sent again) is obeyed from now
+                              on; not fresh: within ten seconds
 anything else                 ``{"ok": false, "error": "…"}``
 ============================  =====================================================================
 
@@ -132,7 +133,7 @@ class Server:
         except OSError as error:
             log.warning(
                 "The socket %s cannot be made (%s): 'notify status' reads what is written every "
-                "ten seconds, and a hold begins as late",
+                "ten seconds, and what commands order begins as late",
                 os.path.join(self._state_dir, FILE),
                 error.strerror,
             )

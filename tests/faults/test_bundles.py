@@ -53,7 +53,7 @@ def test_what_has_vanished_is_left_out_of_a_batch(bench: Bench) -> None:
     bench.until(SENT=2, VANISHED=1)
     assert files(bench) == [["b", "c"]]
     assert bench.publisher.messages[0].path.endswith("/b")
-    assert bench.changed == [str(first)]
+    wait_until(lambda: bench.changed == [str(first)], what="it is told")
 
 
 def test_a_set_vanishes_with_each_part_and_is_looked_for(bench: Bench) -> None:
@@ -64,7 +64,8 @@ def test_a_set_vanishes_with_each_part_and_is_looked_for(bench: Bench) -> None:
     bench.until(SENT=2, VANISHED=3)
     assert files(bench) == [["d", "e"]]
     assert bench.publisher.messages[0].task_id == "other"
-    assert sorted(bench.changed) == [str(first), str(second), str(third)]
+    told = [str(first), str(second), str(third)]
+    wait_until(lambda: sorted(bench.changed) == told, what="all are told")
     reasons = bench.journal.reasons([1, 2, 3])
     assert reasons == {
         1: "b, a part of its set: the file is gone",

@@ -20,7 +20,7 @@ from watchman.journal.journal_reader import open_reader
 from watchman.model import Config, Existing, Method, Route, Watch, WatchKind
 from watchman.router import Router
 from watchman.sources.at_start import Starts
-from watchman.sources.containers import Container
+from watchman.sources.tree import Node
 from watchman.temporary_names import DEFAULT_IGNORE
 
 MOVED_TO: int = pyinotify.IN_MOVED_TO
@@ -275,7 +275,8 @@ def test_whole_directories_keep_to_the_mask(tmp_path: Path, event: str) -> None:
         known = pipeline.journal.known.versions
         wait_until(lambda: len(known([str(root / "created"), str(root / "renamed")])) == 2)
         pipeline.rescan()
-        wait_until(lambda: not pipeline.parts.directories[0]._rescan, what="it is scanned")
+        units = pipeline.parts.loops[0].watcher
+        wait_until(lambda: not (units.scanner.pending or units._schedule._asked))
     assert publisher.paths == [str(root / event)]
 
 
@@ -284,14 +285,14 @@ def test_a_scan_of_whole_directories_waits_for_what_events_say(tmp_path: Path) -
     config = site(tmp_path, rec=False, auto_add=False, mask=MOVED_TO, kind=WatchKind.DIRECTORIES)
     root = tmp_path / "up"
     with running(config) as (pipeline, publisher):
-        part = pipeline.parts.directories[0]
-        names = part._source.names
+        walker = pipeline.parts.loops[0].watcher.source._walker
+        attach = walker._watch_table.attach
 
-        def late(container: Container) -> list[str] | None:
+        def late(node: Node, descriptor: int) -> None:
             (root / "created").mkdir(exist_ok=True)
-            return names(container)
+            attach(node, descriptor)
 
-        part._source.names = late  # type: ignore[method-assign]  # — makes it at that very moment
+        walker._watch_table.attach = late  # type: ignore[method-assign]  # — makes it then
         pipeline.rescan()
         known = pipeline.journal.known.versions
         wait_until(lambda: known([str(root / "created")]), what="it is known")

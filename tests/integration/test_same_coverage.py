@@ -207,12 +207,11 @@ class Site:
 
     def settle(self, pipeline: Pipeline) -> None:
         """Wait until all that happened so far has been dealt with."""
-        units = pipeline.parts.directories[0]
+        watchers = (pipeline.parts.local, pipeline.parts.loops[0].watcher)
 
         def is_scanned() -> bool:
-            local = pipeline.parts.local
-            busy = local.scanner.pending or local._schedule._asked
-            return not (busy or units._directories.to_scan or units._rescan) and units.watching
+            busy = any(one.scanner.pending or one._schedule._asked for one in watchers)
+            return not busy and all(one.watching for one in watchers)
 
         for _ in range(2):
             wait_until(is_scanned, what="the scans are over", interval=0.002)
@@ -233,7 +232,7 @@ class Site:
     @staticmethod
     def are_watched(pipeline: Pipeline, paths: set[str]) -> bool:
         """Say whether all of them are watched, or will be by the next pipeline."""
-        units = pipeline.parts.directories[0]._source.roots
+        units = pipeline.parts.loops[0].watcher.source.roots
         roots = {root.watch.path for root in pipeline.parts.local.source.roots}
         return pipeline._stopping or paths <= roots | {root.watch.path for root in units}
 

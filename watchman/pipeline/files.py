@@ -17,6 +17,7 @@ What is not complete waits in completeness.py, what may have unread events in pe
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
@@ -24,7 +25,7 @@ from typing import NamedTuple
 from watchman import coverage, file_access
 from watchman.completeness import UNTESTED_SETTLE, IncompleteFiles
 from watchman.directory_cache import DirectoryCache
-from watchman.file_access import GONE_ERRNOS, PATH_MAX, Look, Seen, is_too_long, look
+from watchman.file_access import PATH_MAX, Look, Seen, is_too_long, look
 from watchman.identity import Comparison, Evidence, compare, is_same_content
 from watchman.journal import Journal
 from watchman.model import Move, Version, Watch, record_of
@@ -49,7 +50,7 @@ from watchman.sources.source import (
     Hints,
     Source,
 )
-from watchman.sources.tree import Node, Root
+from watchman.sources.tree import UNREACHABLE, Node, Root, descriptor_of
 
 log = logging.getLogger("watchman.notify")
 
@@ -60,7 +61,6 @@ CONFIRMED = 1 << 16
 """A bit that the kernel's masks do not use: no event that is still unread can tell more."""
 # For each file; Python 3.11 looks for an enum's member as long as 50 ns.
 _COMPLETE, _GONE, _WRITTEN = Seen.COMPLETE, Seen.GONE, Evidence.WRITTEN
-_NONE, _UNREACHABLE = -1, -2  # in place of a descriptor: it is gone, or nobody can tell
 _ARRIVED = (CLOSE_WRITE, coverage.MOVED_TO)
 """What most files arrive by."""
 _SHORT = PATH_MAX // 4
@@ -138,10 +138,16 @@ class Files:
             self._partial.forget_missing()
 
     def look_at_due(self, now: float) -> None:
-        """Look again at the files whose time has come."""
+        """Look again at the files whose time has come, and at what was found out about them."""
         due = self.incomplete.due(now)
         if due:
             self.handle(dict.fromkeys(due, 0))
+        self._look_at_partial()
+
+    def look_again(self, paths: Iterable[str]) -> None:
+        """Look at files that are not what was recorded, as far as their directories are watched."""
+        split = [(self._source.find(os.path.dirname(path)), path) for path in paths]
+        self.handle({(node, os.path.basename(path)): 0 for node, path in split if node})
 
     def handle(self, hints: Hints) -> None:
         """Handle hints in slices, each with a commit of its own."""
@@ -154,7 +160,7 @@ class Files:
             for key in early:
                 hints[key] = hints.get(key, 0) | CONFIRMED
         items = list(hints.items())
-        with DirectoryCache(_descriptor_of) as directories:
+        with DirectoryCache(descriptor_of) as directories:
             for start in range(0, len(items), SLICE):
                 directories.renew()
                 self._handle_slice(items[start : start + SLICE], directories)
@@ -178,7 +184,7 @@ class Files:
         """Say which files have been open for writing for long."""
         found: dict[Root, list[str]] = {root: [] for root in self._source.roots}
         for node, name in self.incomplete.open_since(now - LONG):
-            found[node.root].append(f"{node.path.rstrip('/')}/{name}")
+            found[node.root].append(node.join(name))
         for root, paths in found.items():
             self.notes.long_open(root.watch, paths)
 
@@ -439,12 +445,12 @@ class Files:
         if self._partial is not None:
             self._partial.load()
 
-    def look_at_partial(self) -> None:
+    def _look_at_partial(self) -> None:
         """Record what turned out to be whole, and what has not been so in time."""
         partial = self._partial
         if not partial:
             return
-        with DirectoryCache(_descriptor_of) as directories:
+        with DirectoryCache(descriptor_of) as directories:
             judged = partial.step(directories, time.monotonic())
         if judged.whole:
             self._arrived(judged.whole, ())
@@ -459,21 +465,13 @@ class Files:
             self.notes.partial(root.watch, count, path, reason)
 
 
-def _descriptor_of(node: Node) -> int:
-    """Open a directory; return its descriptor, or what is negative: why there is none."""
-    try:
-        return node.open()
-    except OSError as error:
-        return _NONE if error.errno in GONE_ERRNOS else _UNREACHABLE
-
-
 def _look_at(name: str, descriptor: int, mask: int) -> Look:
-    """Look at a name in what :func:`_descriptor_of` returned, after an event with ``mask``."""
+    """Look at a name in what :func:`descriptor_of` returned, after an event with ``mask``."""
     if descriptor >= 0:
         if mask & GONE:
             return file_access.GONE  # whatever has the name by now has an event of its own
         return look(name, descriptor, closed=bool(mask & CLOSE_WRITE))
-    return file_access.CANNOT_TELL if descriptor == _UNREACHABLE else file_access.GONE
+    return file_access.CANNOT_TELL if descriptor == UNREACHABLE else file_access.GONE
 
 
 def _is_ordinary(root: Root) -> bool:

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from watchman import hanging
 from watchman.config.globs import expand_again
 from watchman.model import Config
+from watchman.pipeline.file_watcher import FileWatcher
 from watchman.pipeline.schedule import CHECK
-from watchman.pipeline.watcher import Watcher
 from watchman.sources.listener import UnwatchedListener
 from watchman.text import printable
 
@@ -28,7 +28,7 @@ class GlobWatcher:
     runs in the thread that takes what is found, is woken when :meth:`take` has something.
     """
 
-    def __init__(self, config: Config, unwatched: UnwatchedListener, watcher: Watcher) -> None:
+    def __init__(self, config: Config, unwatched: UnwatchedListener, watcher: FileWatcher) -> None:
         self._config = config
         self._unwatched = unwatched
         self._watcher = watcher

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from operator import itemgetter
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from watchman import hanging, mounts, signals
 from watchman.journal import Journal
@@ -20,9 +20,9 @@ from watchman.monitoring import Monitoring
 from watchman.mover import OWN, DestinationStatus, Mover, RenameProcess
 from watchman.pipeline.companions import Companions
 from watchman.pipeline.directories import DirectoryWatcher
+from watchman.pipeline.file_watcher import FileWatcher
 from watchman.pipeline.glob_watcher import GlobWatcher
 from watchman.pipeline.log_criterion import LogCriterion
-from watchman.pipeline.loop_thread import LoopThread
 from watchman.pipeline.orphans import Orphans
 from watchman.pipeline.partial_files import PartialFiles
 from watchman.pipeline.unwatched import Unwatched
@@ -32,6 +32,7 @@ from watchman.processors.dispatch import ProcessorWatches
 from watchman.router import Router
 from watchman.sender import Sender
 from watchman.sources.at_start import Starts
+from watchman.sources.directory_source import DirectorySource
 from watchman.sources.source import Source
 from watchman.status import ShownPartial, ShownScan
 from watchman.troubles import Trouble, Troubles
@@ -135,21 +136,21 @@ class Parts:
         files = [watch for watch in rest if watch.kind is WatchKind.FILES]
         directories = [watch for watch in rest if watch.kind is WatchKind.DIRECTORIES]
         local, *groups = _groups(files, apart)
-        self.local = self._watcher(local, undo)
-        self.threads = [
-            WatcherThread(group, self._watcher(group, undo), self._journal) for group in groups
-        ]
+        self.local = self._file_watcher(local, undo)
+        self._file_watchers = [self.local, *(self._file_watcher(group, undo) for group in groups)]
         self.processors = ProcessorWatches(own, self._unwatched, apart, self._starts)
         undo.callback(self.processors.stop)
-        self.directories = [
-            self._directory_watcher(group, undo) for group in _groups(directories, apart) if group
+        groups = [group for group in _groups(directories, apart) if group]
+        self._watchers: list[Watcher[Any]] = [
+            *self._file_watchers,
+            *(self._directory_watcher(group, undo) for group in groups),
         ]
-        self.loops: list[LoopThread] = [*self.threads, *self.directories]
+        self.loops = [WatcherThread(watcher, self._journal) for watcher in self._watchers[1:]]
         self.globs: GlobWatcher | None = None
         if config.globs:
             self.globs = GlobWatcher(config, self._unwatched, self.local)
 
-    def _watcher(self, watches: Sequence[Watch], undo: contextlib.ExitStack) -> Watcher:
+    def _file_watcher(self, watches: Sequence[Watch], undo: contextlib.ExitStack) -> FileWatcher:
         source = Source(watches, self.router, self._unwatched, self._starts)
         undo.callback(source.close)
         partial = None
@@ -159,7 +160,7 @@ class Parts:
             companions = Companions(patterns, config.criteria, watches, self.router)
             logs = None if self.log_reader is None else LogCriterion(self.log_reader)
             partial = PartialFiles(self._journal, self.router, source, self.pool, companions, logs)
-        return Watcher(
+        return FileWatcher(
             source,
             self._journal,
             self.router,
@@ -172,16 +173,9 @@ class Parts:
     def _directory_watcher(
         self, watches: Sequence[Watch], undo: contextlib.ExitStack
     ) -> DirectoryWatcher:
-        made = DirectoryWatcher(
-            watches,
-            self._journal,
-            self.router,
-            self,
-            self._unwatched,
-            resumed=self._resumed,
-        )
-        undo.callback(made.join, 0.0)
-        return made
+        source = DirectorySource(watches, self.router, self._unwatched, self._starts)
+        undo.callback(source.close)
+        return DirectoryWatcher(source, self._journal, self.router, self, resumed=self._resumed)
 
     def _log_reader(self, troubles: Troubles) -> TransferLogReader | None:
         if not self.config.transfer_logs:
@@ -228,24 +222,20 @@ class Parts:
         """Return how many directories a watch covers at the moment."""
         if watch.processor is not None:
             return self.processors.directories(watch)
-        if watch.kind is WatchKind.DIRECTORIES:
-            return sum(part.covers(watch) for part in self.directories)
-        return sum(watcher.covers(watch) for watcher in self._watchers)
+        return sum(watcher.source.covers(watch) for watcher in self._watchers)
 
     def notes(self) -> list[Trouble]:
         """Return what there is to be said of files that get no task, or get it late, by watch."""
-        parts = [*(watcher.files.notes for watcher in self._watchers)]
-        parts += [part.notes for part in self.directories]
-        return [note for part in parts for note in part.all()]
+        return [note for watcher in self._watchers for note in watcher.handler.notes.all()]
 
     @property
     def incomplete(self) -> int:
         """How many files are being written, or have not settled."""
-        return sum(len(watcher.files.incomplete) for watcher in self._watchers)
+        return sum(len(watcher.files.incomplete) for watcher in self._file_watchers)
 
     def being_written(self, now: float, most: int) -> list[tuple[str, float]]:
         """Return the oldest files that are being written, and for how many seconds."""
-        found = [one for watcher in self._watchers for one in watcher.being_written(now, most)]
+        found = [one for watcher in self._file_watchers for one in watcher.being_written(now, most)]
         return sorted(found, key=itemgetter(1), reverse=True)[:most]
 
     @property
@@ -263,11 +253,11 @@ class Parts:
         return sorted(found, key=itemgetter("since_ns"))[:most]
 
     def _partial_files(self) -> list[PartialByWatch]:
-        return [one.partial.partial for one in self._watchers if one.partial is not None]
+        return [one.partial.partial for one in self._file_watchers if one.partial is not None]
 
     def scans(self) -> list[ShownScan]:
         """Return how far the scans of some length are that are under way."""
-        shown = [watcher.scanner.progress.shown() for watcher in self._watchers]
+        shown = [watcher.scanner.progress.shown() for watcher in self._file_watchers]
         return [one for one in shown if one is not None]
 
     def totals(self, moves: Iterable[DestinationStatus]) -> dict[str, int]:
@@ -280,24 +270,17 @@ class Parts:
     @property
     def last_arrival_ns(self) -> int:
         """When the last file or finished directory was recorded; 0 for never."""
-        files = [watcher.files.last_arrival_ns for watcher in self._watchers]
-        return max([*files, *(part.last_arrival_ns for part in self.directories)])
+        return max(watcher.handler.last_arrival_ns for watcher in self._watchers)
 
     @property
     def overflows(self) -> int:
         """How often events were lost, and everything was scanned therefore."""
-        files = [watcher.source.overflows for watcher in self._watchers]
-        return sum((*files, *(part.overflows for part in self.directories)))
-
-    @property
-    def _watchers(self) -> list[Watcher]:
-        return [self.local, *(thread.watcher for thread in self.threads)]
+        return sum(watcher.source.overflows for watcher in self._watchers)
 
     def rescan(self) -> None:
         """Have everything scanned now; from any thread, or a signal handler."""
-        self.local.rescan()
-        for loop in self.loops:
-            loop.rescan()
+        for watcher in self._watchers:
+            watcher.rescan()
 
     # Called by the parts, from threads of their own: this is the listener of all of them
 
@@ -314,9 +297,8 @@ class Parts:
 
     def changed(self, paths: Sequence[str]) -> None:
         """Have files and directories looked at that the mover or a sender found changed."""
-        self.local.look_again(paths)
-        for loop in self.loops:
-            loop.look_again(paths)
+        for watcher in self._watchers:
+            watcher.look_again(paths)
 
     def moved(self, rows: list[Delivery]) -> None:
         """Have the tasks of what the mover has moved sent."""

@@ -130,7 +130,7 @@ class Pipeline:
             self._start()
             while not self._stopping:
                 self._turn()
-            self._local.files.close()
+            self._local.end()
         except JournalError as error:
             # Only who was told to stop gives up waiting for a full disk.
             if not self._stopping:
@@ -237,7 +237,7 @@ class Pipeline:
         parts = self.parts
         if not self._local.watching:
             return
-        loops = [loop for loop in parts.loops if not loop.watching]
+        loops = [loop for loop in parts.loops if not loop.watcher.watching]
         if all(loop.station.hangs(now) for loop in loops) and not parts.processors.starting(now):
             self._first_scan_is_over()
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from watchman.sources.source import Source
+from typing import Any
+
+from watchman.sources.base_source import BaseSource
 from watchman.sources.tree import Root
 
 RETRY_UNWATCHED = 30.0
@@ -15,7 +17,7 @@ that every part is alive; less where a watch is polled more often."""
 class Schedule:
     """Queues the scans that are due. Times are seconds of a monotonic clock."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: BaseSource[Any]) -> None:
         self._source = source
         self._asked = False
         self._scanned: dict[Root, float] = {}

@@ -65,9 +65,6 @@ class Scanner:
             self._source.certain = True
             self._journal.known.unload_directories()
             self._files.end_scan()
-            if self._first_runs:
-                there = [root for root in self._source.roots if root.identity is not None]
-                self._first_runs.end(root.watch.path for root in there)
 
     def _list(self) -> None:
         until = time.monotonic() + SCAN_TIME

@@ -1,8 +1,9 @@
 """The one loop over a source: live hints first, then a bounded piece of whatever else there is.
 
-The watches on local file systems share one loop, in the daemon's main thread. Those that may hang
-have a loop, a source and a thread of their own for each file system, so that they hold up nobody
-else: all that looks at their files looks from there.
+The watches for files on local file systems share one loop, in the daemon's main thread. Those that
+may hang have a loop, a source and a thread of their own for each file system, so that they hold up
+nobody else: all that looks at their files looks from there. So have watches for whole directories:
+to find out whether one has settled, all that is in it is looked at, which may take long.
 """
 
 from __future__ import annotations
@@ -10,32 +11,69 @@ from __future__ import annotations
 import collections
 import logging
 import os
+import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from typing import Any, Generic, Protocol, TypeVar
 
 from watchman import hanging, status
+from watchman.errors import JournalError
 from watchman.journal import Journal
 from watchman.model import Watch
-from watchman.pipeline.files import Files
 from watchman.pipeline.first_runs import FirstRuns
-from watchman.pipeline.loop_thread import LoopThread
-from watchman.pipeline.partial_files import PartialFiles
-from watchman.pipeline.parts_listener import PartsListener
+from watchman.pipeline.notes import Notes
 from watchman.pipeline.schedule import CHECK, Schedule
-from watchman.pipeline.watch_scan import Scanner
-from watchman.router import Router
-from watchman.sources.source import Hints, Source
+from watchman.sources.base_source import BaseSource
 from watchman.sources.tree import Reason, Root
 from watchman.text import printable
 
 log = logging.getLogger("watchman.notify")
 
+Hints = TypeVar("Hints")
+HintsTaken_contra = TypeVar("HintsTaken_contra", contravariant=True)
 
-COUNT = 10.0
-"""Seconds between two looks for files that have been open for long."""
+
+class Handler(Protocol[HintsTaken_contra]):
+    """What becomes of hints."""
+
+    notes: Notes
+
+    @property
+    def last_arrival_ns(self) -> int:
+        """When something was recorded last; 0 for never."""
+        ...
+
+    def handle(self, hints: HintsTaken_contra) -> None:
+        """Look at what the hints name; what has arrived is on disk afterwards."""
+        ...
+
+    def look_at_due(self, now: float) -> None:
+        """Look again at what waits and whose time has come."""
+        ...
+
+    def look_again(self, paths: Iterable[str]) -> None:
+        """Look at what is not what was recorded, as far as its directory is watched here."""
+        ...
+
+    def next_due(self) -> float | None:
+        """When, by the monotonic clock, there is something to look at again."""
+        ...
 
 
-class Watcher:
+class ScanSteps(Protocol):
+    """Handles what the source lists, a bounded piece at a time."""
+
+    @property
+    def pending(self) -> bool:
+        """Whether there is something to list or to handle."""
+        ...
+
+    def step(self) -> None:
+        """Do the next piece; note when all is done."""
+        ...
+
+
+class Watcher(Generic[Hints]):
     """Watches that share a source, and what their hints become. Used from one thread.
 
     ``resumed``: this process has watched before.
@@ -43,39 +81,34 @@ class Watcher:
 
     def __init__(
         self,
-        source: Source,
-        journal: Journal,
-        router: Router,
-        listener: PartsListener,
-        partial: PartialFiles | None = None,
+        source: BaseSource[Hints],
+        handler: Handler[Hints],
+        scanner: ScanSteps,
+        first_runs: FirstRuns,
         *,
-        quarantine: str = "",
         resumed: bool,
     ) -> None:
-        self._resumed = resumed
-        self._first_runs = FirstRuns(journal, [root.watch.path for root in source.roots])
-        self._changed: collections.deque[str] = collections.deque()
-        """Files to look at again; other threads add to it."""
-        self._next_check = 0.0
-        self._next_count = 0.0
         self.source = source
-        self.partial = partial
-        self.files = Files(journal, router, self.source, listener.wake, partial, quarantine)
-        self.scanner = Scanner(journal, self.source, self.files, self._first_runs)
+        self.handler = handler
+        self.scanner = scanner
         self.watching = False
         """Whether the first scan is over: every directory is watched."""
-        self._schedule = Schedule(self.source)
+        self._first_runs = first_runs
+        self._resumed = resumed
+        self._schedule = Schedule(source)
+        self._next_check = 0.0
+        self._changed: collections.deque[str] = collections.deque()
+        """What to look at again; other threads add to it."""
 
     def start(self) -> None:
         """Read events from now on; have everything scanned."""
         for root in self.source.roots:
-            say_adding(root.watch)
-        self.files.load_partial()
+            _say_adding(root.watch)
         self.source.start(self._first_reason)
 
     def add(self, watch: Watch) -> None:
         """Take another watch while it runs."""
-        say_adding(watch)
+        _say_adding(watch)
         self._first_runs.begin([watch.path])
         # Only in its first run may what is there be older than the watch.
         first = watch.path in self._first_runs
@@ -93,14 +126,13 @@ class Watcher:
         if station is not None:
             # A time to come: waiting is no work.
             station.since = time.monotonic() + timeout
-        self.files.handle(self.source.wait(timeout))
-        self._look_at_changed()
-        self.files.look_at_due(time.monotonic())
-        self.files.look_at_partial()
+        self.handler.handle(self.source.wait(timeout))
+        if self._changed:
+            self.handler.look_again([self._changed.popleft() for _ in range(len(self._changed))])
+        self.handler.look_at_due(time.monotonic())
         self.scanner.step()
-        if not self.watching and not self.scanner.pending:
-            self.watching = True
-            self._schedule.begin(time.monotonic())
+        if not self.scanner.pending:
+            self._scan_is_over()
 
     def is_check_due(self, now: float) -> bool:
         """Whether it is time for :meth:`check`."""
@@ -110,12 +142,11 @@ class Watcher:
         """Look whether the roots are still there, and queue the scans that are due."""
         self._next_check = now + self._schedule.pace
         self.source.check_roots()
-        self.files.forget_vanished()
-        if now >= self._next_count:
-            self._next_count = now + COUNT
-            self.files.look_for_long_open(now)
         busy, unwatched = self.scanner.pending, self.source.has_trouble
         self._schedule.check(now, busy=busy, unwatched=unwatched)
+
+    def end(self) -> None:
+        """Do what is left to be done when told to stop. What waits, the next scan finds."""
 
     def rescan(self) -> None:
         """Have everything scanned now; from any thread, or a signal handler."""
@@ -128,89 +159,95 @@ class Watcher:
         self.source.wake()
 
     def look_again(self, paths: Iterable[str]) -> None:
-        """Look at files that are not what was recorded; from any thread."""
+        """Look at what is not what was recorded; from any thread."""
         self._changed.extend(paths)
         self.source.wake()
 
-    def covers(self, watch: Watch) -> int:
-        """Return how many directories it watches of a watch at the moment; from any thread."""
-        roots = [root for root in self.source.roots if root.watch is watch]
-        return sum(root.count() for root in roots if root.identity is not None)
-
-    def being_written(self, now: float, most: int) -> list[tuple[str, float]]:
-        """Return some of the files that are being written, and for how many seconds; the oldest.
-
-        ``now`` is of the monotonic clock. From any thread.
-        """
-        found = self.files.incomplete.oldest(most)
-        return [(f"{node.path.rstrip('/')}/{name}", now - since) for (node, name), since in found]
-
     def _time_left(self) -> float:
         """Seconds until something is due."""
-        due = self.files.next_due()
+        due = self.handler.next_due()
         soonest = self._next_check if due is None else min(due, self._next_check)
         return max(0.0, soonest - time.monotonic())
-
-    def _look_at_changed(self) -> None:
-        if self._changed:
-            paths = [self._changed.popleft() for _ in range(len(self._changed))]
-            self.files.handle(self._hints_at(paths))
-
-    def _hints_at(self, paths: Iterable[str]) -> Hints:
-        """Return hints at files, as far as their directories are watched here."""
-        hints: Hints = {}
-        for path in paths:
-            directory, name = os.path.split(path)
-            node = self.source.find(directory)
-            if node is not None:
-                hints[node, name] = 0
-        return hints
 
     def _first_reason(self, root: Root) -> Reason:
         """Return what the first walk of a root is for: what it finds may predate this run."""
         first = root.watch.path in self._first_runs
         return Reason.CATCH_UP if self._resumed and not first else Reason.START
 
+    def _scan_is_over(self) -> None:
+        if self._first_runs:
+            there = [root for root in self.source.roots if root.identity is not None]
+            self._first_runs.end(root.watch.path for root in there)
+        if not self.watching:
+            self.watching = True
+            self._schedule.begin(time.monotonic())
 
-def say_adding(watch: Watch) -> None:
-    """Log that a watch begins."""
+
+def _say_adding(watch: Watch) -> None:
     handler = status.handler(watch)
     log.debug("Adding watch on %s, processed by %s", printable(watch.path), handler)
 
 
-class WatcherThread(LoopThread):
-    """A watcher in a thread of its own, for watches that may hang, all at the same time."""
+class WatcherThread:
+    """A watcher in a thread of its own. Nothing runs before :meth:`start`; all methods are for
+    other threads.
+    """
 
-    def __init__(self, watches: Sequence[Watch], watcher: Watcher, journal: Journal) -> None:
-        paths = [watch.path for watch in watches]
-        what = f"Watching {printable(', '.join(paths))} ended"
-        super().__init__(f"watch-{os.path.basename(paths[0])}", what, watches, journal)
+    def __init__(self, watcher: Watcher[Any], journal: Journal) -> None:
+        paths = [root.watch.path for root in watcher.source.roots]
         self.watcher = watcher
+        self.station = hanging.Station(paths, paths)
+        """Where it works, and since when it has not come back."""
+        self.error: BaseException | None = None
+        """What ended the thread."""
+        self._journal = journal
+        self._stopping = False
+        name = f"watch-{os.path.basename(paths[0])}"
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
-    def rescan(self) -> None:
-        """Have everything scanned now; from any thread, or a signal handler."""
-        self.watcher.rescan()
+    def start(self) -> None:
+        """Begin to watch."""
+        self._thread.start()
 
-    def look_again(self, paths: Iterable[str]) -> None:
-        """Look at files that are not what was recorded; from any thread."""
-        self.watcher.look_again(paths)
-
-    def wake(self) -> None:
-        """End the wait for events; from any thread, or a signal handler."""
+    def stop(self) -> None:
+        """Ask the thread to end after what is in hand."""
+        self._stopping = True
         self.watcher.source.wake()
 
-    def _begin(self) -> None:
-        self.watcher.start()
+    def join(self, timeout: float) -> bool:
+        """Wait for its end, in seconds; False where it hangs and was left.
 
-    def _turn(self) -> None:
-        self.watcher.turn(CHECK, self.station)
-        self.watching = self.watcher.watching
-        now = time.monotonic()
-        if self.watcher.is_check_due(now):
-            self.watcher.check(now)
+        What it does when it comes back is too late: the journal does not hear of it.
+        """
+        if self._thread.ident is None:
+            self.watcher.source.close()
+            return True
+        if hanging.join([self._thread], self.station.where, timeout):
+            return True
+        # In this order: it may come back at any moment.
+        self._journal.shut_out(self._thread)
+        hanging.leave([self._thread], self.station.where)
+        return False
 
-    def _finish(self) -> None:
-        self.watcher.files.close()
-
-    def _close(self) -> None:
-        self.watcher.source.close()
+    def _run(self) -> None:
+        watcher = self.watcher
+        try:
+            self.station.since = time.monotonic()
+            # Who was left in the same mount by a pipeline before may still do what he was at.
+            if hanging.await_left(self.station.where, lambda: self._stopping):
+                watcher.start()
+            while not self._stopping:
+                watcher.turn(CHECK, self.station)
+                now = time.monotonic()
+                if watcher.is_check_due(now):
+                    watcher.check(now)
+            watcher.end()
+        except JournalError as error:
+            self.error = error  # told to stop while the disk is full, or shut out
+        except BaseException as error:
+            paths = ", ".join(self.station.subjects)
+            log.exception("Watching %s ended", printable(paths))
+            self.error = error
+        finally:
+            self.station.since = None
+            watcher.source.close()

@@ -7,19 +7,18 @@ watches are added here, events are parsed here, and an overflow is a reason to s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from watchman import coverage
 from watchman.model import Watch
 from watchman.sources import instance as ev
 from watchman.sources.at_start import Starts
+from watchman.sources.base_source import BaseSource
 from watchman.sources.listener import UnwatchedListener
 from watchman.sources.prescan import KnownDirectories, Prescan, PrescanProcess
 from watchman.sources.reader import parse
 from watchman.sources.renames import Renames
-from watchman.sources.roots import Roots
 from watchman.sources.tree import Listing, Node, Reason, Root
-from watchman.sources.walk import Walker, Walks
 from watchman.sources.watch_table import WatchTable
 from watchman.text import PATHS
 
@@ -55,12 +54,8 @@ Hints = dict[tuple[Node, str], int]
 with REPLACED; 0 where there was none."""
 
 
-class Source:
-    """Hints at what may have changed in the directories of watches, from events and from scans.
-
-    ``rules`` say which names are ignored. ``starts`` is kept for the next source. Raises
-    SourceError.
-    """
+class Source(BaseSource[Hints]):
+    """Hints at files that may have changed, from events and from scans. Raises SourceError."""
 
     def __init__(
         self,
@@ -69,33 +64,24 @@ class Source:
         listener: UnwatchedListener,
         starts: Starts | None = None,
     ) -> None:
-        self._instance = ev.Instance(packs=True, patient_with=MODIFY)
-        self._reader = self._instance.reader
+        instance = ev.Instance(packs=True, patient_with=MODIFY)
+        table = WatchTable(instance, MASK)
+        super().__init__(watches, rules, listener, starts or Starts(), instance, table)
+        self._reader = instance.reader
         self._rules = rules
-        self._watch_table = WatchTable(self._instance, MASK)
-        self._walker = Walker(rules, self._watch_table, listener)
-        self._walks = Walks(self._walker)
-        self._roots = Roots(watches, self._walker, self._walks, starts or Starts())
         self._moving: dict[int, Root] = {}
         """Directories that were watched when they left their names, without ``auto_add``: the root
         by the cookie of the rename. Only these are watched under their next names."""
         self._masked = any(watch.mask is not None for watch in watches)
         self._hints: Hints = {}
         self._renames = Renames(self._walker, self._watch_table, self._walks)
-        self._roots_changed = False
         self.parsed = 0
         """Bytes of events that have become hints, to be compared with :meth:`mark`."""
         self.certain = False
         """Whether nothing can have changed without a hint; a catch-up makes it so again."""
-        self.overflows = 0
         self._heartbeat = -1
         self.beaten = False
         """Set when the file of :meth:`listen` was touched."""
-
-    @property
-    def roots(self) -> list[Root]:
-        """The watches' top directories."""
-        return self._roots.all
 
     def start_prescan(self, known: KnownDirectories) -> None:
         """Have a second process go ahead of the first walk; before there are any threads."""
@@ -110,65 +96,19 @@ class Source:
         if prescan is not None:
             prescan.end()
 
-    def start(self, reason: Callable[[Root], Reason]) -> None:
-        """Read events from now on; queue the walk that has every directory watched."""
-        self._reader.start()
-        for root in self.roots:
-            root.reason = reason(root)
-            self._walks.add(root, root.reason)
-
-    def add(self, watch: Watch, reason: Reason) -> Root:
-        """Take another watch, and queue the walk that has its directories watched."""
-        root = self._roots.add(watch)
-        root.reason = reason
-        self._walks.add(root, reason)
-        return root
-
     def close(self) -> None:
         """Stop reading and give the inotify instance back."""
         self._end_prescan()
-        self._walks.close()
-        self._roots.close()
-        self._instance.close()
+        super().close()
 
     def listen(self, path: str) -> None:
         """Set ``beaten`` whenever the attributes of the file at ``path`` change."""
         self._heartbeat = self._instance.listen(path, ATTRIB)
 
-    def wake(self) -> None:
-        """Make :meth:`wait` return at once."""
-        self._reader.wake()
-
-    def rescan(self, root: Root) -> None:
-        """Queue a catch-up of one watch."""
-        self._walks.add(root, Reason.CATCH_UP)
-
-    def poll(self, root: Root) -> None:
-        """Queue a catch-up of what can change in a watch without an event."""
-        self._roots.poll(root)
-
-    def retry_unwatched(self) -> None:
-        """Queue a catch-up of the directories that are not watched as they should be."""
-        self._roots.retry_unwatched()
-
-    def find(self, path: str) -> Node | None:
-        """Return the watched directory at ``path``."""
-        return self._roots.find(path)
-
     def vanished(self) -> list[str]:
         """Return the directories that left since the last call."""
         paths, self._walker.vanished = self._walker.vanished, []
         return paths
-
-    @property
-    def scanning(self) -> bool:
-        """Whether directories are waiting to be listed."""
-        return bool(self._walks)
-
-    @property
-    def has_trouble(self) -> bool:
-        """Whether there are directories that are not watched, or not as they should be."""
-        return bool(self._walker.troubled)
 
     @property
     def directories(self) -> int:
@@ -177,8 +117,7 @@ class Source:
 
     def listings(self) -> Iterator[Listing]:
         """Yield what is waiting to be listed; may be left at any time and asked for again."""
-        while (listing := self._walks.next()) is not None:
-            yield listing
+        yield from super().listings()
         self._end_prescan()
 
     def mark(self) -> int:
@@ -194,7 +133,6 @@ class Source:
             self.parsed += len(chunk)
         self._renames.settle(self.parsed)
         if self._roots_changed:
-            self._roots_changed = False
             self.check_roots()
         hints, self._hints = self._hints, {}
         return hints
@@ -237,10 +175,8 @@ class Source:
 
     def _special(self, wd: int, mask: int, name: str, cookie: int) -> None:
         if mask & ev.IN_Q_OVERFLOW:
-            self.overflows += 1
             self.certain = False
-            for root in self.roots:
-                self.rescan(root)
+            self._overflowed()
             return
         node = self._watch_table.nodes.get(wd)
         if node is None:
@@ -311,10 +247,6 @@ class Source:
             self._walker.remove(child)
         else:
             self._renames.moved_from[child] = None
-
-    def check_roots(self) -> None:
-        """Walk again every root that is not the directory that was watched."""
-        self._roots.check()
 
 
 def _is_asked_for(watch: Watch, mask: int) -> bool:

@@ -8,9 +8,12 @@ import stat
 from collections.abc import Iterator
 from typing import NamedTuple, cast
 
-from watchman.file_access import open_directory, relative_to
+from watchman.file_access import GONE_ERRNOS, open_directory, relative_to
 from watchman.model import Watch
 from watchman.sources.at_start import AtStart
+
+NOWHERE, UNREACHABLE = -1, -2
+"""In place of a descriptor: the directory is gone, or nobody can tell."""
 
 
 class Reason(enum.Enum):
@@ -51,6 +54,10 @@ class Node:
         names.append(node.root.watch.path.rstrip("/"))
         names.reverse()
         return "/".join(names) or "/"
+
+    def join(self, name: str) -> str:
+        """Return the path of an entry."""
+        return f"{self.path.rstrip('/')}/{name}"
 
     def open(self) -> int:
         """Open the directory without following symlinks below the root; an ``O_PATH`` descriptor.
@@ -167,7 +174,10 @@ class Root(Node):
 
 
 class Listing(NamedTuple):
-    """Names found in a directory; its descriptor is open while the listing is in hand."""
+    """What a directory has: files, or in a watch for whole directories the directories in it.
+
+    Its descriptor is open while the listing is in hand.
+    """
 
     node: Node
     path: str
@@ -179,6 +189,14 @@ class Listing(NamedTuple):
     """No more names of this directory follow."""
     whole: bool = True
     """Whether the last listing closes a complete list: False where reading failed."""
+
+
+def descriptor_of(node: Node) -> int:
+    """Open a directory, for a DirectoryCache; without a descriptor, say why there is none."""
+    try:
+        return node.open()
+    except OSError as error:
+        return NOWHERE if error.errno in GONE_ERRNOS else UNREACHABLE
 
 
 def is_directory(name: str, descriptor: int) -> bool:

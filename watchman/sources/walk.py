@@ -3,6 +3,9 @@
 The start, a new directory, a renamed one, an overflow and a periodic catch-up are all the same
 walk: open a directory, have it watched, and only then list it. What is made in it later gives an
 event, and what was made earlier is in the list.
+
+In a watch for whole directories a walk ends where it began: only who handles the listing can tell
+in which of those directories others are units, and has these walked.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 import errno
 import os
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 
 from watchman import coverage
 from watchman.coverage import LeftOut
@@ -201,14 +204,18 @@ class Walker:
         error = self._try_to_watch(node, descriptor)
         directories: dict[str, int] = {}
         entries: list[os.DirEntry[str]] = []
-        ignored = self._rules.ignored
+        ignored, units = self._rules.ignored, coverage.is_of_units(node.root.watch)
         try:
             with os.scandir(descriptor) as found:
                 for entry in found:
                     if entry.is_dir(follow_symlinks=False):
                         directories[entry.name] = entry.inode()
-                    elif entry.is_file(follow_symlinks=False) and not ignored(
-                        entry.name, f"{listed}/{entry.name}"
+                        if units:
+                            entries.append(entry)
+                    elif (
+                        not units
+                        and entry.is_file(follow_symlinks=False)
+                        and not ignored(entry.name, f"{listed}/{entry.name}")
                     ):
                         entries.append(entry)
                         if len(entries) == LISTING:
@@ -219,12 +226,18 @@ class Walker:
             self.say(path, failed)
             yield Listing(node, listed, descriptor, entries, reason, last=True, whole=False)
             return
-        if error is None and any(is_too_long(_inside(path, name)) for name in directories):
+        if (
+            error is None
+            and not units
+            and any(is_too_long(_inside(path, name)) for name in directories)
+        ):
             error = _TOO_LONG
         if error is not None or self.troubled:
             self.say(path, error)
-        if coverage.reaches_below(node.root.watch) and (directories or node.children):
-            self._reconcile(level, path, descriptor, directories)
+        if node.children:
+            self._drop_gone(node, descriptor, directories)
+        if not units and coverage.reaches_below(node.root.watch):
+            self._take_in(level, path, descriptor, directories)
             level.pending.extend((node.children or {}).values())
         node.listed = True
         if node.parent is None:
@@ -240,20 +253,23 @@ class Walker:
             return error
         return None
 
-    def _reconcile(
+    def _drop_gone(self, node: Node, descriptor: int, directories: Collection[str]) -> None:
+        """Take those children out that are not among the ``directories`` that are there."""
+        # An event may have added a child since the list was read: a child is only dropped when
+        # a second look says that it is gone.
+        children = dict(node.children or {})
+        for name in children.keys() - directories:
+            if not is_directory(name, descriptor):
+                self._found_gone(children[name])
+
+    def _take_in(
         self, level: _Level, path: str, descriptor: int, directories: Mapping[str, int]
     ) -> None:
-        """Make the node's children those directories that are really there, and to be watched.
+        """Add those directories to the node's children that are to be watched.
 
         ``directories`` are all that are there: inode numbers by name.
         """
         node = level.node
-        # An event may have added a child since the list was read: a child is only dropped when
-        # a second look says that it is gone.
-        children = dict(node.children or {})
-        for name in children.keys() - directories.keys():
-            if not is_directory(name, descriptor):
-                self._found_gone(children[name])
         watch, at_start = node.root.watch, node.root.at_start
         # Without `rec` all below the watch's own directory came after the start.
         begins = not node.listed and (watch.rec or node.parent is None)
@@ -280,10 +296,12 @@ class Walker:
     def _found_gone(self, node: Node) -> None:
         """Take a directory out of the tree that is not at its name.
 
-        Without ``auto_add`` it stays until its events are read: if it was renamed within the watch,
-        only the tree tells by then that it was watched, and is to be further on.
+        One for files without ``auto_add`` stays until its events are read: if it was renamed within
+        the watch, only the tree tells by then that it was watched, and is to be further on.
         """
-        if node.root.watch.auto_add or node.parent is None or node.parent.wd < 0:
+        watch = node.root.watch
+        follows = watch.auto_add or coverage.is_of_units(watch)
+        if follows or node.parent is None or node.parent.wd < 0:
             self.remove(node)
         else:
             self.unheard[node] = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import random
@@ -16,14 +17,19 @@ import pyinotify
 import pytest
 
 from tests.listeners import PartsHeard, UnwatchedHeard
+from tests.mounted import mounted
 from tests.waiting import wait_until
 from watchman import completeness
 from watchman.file_access import Look, Seen, look, version_of
 from watchman.journal import Journal
 from watchman.model import Delivery, Existing, Method, Route, State, Watch, WatchKind
 from watchman.pipeline.directories import DirectoryWatcher
+from watchman.pipeline.watcher import WatcherThread
 from watchman.router import Router
 from watchman.sources import directory_version
+from watchman.sources.at_start import Starts
+from watchman.sources.directory_source import DirectorySource
+from watchman.sources.instance import Instance
 
 GRAIN_NS = 10_000_000
 """How far the kernel's coarse clock may be behind."""
@@ -46,21 +52,18 @@ class Scene:
     @contextmanager
     def watching(self, **options: Any) -> Iterator[DirectoryWatcher]:
         watch = Watch(str(self.data), kind=WatchKind.DIRECTORIES, **options)
-        watcher = DirectoryWatcher(
-            [watch],
-            self.journal,
-            Router([(self.pattern, Route("b", "import"))], self.moves, [".w*"], self.dry_run),
-            self.heard,
-            self.unwatched,
-        )
-        watcher.start()
+        router = Router([(self.pattern, Route("b", "import"))], self.moves, [".w*"], self.dry_run)
+        source = DirectorySource([watch], router, self.unwatched, Starts())
+        watcher = DirectoryWatcher(source, self.journal, router, self.heard, resumed=False)
+        thread = WatcherThread(watcher, self.journal)
+        thread.start()
         try:
             wait_until(lambda: watcher.watching)
             yield watcher
         finally:
-            watcher.stop()
-            assert watcher.join(30)
-            assert watcher.error is None
+            thread.stop()
+            assert thread.join(30)
+            assert thread.error is None
 
     @property
     def deliveries(self) -> list[Delivery]:
@@ -254,8 +257,7 @@ def test_rec_enters_what_was_never_announced(scene: Scene) -> None:
     (scene.data / "scanner1").mkdir()
     age(scene.data)
     with scene.watching(rec=True) as watcher:
-        covered = watcher.covers(watcher._source.roots[0].watch)
-        assert covered == 2
+        assert watcher.source.covers(watcher.source.roots[0].watch) == 2
         (scene.data / "scanner1" / "s1.tmp").mkdir()
         (scene.data / "scanner1" / "s1.tmp").rename(scene.data / "scanner1" / "s1")
         (scene.data / "scanner2" / "s2" / "inner").mkdir(parents=True)
@@ -412,14 +414,17 @@ def test_the_extension_tells_unless_unfinished_says_otherwise(
 
 def test_polling_needs_no_events(scene: Scene) -> None:
     with scene.watching(method=Method.POLL, interval=0.1, marker="DONE") as watcher:
-        assert watcher.covers(watcher._source.roots[0].watch) == 1
-        assert not watcher._source._containers  # the kernel watches none
+        assert watcher.source.covers(watcher.source.roots[0].watch) == 1
+        assert not watcher.source._watch_table.nodes  # the kernel watches none
         (scene.data / "a").mkdir()
         (scene.data / "a" / "DONE").touch()
-        wait_until(lambda: scene.announced == ["a"], timeout=20)
+        wait_until(lambda: scene.announced == ["a"])
 
 
-def test_a_lost_and_remade_root_is_watched_again(scene: Scene) -> None:
+def test_a_lost_and_remade_root_is_watched_again(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("watchman.pipeline.schedule.CHECK", 0.05)
     with scene.watching():
         scene.data.rename(scene.outside / "away")
         wait_until(lambda: scene.unwatched.said == [(str(scene.data), "No such file or directory")])
@@ -430,19 +435,67 @@ def test_a_lost_and_remade_root_is_watched_again(scene: Scene) -> None:
         assert scene.unwatched.said[1:] == [(str(scene.data), None)]
 
 
+@pytest.mark.parametrize(
+    ("limited", "pattern", "options"),
+    [("scanner1", "*/s*", {"rec": True}), ("s1", "*", {"marker": "DONE"})],
+)
+def test_what_has_no_watch_is_tried_again(
+    scene: Scene,
+    monkeypatch: pytest.MonkeyPatch,
+    limited: str,
+    pattern: str,
+    options: dict[str, Any],
+) -> None:
+    """The limit of watches is reached, and raised later: no event tells of that."""
+    monkeypatch.setattr("watchman.pipeline.schedule.CHECK", 0.05)
+    monkeypatch.setattr("watchman.pipeline.schedule.RETRY_UNWATCHED", 0.05)
+    full, add = True, Instance.add
+
+    def add_if_not_full(instance: Instance, directory: int, mask: int) -> int:
+        if full and os.readlink(f"/proc/self/fd/{directory}").endswith(f"/{limited}"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return add(instance, directory, mask)
+
+    monkeypatch.setattr(Instance, "add", add_if_not_full)
+    scene.pattern = f"{scene.data}/{pattern}"
+    path = scene.data / limited
+    path.mkdir()
+    with scene.watching(existing=Existing.ALL, **options):
+        wait_until(lambda: scene.unwatched.said == [(str(path), os.strerror(errno.ENOSPC))])
+        full = False
+        wait_until(lambda: scene.unwatched.said[1:] == [(str(path), None)])
+        (path / "s2").mkdir()
+        (path / "DONE").touch()
+        wait_until(lambda: scene.announced == ["s1" if "marker" in options else "scanner1/s2"])
+
+
+def test_what_is_mounted_over_a_container_is_watched(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("watchman.pipeline.schedule.CHECK", 0.05)
+    scene.pattern = f"{scene.data}/*/s*"
+    (scene.data / "scanner1").mkdir()
+    with scene.watching(rec=True):
+        (scene.data / "scanner1" / "s1").mkdir()
+        wait_until(lambda: scene.announced == ["scanner1/s1"])
+        with mounted(scene.data / "scanner1"):
+            (scene.data / "scanner1" / "s2").mkdir()
+            wait_until(lambda: scene.announced[1:] == ["scanner1/s2"])
+
+
 def test_an_overflow_is_made_up_by_a_scan(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text(encoding="ascii"))
     if limit > 100_000:
         pytest.skip("filling so long a queue takes too long")
     monkeypatch.setattr("watchman.sources.reader.LIMIT", 1000)
     with scene.watching() as watcher:
-        handle, go = watcher._directories.handle, threading.Event()
+        handle, go = watcher.handler.handle, threading.Event()
 
         def stuck(hints: Any) -> None:
             go.wait(60)
             handle(hints)
 
-        monkeypatch.setattr(watcher._directories, "handle", stuck)
+        monkeypatch.setattr(watcher.handler, "handle", stuck)
         (scene.data / "first").mkdir()
         held, other = scene.data / "x.tmp", scene.data / "y.tmp"
         held.mkdir()
@@ -452,5 +505,5 @@ def test_an_overflow_is_made_up_by_a_scan(scene: Scene, monkeypatch: pytest.Monk
         (scene.data / "lost").mkdir()
         go.set()
         wait_until(lambda: "lost" in scene.announced, timeout=30)
-        assert watcher.overflows >= 1
+        assert watcher.source.overflows >= 1
         assert scene.flush() == ["first", "lost"]

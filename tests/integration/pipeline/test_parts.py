@@ -55,7 +55,7 @@ def test_each_part_where_there_is_work_for_it(root: Path, state: Path, tmp_path:
     exact = Watch(str(tmp_path), processor=print, processor_name="print")
     processor = {"processor-print", "processor-print-events"}
     for changed, more, count in (
-        (dataclasses.replace(config, watches=(*config.watches, units)), {"directories"}, 2),
+        (dataclasses.replace(config, watches=(*config.watches, units)), {"watch-units"}, 2),
         (dataclasses.replace(config, watches=(*config.watches, exact)), processor, 2),
         (dataclasses.replace(config, moves=((str(root), str(tmp_path)),)), {"mover"}, 1),
         (dataclasses.replace(config, globs=(glob,)), {"globs"}, 1),

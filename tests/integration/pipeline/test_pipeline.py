@@ -22,6 +22,7 @@ from watchman.journal import known
 from watchman.model import ACCEPTED, Answer, Existing, Outcome, Route, State, Version
 from watchman.pipeline import CLOCK_GRAIN_NS, NAMESPACE, Pipeline, task_id, watch_scan
 from watchman.pipeline.watcher import Watcher
+from watchman.sources.source import Hints
 
 
 def arrive(sent: Remembering, *paths: Path | str) -> None:
@@ -462,9 +463,9 @@ def test_the_status_counts_directories_while_they_are_scanned(
     seen: set[int] = set()
     turn = Watcher.turn
 
-    def spy(self: Watcher, at_most: float) -> None:
+    def spy(self: Watcher[Hints], at_most: float) -> None:
         turn(self, at_most)
-        seen.add(self.covers(self.source.roots[0].watch))
+        seen.add(self.source.covers(self.source.roots[0].watch))
 
     monkeypatch.setattr(Watcher, "turn", spy)
     with running(config_for(root, state)) as (pipeline, _):

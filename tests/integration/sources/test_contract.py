@@ -433,11 +433,11 @@ def test_a_remote_share_inside_a_local_tree_is_polled(
     monkeypatch.setattr(mounts, "mounts", lambda *_: {str(share): mounts.Mount(99, "nfs4", 99)})
     watch = {"interval": 0.1, "settle": 0.2}
     with running(config_for(root, state, watch=watch)) as (pipeline, sent):
-        node = pipeline.parts.threads[0].watcher.source.find(str(share))
+        node = pipeline.parts.loops[0].watcher.source.find(str(share))
         assert node is not None
         assert node.root.is_polled(f"{share}/file")
         assert not node.root.is_polled(f"{root}/a/file")
         # As if somebody else had written it: without an event.
-        pipeline.parts.threads[0].watcher.source._watch_table.detach(node)
+        pipeline.parts.loops[0].watcher.source._watch_table.detach(node)
         (share / "file").write_text("x")
         arrive(sent, [share / "file"])

@@ -1,0 +1,66 @@
+"""Watches for files: the loop, with what files have besides."""
+
+from __future__ import annotations
+
+from watchman.journal import Journal
+from watchman.pipeline.files import Files
+from watchman.pipeline.first_runs import FirstRuns
+from watchman.pipeline.partial_files import PartialFiles
+from watchman.pipeline.parts_listener import PartsListener
+from watchman.pipeline.watch_scan import Scanner
+from watchman.pipeline.watcher import Watcher
+from watchman.router import Router
+from watchman.sources.source import Hints, Source
+
+COUNT = 10.0
+"""Seconds between two looks for files that have been open for long."""
+
+
+class FileWatcher(Watcher[Hints]):
+    """Watches for files that share a source."""
+
+    source: Source
+    scanner: Scanner
+
+    def __init__(
+        self,
+        source: Source,
+        journal: Journal,
+        router: Router,
+        listener: PartsListener,
+        partial: PartialFiles | None = None,
+        *,
+        quarantine: str = "",
+        resumed: bool,
+    ) -> None:
+        first_runs = FirstRuns(journal, [root.watch.path for root in source.roots])
+        self.files = Files(journal, router, source, listener.wake, partial, quarantine)
+        self.partial = partial
+        self._next_count = 0.0
+        scanner = Scanner(journal, source, self.files, first_runs)
+        super().__init__(source, self.files, scanner, first_runs, resumed=resumed)
+
+    def start(self) -> None:
+        """Read events from now on; have everything scanned."""
+        self.files.load_partial()
+        super().start()
+
+    def check(self, now: float) -> None:
+        """Look what has left, and what is open for long; have done what is due for any watch."""
+        super().check(now)
+        self.files.forget_vanished()
+        if now >= self._next_count:
+            self._next_count = now + COUNT
+            self.files.look_for_long_open(now)
+
+    def end(self) -> None:
+        """Forget what is not there."""
+        self.files.close()
+
+    def being_written(self, now: float, most: int) -> list[tuple[str, float]]:
+        """Return some of the files that are being written, and for how many seconds; the oldest.
+
+        ``now`` is of the monotonic clock. From any thread.
+        """
+        found = self.files.incomplete.oldest(most)
+        return [(node.join(name), now - since) for (node, name), since in found]

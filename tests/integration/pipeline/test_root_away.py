@@ -17,7 +17,7 @@ def test_what_came_while_a_directory_above_was_renamed(
     tmp_path: Path, kind: WatchKind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Renamed there and back between two checks: no event tells, and the root is the same."""
-    monkeypatch.setattr("watchman.pipeline.schedule.CHECK", 0.05)
+    monkeypatch.setattr("watchman.pipeline.schedule.CHECK", 3600.0)
 
     def upload(path: Path) -> None:
         if kind is WatchKind.FILES:
@@ -34,12 +34,14 @@ def test_what_came_while_a_directory_above_was_renamed(
     config = replace(
         config, watches=(watch, replace(watch, path=str(other))), patterns=(("*", route),)
     )
-    with running(config) as (_, sent):
+    with running(config) as (pipeline, sent):
         (tmp_path / "above").rename(tmp_path / "away")
         upload(tmp_path / "away" / "up" / "a.csv")
         upload(other / "mark")
         # Events come in order: by now it was looked for, and not found.
         wait_until(lambda: str(other / "mark") in sent.paths)
         (tmp_path / "away").rename(tmp_path / "above")
+        for watcher in pipeline.parts._watchers:
+            watcher.check_soon()
         wait_until(lambda: str(root / "a.csv") in sent.paths, what="what came meanwhile is sent")
         assert sent.paths.count(str(root / "a.csv")) == 1

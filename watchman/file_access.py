@@ -100,9 +100,13 @@ def open_directory(root: str, relative: str) -> int:
     uploaders control, no component may be one. An empty ``relative`` means the root.
     Raises OSError: ENOENT, ENOTDIR (also for a symlink), EACCES.
     """
-    descriptor = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    return open_below(os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC), relative)
+
+
+def open_below(descriptor: int, relative: str) -> int:
+    """Return ``relative`` opened without following symlinks; ``descriptor`` is closed."""
     try:
-        for component in relative.split("/") if relative else ():
+        for component in filter(None, relative.split("/")):
             below = os.open(component, PATH_FLAGS, dir_fd=descriptor)
             os.close(descriptor)
             descriptor = below

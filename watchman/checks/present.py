@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from watchman import timelimit
 from watchman.checks.matching import Match, match
-from watchman.checks.writers import Writers, writers_of
+from watchman.checks.writers import Writer, writers_of
 from watchman.file_access import Seen, ignoring_sigio, look, release, version_of
 from watchman.identity import is_same_content
 from watchman.journal.journal_reader import JournalReader
@@ -31,7 +32,7 @@ class Present:
     mtime_ns: int = 0
     seen: str = ""
     """Of a file, as the daemon would see it: ``complete``, ``busy``, ``untested``."""
-    writers: Writers = field(default_factory=Writers)
+    writers: Sequence[Writer] = ()
     known: bool = False
     """Whether the journal knows it just as it is."""
     noted: Noted | None = None
@@ -85,10 +86,10 @@ def waits(journal: JournalReader, path: str, version: Version) -> PartialFile | 
     return found if found is not None and is_same_content(found.version, version) else None
 
 
-def _look(path: str) -> tuple[os.stat_result, Seen | None, Writers]:
+def _look(path: str) -> tuple[os.stat_result, Seen | None, list[Writer]]:
     status = os.lstat(path)
     if not stat.S_ISREG(status.st_mode):
-        return status, None, Writers()
+        return status, None, []
     above, _, name = path.rpartition("/")
     directory = os.open(above or "/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -96,7 +97,7 @@ def _look(path: str) -> tuple[os.stat_result, Seen | None, Writers]:
     finally:
         release(directory)
     # Who may not be asked for a lease may still see who has it open.
-    writers = Writers() if seen is Seen.COMPLETE else writers_of(status)
+    writers = [] if seen is Seen.COMPLETE else writers_of(status)
     return status, seen, writers
 
 

@@ -11,7 +11,14 @@ from dataclasses import dataclass, replace
 from watchman import coverage
 from watchman.checks import present
 from watchman.checks.asked import Asked
-from watchman.file_access import DIRECTORY_FLAGS, Seen, ignoring_sigio, look, version_of
+from watchman.file_access import (
+    DIRECTORY_FLAGS,
+    Seen,
+    ignoring_sigio,
+    look,
+    open_directory,
+    version_of,
+)
 from watchman.identity import is_same_content
 from watchman.journal.journal_reader import JournalReader
 from watchman.model import Config, Existing, Version, Watch, WatchKind
@@ -102,13 +109,12 @@ class _Walk:
         return self.note if changed_ns < self.noted_before_ns else ""
 
     def all(self, listed: Callable[[], None]) -> Iterator[Unknown]:
-        flags = DIRECTORY_FLAGS & ~os.O_NOFOLLOW  # the configured path may be a symlink
         todo: list[str] = [""]
         while todo:
             relative = todo.pop()
             path = self.watch.prefix + relative if relative else self.watch.path
             try:
-                descriptor = _open(self.watch.path, relative, flags)
+                descriptor = _open(self.watch.path, relative)
             except OSError as error:
                 yield self._unreadable(path, error)
                 continue
@@ -162,7 +168,7 @@ class _Walk:
     ) -> Generator[Unknown, None, bool]:
         """Yield a directory in a watch for whole directories, if it is not known.
 
-        Return whether it is entered, as the pipeline would (``pipeline.units``).
+        Return whether it is entered, as the pipeline would (``pipeline.directories``).
         """
         found = identify(name, descriptor)
         if found is None:
@@ -234,15 +240,10 @@ class _Walk:
         )
 
 
-def _open(root: str, relative: str, root_flags: int) -> int:
+def _open(root: str, relative: str) -> int:
     """Open a directory below the root for listing, through no symlink that an uploader made."""
-    descriptor = os.open(root, root_flags)
+    descriptor = open_directory(root, relative)
     try:
-        for name in relative.split("/") if relative else ():
-            below = os.open(name, DIRECTORY_FLAGS, dir_fd=descriptor)
-            os.close(descriptor)
-            descriptor = below
-    except BaseException:
+        return os.open(".", DIRECTORY_FLAGS, dir_fd=descriptor)
+    finally:
         os.close(descriptor)
-        raise
-    return descriptor

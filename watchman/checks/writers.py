@@ -6,7 +6,7 @@ import contextlib
 import os
 import pwd
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from watchman.timelimit import Effort
 
@@ -23,31 +23,22 @@ class Writer:
     user: str
 
 
-@dataclass
-class Writers:
-    """What /proc tells; a live memory map without a descriptor is not seen."""
+def writers_of(status: os.stat_result) -> list[Writer]:
+    """Return who has the file of that device and inode open for writing.
 
-    found: list[Writer] = field(default_factory=list)
-    unseen: bool = False
-    """Whether there are processes of others that may not be looked at, or were too many."""
-
-
-def writers_of(status: os.stat_result) -> Writers:
-    """Return who has the file of that device and inode open for writing."""
-    writers, effort = Writers(), Effort(_WORK, _LONG)
+    A live memory map without a descriptor is not seen, nor who may not be looked at.
+    """
+    writers: list[Writer] = []
+    effort = Effort(_WORK, _LONG)
     for name in os.listdir("/proc"):
         if not name.isdecimal():
             continue
         if effort.spent:
-            writers.unseen = True
             break
-        try:
+        # It belongs to somebody else, or has ended.
+        with contextlib.suppress(OSError):
             if any(_is_open(descriptor, status) for descriptor in _descriptors(name)):
-                writers.found.append(_writer(name))
-        except PermissionError:
-            writers.unseen = True
-        except OSError:
-            continue  # it has ended
+                writers.append(_writer(name))
     return writers
 
 

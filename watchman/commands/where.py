@@ -351,7 +351,7 @@ def _now_json(now: Present, words: Iterable[str]) -> Mapping[str, Any]:
         "mtime_ns": now.mtime_ns if now.is_there else None,
         "seen": now.seen or None,
         "known": now.known,
-        "writers": [vars(writer) for writer in now.writers.found],
+        "writers": [vars(writer) for writer in now.writers],
         "watch": now.match.watch if now.match else None,
         "pattern": now.match.pattern if now.match else None,
         "ignored_by": now.ignored_by or None,
@@ -409,10 +409,10 @@ def _gone(found: _Found) -> Iterator[str]:
 def _open(now: Present) -> Iterator[str]:
     """Say who has it open, or who may have."""
     written = f"last written {moment(now.mtime_ns)}, {now.size:,} bytes"
-    for one in now.writers.found:
+    for one in now.writers:
         by = f"process {one.pid} ({printable(one.command)}, user {printable(one.user)})"
         yield f"open for writing by {by}; {written}"
-    if now.writers.found:
+    if now.writers:
         return
     if now.seen == "busy":
         yield f"open for writing; {written}"

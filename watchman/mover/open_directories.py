@@ -17,7 +17,13 @@ import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator
 
-from watchman.file_access import DIRECTORY_FLAGS, PATH_FLAGS, open_directory, relative_to
+from watchman.file_access import (
+    DIRECTORY_FLAGS,
+    PATH_FLAGS,
+    open_below,
+    open_directory,
+    relative_to,
+)
 from watchman.model import Delivery
 from watchman.mounts import Changes, mounts
 from watchman.mover.copy import copy_attributes
@@ -147,7 +153,7 @@ class OpenDirectories:
             if like is not None:
                 descriptor = self._descend(descriptor, relative, like)
             else:
-                descriptor = _enter(descriptor, relative)
+                descriptor = open_below(descriptor, relative)
         except FileNotFoundError as error:
             if like is None:
                 return None
@@ -272,19 +278,6 @@ def _model_of(moves: str, relative: str, like: int) -> Iterator[int]:
     finally:
         if opened >= 0:
             os.close(opened)
-
-
-def _enter(descriptor: int, relative: str) -> int:
-    """Return ``relative`` opened without following symlinks; ``descriptor`` is closed."""
-    try:
-        for component in filter(None, relative.split("/")):
-            below = os.open(component, PATH_FLAGS, dir_fd=descriptor)
-            os.close(descriptor)
-            descriptor = below
-    except OSError:
-        os.close(descriptor)
-        raise
-    return descriptor
 
 
 def _make_like(model: int, directory: int, component: str) -> int:

@@ -110,7 +110,6 @@ class Pool:
         self._workers: dict[int, _Worker] = {}
         """By the descriptor that tells of its end."""
         self._left: list[_Worker] = []
-        self._slots = 0
         self._started_at: list[float] = []
         self._thread = threading.Thread(target=self._run, name="verdicts", daemon=True)
 

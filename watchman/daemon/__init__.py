@@ -5,7 +5,7 @@ which sends SIGHUP: they are opened again then, and the configuration is read ag
 """
 
 from watchman.daemon.control import reload, rescan, restart, start, stop
-from watchman.daemon.finding import Running, running
+from watchman.daemon.process import Running, running
 from watchman.daemon.succession import await_turn
 from watchman.daemon.systemd import Manager
 

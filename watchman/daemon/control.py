@@ -13,7 +13,7 @@ from watchman import limits, queued_logging, record_locks
 from watchman.config import is_default
 from watchman.daemon import pidfile, places, succession
 from watchman.daemon.detach import Output, Report, detach
-from watchman.daemon.finding import (
+from watchman.daemon.process import (
     detached,
     ended,
     process,

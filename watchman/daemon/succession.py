@@ -13,7 +13,7 @@ import signal
 from collections.abc import Callable, Iterator
 
 from watchman import itself, record_locks
-from watchman.daemon.finding import Running, ended, process, running, supervised, supervisorctl
+from watchman.daemon.process import Running, ended, process, running, supervised, supervisorctl
 from watchman.errors import WatchmanError
 from watchman.model import Config
 

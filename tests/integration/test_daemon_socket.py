@@ -229,6 +229,19 @@ def test_a_pipeline_answers_with_what_is_true_now(tmp_path: Path) -> None:
     assert not after.snapshot["watching"]
 
 
+def test_who_asks_again_at_once_is_answered_soon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answers may take a tenth of the time; when that is over, nothing else wakes the pipeline."""
+    for module in ("schedule", "pipeline"):
+        monkeypatch.setattr(f"watchman.pipeline.{module}.CHECK", 3600.0)
+    up = tmp_path / "up"
+    up.mkdir()
+    config = config_for(up, tmp_path / "var")
+    with running(config):
+        assert all(status.ask(config).live for _ in range(5))
+
+
 def test_a_hold_is_obeyed_at_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     up = tmp_path / "up"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import threading
 import time
@@ -86,6 +87,11 @@ class Heartbeat:
             after = time.monotonic()
             # One that took long (a slow disk, SIGSTOP) must not silence the next beats as well.
             self._next_answer = after + min(_SHARE * (after - now), BEAT)
+
+    @property
+    def pause(self) -> float:
+        """Seconds until the question that waits may be answered; no end where none waits."""
+        return max(0.0, self._next_answer - time.monotonic()) if self._source.beaten else math.inf
 
     def write(self) -> None:
         """Write the status file; a full disk must not end the watching."""

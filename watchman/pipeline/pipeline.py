@@ -180,7 +180,8 @@ class Pipeline:
     def _turn(self) -> None:
         """Handle what came, then do what is due."""
         orphans = self.parts.orphans
-        self._local.turn(min(self._archive.pause, orphans.pause, self._longest_wait()))
+        pauses = self._archive.pause, orphans.pause, self._heartbeat.pause
+        self._local.turn(min(*pauses, self._longest_wait()))
         self._archive.step(time.monotonic(), idle=self._is_quiet)
         orphans.step(time.monotonic())
         self._heartbeat.answer()

@@ -72,7 +72,7 @@ def test_what_is_no_length_of_time(site: Site, age: str) -> None:
 
 def test_a_process_that_is_stopped(site: Site) -> None:
     pid = site.start()
-    os.kill(pid, signal.SIGSTOP)
+    site.hang(pid)
     try:
         wait_for(site, CRITICAL, "watchman has given no sign of work for ")
     finally:

@@ -69,6 +69,19 @@ class Bench:
         )
         return path
 
+    def count_pages(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+        """Return a list that grows by the rows of each page that is read from now on."""
+        read: list[int] = []
+        page_ready = self.journal.page_ready
+
+        def counting(broker: str, after: int, limit: int) -> list[Delivery]:
+            page = page_ready(broker, after, limit)
+            read.append(len(page))
+            return page
+
+        monkeypatch.setattr(self.journal, "page_ready", counting)
+        return read
+
     def states(self) -> dict[State, int]:
         return {state: count for (_, state), (count, _) in counts(self.journal).items()}
 

@@ -20,6 +20,7 @@ from tests.faults.expected import digest_of
 from tests.faults.programs import Step
 from tests.faults.proxy import Proxy
 from tests.faults.uploads import Uploads
+from tests.mounted import fill
 from tests.servers.fuse import FuseServer
 from tests.servers.redis import RedisServer
 from tests.waiting import wait_until
@@ -232,13 +233,7 @@ class Site:
 
     def do_full(self) -> None:
         """Leave not a byte free where the journal is."""
-        with self._filler.open("wb", buffering=0) as file:
-            size = 1 << 20
-            while size:
-                try:
-                    file.write(b"x" * size)
-                except OSError:
-                    size //= 2
+        fill(self._filler)
 
     def do_free(self) -> None:
         self._filler.unlink(missing_ok=True)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import sqlite3
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.driver import Daemon, check, in_redis, wait_for_tasks
+from tests.mounted import fill, mounted
 from tests.servers.redis import RedisServer
 from tests.waiting import wait_until
 from watchman.errors import JournalError
@@ -33,28 +32,8 @@ FULL, AGAIN = "cannot be written", "can be written again"
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
     """A file system of 8 MB."""
-    if os.geteuid() != 0:
-        pytest.skip("only root may mount")
-    path = tmp_path / "small"
-    path.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=8m", "watchman-test", str(path)], check=False
-    )
-    if done.returncode:
-        pytest.skip("mounting is not allowed here")
-    yield path
-    subprocess.run(["umount", "--lazy", str(path)], check=True)
-
-
-def fill(path: Path) -> None:
-    """Leave not a byte free."""
-    with path.open("wb", buffering=0) as file:
-        size = 1 << 16
-        while size:
-            try:
-                file.write(b"x" * size)
-            except OSError:
-                size //= 2
+    with mounted(tmp_path / "small") as path:
+        yield path
 
 
 def snapshot(state: Path) -> Snapshot:
@@ -104,13 +83,15 @@ class Site:
         check(self.files, sent, {str(self.moved): str(self.store)})
 
 
-def test_a_full_disk_stops_nothing_for_good(
+@pytest.fixture
+def full(
     tmp_path: Path,
     small: Path,
     daemon: Callable[..., Daemon],
     redis_server: RedisServer,
     queue_name: Callable[[str], str],
-) -> None:
+) -> tuple[Site, Daemon]:
+    """A daemon that has said that the disk is full."""
     site = Site(tmp_path, small, redis_server, queue_name("full"))
     running = daemon(site.config).wait_watching()
     site.upload("before", 4)
@@ -118,6 +99,11 @@ def test_a_full_disk_stops_nothing_for_good(
     fill(small / "filler")
     site.upload("while-full", 2000)
     wait_until(lambda: FULL in running.output, 20, "the full disk is said")
+    return site, running
+
+
+def test_a_full_disk_stops_nothing_for_good(small: Path, full: tuple[Site, Daemon]) -> None:
+    site, running = full
     assert "free space there" in running.output
     # It still runs, and so do the uploads.
     site.upload("later", 100)
@@ -134,19 +120,9 @@ def test_a_full_disk_stops_nothing_for_good(
 
 
 def test_a_full_disk_holds_up_no_shutdown(
-    tmp_path: Path,
-    small: Path,
-    daemon: Callable[..., Daemon],
-    redis_server: RedisServer,
-    queue_name: Callable[[str], str],
+    small: Path, full: tuple[Site, Daemon], daemon: Callable[..., Daemon]
 ) -> None:
-    site = Site(tmp_path, small, redis_server, queue_name("full"))
-    running = daemon(site.config).wait_watching()
-    site.upload("before", 4)
-    site.check()
-    fill(small / "filler")
-    site.upload("while-full", 2000)
-    wait_until(lambda: FULL in running.output, 20, "the full disk is said")
+    site, running = full
     running.stop()
     assert "found again at the next start" in running.output
     assert "Traceback" not in running.output

@@ -225,15 +225,7 @@ def test_a_large_backlog_that_is_held_costs_others_nothing(
     order(bench, HoldKind.TASK, "task")
     bench.sender.start()
     wait_until(lambda: held(bench) == [("task", count)], 60, "all of it has been read once")
-    read: list[int] = []
-    page_ready = bench.journal.page_ready
-
-    def counting(broker: str, after: int, limit: int) -> Any:
-        page = page_ready(broker, after, limit)
-        read.append(len(page))
-        return page
-
-    monkeypatch.setattr(bench.journal, "page_ready", counting)
+    read = bench.count_pages(monkeypatch)
     for number in range(20):
         bench.record(f"{number}", route=OTHER)
         bench.until(READY=count, SENT=number + 1)

@@ -203,15 +203,7 @@ def test_a_large_backlog_of_a_full_queue_costs_others_neither_time_nor_memory(
         record_many(bench, 10_000, to("full"), start)
     bench.sender.start()
     wait_until(lambda: bench.sender._read_to == count, 60, "all has been read once")
-    read: list[int] = []
-    page_ready = bench.journal.page_ready
-
-    def counting(broker: str, after: int, limit: int) -> Any:
-        page = page_ready(broker, after, limit)
-        read.append(len(page))
-        return page
-
-    monkeypatch.setattr(bench.journal, "page_ready", counting)
+    read = bench.count_pages(monkeypatch)
     # Until all may be read again, a new arrival costs as much as it would without the backlog.
     bench.sender._read_all_at += 3600
     tracemalloc.start()

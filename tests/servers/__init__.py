@@ -114,6 +114,49 @@ class Process:
         self.popen.wait(STOP_SECONDS)
 
 
+class BrokerServer:
+    """A broker of one process, which can be made to hang, or crash, and holds its messages."""
+
+    process: Process | None = None
+
+    @property
+    def url(self) -> str:
+        """The broker URL."""
+        raise NotImplementedError
+
+    def start(self) -> None:
+        """Start it on its port, and wait until it answers."""
+        raise NotImplementedError
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        """End it; with SIGKILL as a crash does."""
+        self._end(number)
+
+    def kill(self) -> None:
+        """End it as a crash does."""
+        self._end(signal.SIGKILL)
+
+    def restart(self) -> None:
+        """Stop it and start it again."""
+        self._end(signal.SIGTERM)
+        self.start()
+
+    def pause(self) -> None:
+        """Stop the process: the kernel still accepts connections, nobody answers."""
+        assert self.process is not None
+        self.process.send(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let a paused process go on."""
+        if self.process is not None:
+            self.process.send(signal.SIGCONT)
+
+    def _end(self, number: int) -> None:
+        if self.process is not None:
+            self.process.stop(number)
+            self.process = None
+
+
 class OneProcess:
     """A server of one process, which is there from the beginning of a ``with`` block to its end."""
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import kombu
 
-from tests.servers import Process, free_port, listening, require, tail
+from tests.servers import BrokerServer, Process, free_port, listening, require, tail
 from tests.waiting import wait_until
 
 START_SECONDS = 60.0
@@ -18,7 +18,7 @@ SCRIPTS = Path("/usr/lib/rabbitmq/bin")
 """Debian's wrappers in /usr/sbin insist on one user and directory; these scripts do not."""
 
 
-class RabbitServer:
+class RabbitServer(BrokerServer):
     """A RabbitMQ node that listens on 127.0.0.1 only; ``beside`` is one to share epmd with.
 
     ``settings`` are further lines of rabbitmq.conf.
@@ -36,7 +36,6 @@ class RabbitServer:
         self.home: Path = beside.home if beside else directory
         self._beside = beside
         self.node = f"watchman{self.port}@localhost"
-        self.process: Process | None = None
         self.epmd: Process | None = None
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "rabbitmq.conf").write_text(
@@ -99,34 +98,10 @@ class RabbitServer:
 
     def stop(self, number: int = signal.SIGTERM) -> None:
         """End the node and its epmd."""
-        self._end_node(number)
+        super().stop(number)
         if self.epmd is not None:
             self.epmd.stop()
             self.epmd = None
-
-    def _end_node(self, number: int) -> None:
-        if self.process is not None:
-            self.process.stop(number)
-            self.process = None
-
-    def kill(self) -> None:
-        """End the node as a crash does."""
-        self._end_node(signal.SIGKILL)
-
-    def restart(self) -> None:
-        """Stop the node and start it again, with its durable queues and messages."""
-        self._end_node(signal.SIGTERM)
-        self.start()
-
-    def pause(self) -> None:
-        """Stop the node's processes: connections stay open, nobody answers."""
-        assert self.process is not None
-        self.process.send(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """Let a paused node go on."""
-        if self.process is not None:
-            self.process.send(signal.SIGCONT)
 
     def control(self, *arguments: str) -> str:
         """Run ``rabbitmqctl`` with these arguments (takes seconds); return what it printed."""

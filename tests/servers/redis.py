@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +9,11 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from tests.servers import Process, free_port, require, tail
+from tests.servers import BrokerServer, Process, free_port, require, tail
 from tests.waiting import wait_until
 
 
-class RedisServer:
+class RedisServer(BrokerServer):
     """``redis-server`` on a free port; what it holds survives a restart (append-only file)."""
 
     def __init__(self, directory: Path, *arguments: str) -> None:
@@ -22,7 +21,6 @@ class RedisServer:
         self.directory = directory
         self.arguments = arguments
         self.port = free_port()
-        self.process: Process | None = None
         directory.mkdir(parents=True, exist_ok=True)
 
     @property
@@ -53,27 +51,6 @@ class RedisServer:
             return True
         except redis.RedisError:
             return False
-
-    def stop(self, number: int = signal.SIGTERM) -> None:
-        """End it; with SIGKILL as a crash does."""
-        if self.process is not None:
-            self.process.stop(number)
-            self.process = None
-
-    def restart(self) -> None:
-        """Stop it and start it again on the same port, with what it held."""
-        self.stop()
-        self.start()
-
-    def pause(self) -> None:
-        """Stop the process: the kernel still accepts connections, nobody answers."""
-        assert self.process is not None
-        self.process.send(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """Let a paused process go on."""
-        if self.process is not None:
-            self.process.send(signal.SIGCONT)
 
     def client(self, **options: Any) -> redis.Redis:
         """Return a client that gives up after a few seconds and never retries."""

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import kombu
 
 from tests.integration.brokers.memory import MemoryPublisher, memory
-from tests.servers.rabbitmq import RabbitServer
+from tests.servers import BrokerServer
 from tests.servers.redis import RedisServer
 from watchman.brokers import open_publisher
 from watchman.brokers.filesystem import embedded_options
@@ -69,54 +69,8 @@ class UnderTest:
         raise NotImplementedError
 
 
-class OnRedis(UnderTest):
-    def __init__(self, server: RedisServer) -> None:
-        super().__init__(server.url)
-        self.server = server
-
-    def read(self, queue: str, limit: int = 100_000) -> list[Seen]:
-        if limit < 100_000:
-            return super().read(queue, limit)
-        # A consumer takes from the right; reading at once is what keeps the suite fast.
-        with self.server.client() as client:
-            raw = client.lrange(queue, 0, -1)[::-1]
-            client.delete(queue)
-        seen = []
-        for text in raw:
-            envelope = json.loads(text)
-            args, kwargs, _ = json.loads(b64decode(envelope["body"]))
-            files = tuple(kwargs.get("files", ()))
-            seen.append(Seen(args[0], envelope["headers"]["id"], envelope["headers"], files))
-        return seen
-
-    @contextmanager
-    def down(self) -> Iterator[None]:
-        self.server.stop()
-        try:
-            yield
-        finally:
-            self.server.start()
-
-    @contextmanager
-    def hanging(self) -> Iterator[None]:
-        self.server.pause()
-        try:
-            yield
-        finally:
-            self.server.resume()
-
-    def restart(self) -> None:
-        self.server.restart()
-
-
-class OnRedisThroughKombu(OnRedis):
-    def publisher(self) -> Publisher:
-        defaults = {"socket_timeout": 2.0, "socket_connect_timeout": 2.0}
-        return KombuPublisher(Broker("broker", (self.url,)), {}, defaults)
-
-
-class OnRabbit(UnderTest):
-    def __init__(self, server: RabbitServer) -> None:
+class OnServer(UnderTest):
+    def __init__(self, server: BrokerServer) -> None:
         super().__init__(server.url)
         self.server = server
 
@@ -140,7 +94,32 @@ class OnRabbit(UnderTest):
         self.server.restart()
 
 
-class OnRabbitThroughKombu(OnRabbit):
+class OnRedis(OnServer):
+    server: RedisServer
+
+    def read(self, queue: str, limit: int = 100_000) -> list[Seen]:
+        if limit < 100_000:
+            return super().read(queue, limit)
+        # A consumer takes from the right; reading at once is what keeps the suite fast.
+        with self.server.client() as client:
+            raw = client.lrange(queue, 0, -1)[::-1]
+            client.delete(queue)
+        seen = []
+        for text in raw:
+            envelope = json.loads(text)
+            args, kwargs, _ = json.loads(b64decode(envelope["body"]))
+            files = tuple(kwargs.get("files", ()))
+            seen.append(Seen(args[0], envelope["headers"]["id"], envelope["headers"], files))
+        return seen
+
+
+class OnRedisThroughKombu(OnRedis):
+    def publisher(self) -> Publisher:
+        defaults = {"socket_timeout": 2.0, "socket_connect_timeout": 2.0}
+        return KombuPublisher(Broker("broker", (self.url,)), {}, defaults)
+
+
+class OnRabbitThroughKombu(OnServer):
     def publisher(self) -> Publisher:
         return KombuPublisher(Broker("broker", (self.url,)), {})
 

@@ -10,10 +10,10 @@ import pytest
 from tests.integration.brokers.brokers import (
     OnFilesystem,
     OnMemory,
-    OnRabbit,
     OnRabbitThroughKombu,
     OnRedis,
     OnRedisThroughKombu,
+    OnServer,
     UnderTest,
 )
 from watchman.model import Publisher
@@ -30,7 +30,7 @@ def make(kind: str, request: pytest.FixtureRequest, directory: Path) -> UnderTes
         server = request.getfixturevalue("redis_server")
         return OnRedis(server) if kind == "redis" else OnRedisThroughKombu(server)
     server = request.getfixturevalue("rabbit_server")
-    return OnRabbit(server) if kind == "rabbitmq" else OnRabbitThroughKombu(server)
+    return OnServer(server) if kind == "rabbitmq" else OnRabbitThroughKombu(server)
 
 
 @pytest.fixture(params=KINDS)

@@ -13,7 +13,7 @@ import kombu
 import pytest
 from celery import signals
 
-from tests.integration.brokers.brokers import OnRabbit
+from tests.integration.brokers.brokers import OnServer
 from tests.integration.brokers.messages import answers, message, messages, route
 from tests.servers import free_port
 from tests.servers.rabbitmq import RabbitServer
@@ -101,7 +101,7 @@ def test_an_exchange_that_does_not_exist_refuses_its_messages_only(
 
     assert [one.answer for one in said] == [Answer.REFUSED, Answer.ACCEPTED] * 20
     assert "no such" in said[0].reason
-    seen = [each.path for each in OnRabbit(rabbit_server).read(queue)]
+    seen = [each.path for each in OnServer(rabbit_server).read(queue)]
     assert seen == [each.path for each in batch if each.route is not wrong]
 
 
@@ -280,7 +280,7 @@ def test_the_broker_killed_half_way_loses_nothing(
     assert len(accepted) == 1500
     rabbit_server.start()
 
-    assert {each.task_id for each in OnRabbit(rabbit_server).read(queue)} >= accepted
+    assert {each.task_id for each in OnServer(rabbit_server).read(queue)} >= accepted
 
 
 def test_a_wrong_password_is_said_without_showing_it(

@@ -94,6 +94,8 @@ BATCH = [
     message(BAD),
     message(route("fine")),
 ]
+ONLY_ITS_OWN_WAIT = ["ACCEPTED", "AGAIN", "ACCEPTED", "AGAIN", "ACCEPTED"]
+"""The answers to BATCH where a queue holds up no other."""
 
 
 def publish_all(publisher: Publisher, batch: list[Message]) -> list[Outcome]:
@@ -114,13 +116,7 @@ def test_what_can_heal_is_tried_again_and_holds_up_its_own_queue_only(
 
     said = publish_all(publisher, BATCH)
 
-    assert [one.answer.name for one in said] == [
-        "ACCEPTED",
-        "AGAIN",
-        "ACCEPTED",
-        "AGAIN",
-        "ACCEPTED",
-    ]
+    assert [one.answer.name for one in said] == ONLY_ITS_OWN_WAIT
     assert {one.target for one in said} == {"", "queue 'bad'"}
     assert reply.text in said[1].reason
     assert "bad" in said[1].reason
@@ -222,13 +218,7 @@ def test_a_queue_that_does_not_answer_holds_up_no_other(
     monkeypatch.setattr(amqp, "CONFIRM_SECONDS", 1.0)
     say(server, moment, SILENCE)
     said = publish_all(publisher, BATCH)
-    assert [one.answer.name for one in said] == [
-        "ACCEPTED",
-        "AGAIN",
-        "ACCEPTED",
-        "AGAIN",
-        "ACCEPTED",
-    ]
+    assert [one.answer.name for one in said] == ONLY_ITS_OWN_WAIT
     assert said[1].target == "queue 'bad'"
 
 

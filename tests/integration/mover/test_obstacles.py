@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -341,22 +342,28 @@ def test_a_destination_without_permission(rig: Rig) -> None:
         rig.wait(seq, State.READY)
 
 
-def test_a_failing_fsync_notes_nothing(own_rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = syscalls.sync_directory
-    broken = True
+def failing_fsync(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Return what has fsync of directories fail while it is set."""
+    real, broken = syscalls.sync_directory, threading.Event()
 
     def failing(descriptor: int) -> None:
-        if broken:
+        if broken.is_set():
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         real(descriptor)
 
     monkeypatch.setattr("watchman.mover.open_directories.sync_directory", failing)
+    return broken
+
+
+def test_a_failing_fsync_notes_nothing(own_rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = failing_fsync(monkeypatch)
+    broken.set()
     seq = own_rig.put("f")
     with own_rig.running():
         wait_until(lambda: own_rig.status().stuck_since_ns, what="the failure")
         assert own_rig.state(seq) is State.MOVING
         assert own_rig.heard.rows == []
-        broken = False
+        broken.clear()
         own_rig.wait(seq, State.READY)
     assert own_rig.files() == {"f": b"content"}
 
@@ -365,24 +372,16 @@ def test_what_could_not_be_made_durable_is_not_taken_for_an_earlier_file_of_that
     own_rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The earlier one was fetched from the destination, so its name is free again."""
-    real = syscalls.sync_directory
-    broken = False
-
-    def failing(descriptor: int) -> None:
-        if broken:
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-        real(descriptor)
-
-    monkeypatch.setattr("watchman.mover.open_directories.sync_directory", failing)
+    broken = failing_fsync(monkeypatch)
     earlier = own_rig.put("f")
     with own_rig.running():
         own_rig.wait(earlier, State.READY)
         (own_rig.root / "f").unlink()
-        broken = True
+        broken.set()
         seq = own_rig.put("f", b"another")
         own_rig.wake()
         wait_until(lambda: own_rig.status().stuck_since_ns, what="the failure")
-        broken = False
+        broken.clear()
         own_rig.wait_end(seq)
     assert own_rig.state(seq) is State.READY
     assert own_rig.files() == {"f": b"another"}

@@ -75,13 +75,18 @@ def near(request: pytest.FixtureRequest, tmp_path: Path, mounts: Mounts) -> Rig:
     return Rig(inbox, root, process)
 
 
+def mounted_rig(tmp_path: Path, mounts: Mounts) -> Rig:
+    """A rig whose destination is a file system of its own."""
+    (tmp_path / "in").mkdir()
+    mounts.tmpfs(tmp_path / "out")
+    return Rig(tmp_path / "in", tmp_path / "out")
+
+
 def test_a_destination_that_is_unmounted_is_not_filled_behind_its_mount_point(
     tmp_path: Path, mounts: Mounts
 ) -> None:
-    (tmp_path / "in").mkdir()
-    root = tmp_path / "out"
-    mounts.tmpfs(root)
-    rig = Rig(tmp_path / "in", root)
+    rig = mounted_rig(tmp_path, mounts)
+    root = rig.root
     first = rig.put("a/f")
     with rig.running():
         rig.wait(first, State.READY)
@@ -102,10 +107,8 @@ def test_a_destination_that_is_unmounted_is_not_filled_behind_its_mount_point(
 
 
 def test_a_reload_does_not_forget_what_was_mounted(tmp_path: Path, mounts: Mounts) -> None:
-    (tmp_path / "in").mkdir()
-    root = tmp_path / "out"
-    mounts.tmpfs(root)
-    rig = Rig(tmp_path / "in", root)
+    rig = mounted_rig(tmp_path, mounts)
+    root = rig.root
     with rig.running():
         first = rig.put("f")
         rig.wake()
@@ -122,10 +125,8 @@ def test_a_reload_does_not_forget_what_was_mounted(tmp_path: Path, mounts: Mount
 def test_a_destination_is_remembered_before_anything_is_moved(
     tmp_path: Path, mounts: Mounts
 ) -> None:
-    (tmp_path / "in").mkdir()
-    root = tmp_path / "out"
-    mounts.tmpfs(root)
-    rig = Rig(tmp_path / "in", root)
+    rig = mounted_rig(tmp_path, mounts)
+    root = rig.root
     with rig.running():
         wait_until(rig.destination._mounts.points, what="the first look")
         mounts.umount(root)

@@ -301,6 +301,7 @@ def test_thousands_of_files_with_one_trouble(
     monkeypatch.setattr(deferred, "MOST", 100)
     monkeypatch.setattr(deferred, "FIRST_REREAD", 0.3)
     monkeypatch.setattr(deferred, "LONGEST_REREAD", 0.3)
+    rig.new_mover()
     real = syscalls.rename_noreplace
     broken = [True]
 

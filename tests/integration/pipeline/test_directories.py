@@ -31,6 +31,7 @@ from watchman.sources.at_start import Starts
 from watchman.sources.directory_source import DirectorySource
 from watchman.sources.instance import Instance
 
+pytestmark = pytest.mark.usefixtures("often")
 GRAIN_NS = 10_000_000
 """How far the kernel's coarse clock may be behind."""
 
@@ -421,10 +422,7 @@ def test_polling_needs_no_events(scene: Scene) -> None:
         wait_until(lambda: scene.announced == ["a"])
 
 
-def test_a_lost_and_remade_root_is_watched_again(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("watchman.pipeline.schedule.CHECK", 0.05)
+def test_a_lost_and_remade_root_is_watched_again(scene: Scene) -> None:
     with scene.watching():
         scene.data.rename(scene.outside / "away")
         wait_until(lambda: scene.unwatched.said == [(str(scene.data), "No such file or directory")])
@@ -447,7 +445,6 @@ def test_what_has_no_watch_is_tried_again(
     options: dict[str, Any],
 ) -> None:
     """The limit of watches is reached, and raised later: no event tells of that."""
-    monkeypatch.setattr("watchman.pipeline.schedule.CHECK", 0.05)
     monkeypatch.setattr("watchman.pipeline.schedule.RETRY_UNWATCHED", 0.05)
     full, add = True, Instance.add
 
@@ -469,10 +466,7 @@ def test_what_has_no_watch_is_tried_again(
         wait_until(lambda: scene.announced == ["s1" if "marker" in options else "scanner1/s2"])
 
 
-def test_what_is_mounted_over_a_container_is_watched(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("watchman.pipeline.schedule.CHECK", 0.05)
+def test_what_is_mounted_over_a_container_is_watched(scene: Scene) -> None:
     scene.pattern = f"{scene.data}/*/s*"
     (scene.data / "scanner1").mkdir()
     with scene.watching(rec=True):

@@ -16,6 +16,7 @@ from watchman.journal.journal_reader import open_reader
 from watchman.journal.question import Question
 from watchman.model import State
 from watchman.pipeline import heartbeat
+from watchman.pipeline import pipeline as pipeline_module
 
 COUNT = 120
 
@@ -28,6 +29,7 @@ def test_what_was_sent_goes_into_the_archive_and_out_of_it(
     monkeypatch.setattr(archiving, "AT_A_TIME", 7)
     monkeypatch.setattr(sealing, "ROWS", 30)
     monkeypatch.setattr(heartbeat, "BEAT", 0.1)
+    monkeypatch.setattr(pipeline_module, "PRUNE", 0.1)
     root, state = tmp_path / "up", tmp_path / "state"
     root.mkdir()
     directory = archive.directory_of(str(state))

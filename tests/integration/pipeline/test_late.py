@@ -15,6 +15,7 @@ from watchman.config.globs import expand
 from watchman.model import Config, Method, Watch, WatchKind
 from watchman.pipeline import Pipeline
 
+pytestmark = pytest.mark.usefixtures("often")
 heard: list[str] = []
 
 

@@ -347,6 +347,7 @@ def test_an_overflow_is_caught_up(root: Path, state: Path) -> None:
         assert len(set(sent.paths)) == len(sent.paths) == count
 
 
+@pytest.mark.usefixtures("often")
 def test_a_root_that_is_made_again_is_watched_again(root: Path, state: Path) -> None:
     with running(config_for(root, state)) as (pipeline, sent):
         root.rename(root.with_name("away"))

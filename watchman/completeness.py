@@ -24,7 +24,7 @@ import contextlib
 import itertools
 from collections.abc import Hashable, Iterator
 from operator import itemgetter
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from watchman.file_access import Look, Seen
 from watchman.timers import Timers
@@ -170,17 +170,13 @@ class IncompleteFiles(WaitingQueue[Key, _File]):
         self._times.set(key, now + delay)
 
 
-class Inside(NamedTuple):
+class Inside(Protocol):
     """What a walk below a directory found; equal while nothing there changes."""
 
-    entries: int
-    size: int
-    """The sum of all sizes in bytes."""
-    mtime_ns: int
-    """The newest modification below, or of the directory itself."""
-    ctime_ns: int
-    busy: bool = False
-    """Somebody has a file below open for writing."""
+    @property
+    def busy(self) -> bool:
+        """Whether somebody has a file below open for writing."""
+        ...
 
 
 class _Directory(NamedTuple):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,15 +14,15 @@ from watchman.completeness import (
     LONGEST_DELAY,
     UNTESTED_SETTLE,
     IncompleteFiles,
-    Inside,
     UnfinishedDirectories,
 )
 from watchman.coverage import is_unfinished
 from watchman.file_access import GONE, OTHER, Look, Seen
 from watchman.model import Version
+from watchman.sources.directory_version import Contents
 
 SECOND = 1_000_000_000
-QUIET = Inside(3, 100, 5, 5)
+QUIET = Contents(3, 100, 5, 5)
 
 
 def seen(kind: Seen, size: int = 1, mtime_ns: int = 0, changed_ns: int = 0) -> Look:
@@ -187,15 +189,15 @@ def test_a_change_starts_the_quiet_again() -> None:
     assert directories.due(4.9) == []
     assert directories.due(5.0) == ["a"]
     assert not directories.finished(
-        "a", 5.0, marked=True, settle=5, inside=QUIET._replace(size=101)
+        "a", 5.0, marked=True, settle=5, inside=replace(QUIET, size=101)
     )
     assert directories.next_due() == 10.0
-    assert directories.finished("a", 10.0, marked=True, settle=5, inside=QUIET._replace(size=101))
+    assert directories.finished("a", 10.0, marked=True, settle=5, inside=replace(QUIET, size=101))
 
 
 def test_an_open_writer_is_no_quiet() -> None:
     directories: UnfinishedDirectories[str] = UnfinishedDirectories()
-    busy = QUIET._replace(busy=True)
+    busy = replace(QUIET, busy=True)
     assert not directories.finished("a", 0.0, marked=True, settle=5, inside=busy)
     assert not directories.finished("a", 6.0, marked=True, settle=5, inside=busy)
     assert not directories.finished("a", 8.0, marked=True, settle=5, inside=QUIET)
@@ -230,7 +232,7 @@ def test_never_finished_before_the_quiet_is_over(
     now, since, before = 0.0, 0.0, None
     for pause, size, busy in looks:
         now += pause
-        inside = Inside(1, size, 0, 0, busy)
+        inside = Contents(1, size, 0, 0, busy)
         if inside != before or busy:
             since, before = now, inside
         done = directories.finished("a", now, marked=True, settle=settle, inside=inside)

@@ -23,7 +23,7 @@ from operator import itemgetter
 from typing import NamedTuple
 
 from watchman import coverage, signals
-from watchman.completeness import IncompleteFiles, Inside, UnfinishedDirectories
+from watchman.completeness import IncompleteFiles, UnfinishedDirectories
 from watchman.coverage import LeftOut
 from watchman.directory_cache import DirectoryCache
 from watchman.identity import is_same_content
@@ -195,7 +195,7 @@ class Directories:
     def _finished(self, unit: Unit, descriptor: int, *, closed: bool) -> bool:
         """Ask for what the watch wants besides the name: the marker, and that nothing changes."""
         watch, name = unit[0].root.watch, unit[1]
-        marked, inside = True, None
+        marked = True
         if watch.marker is not None:
             # Watched first, and only then looked at: it cannot come in between.
             self._source.wait_for_marker(unit, descriptor)
@@ -203,11 +203,10 @@ class Directories:
             marked = self._markers.complete(
                 unit, marker, time.monotonic(), time.time_ns(), closed=closed, settle=0.0
             )
-        if watch.settle and marked:
-            found = walk_inside(name, descriptor)
-            inside = Inside(found.entries, found.size, found.mtime_ns, found.ctime_ns, found.busy)
+        settle = watch.settle or 0.0
+        inside = walk_inside(name, descriptor) if settle and marked else None
         return self._unfinished.finished(
-            unit, time.monotonic(), marked=marked, settle=watch.settle or 0.0, inside=inside
+            unit, time.monotonic(), marked=marked, settle=settle, inside=inside
         )
 
     # Arrivals

@@ -8,6 +8,7 @@ import functools
 import os
 import stat
 import struct
+from dataclasses import dataclass
 from typing import Any
 
 from watchman.file_access import DIRECTORY_FLAGS, GONE, Look, Seen, bounded, look, signed
@@ -81,18 +82,18 @@ def look_inside(name: str, marker: str, descriptor: int) -> Look:
         os.close(inside)
 
 
+@dataclass
 class Contents:
-    """What a walk below a directory found."""
+    """What a walk below a directory found; equal while nothing there changes."""
 
-    __slots__ = ("busy", "ctime_ns", "entries", "mtime_ns", "size")
-
-    def __init__(self) -> None:
-        self.entries = 0
-        self.size = 0
-        self.mtime_ns = 0
-        self.ctime_ns = 0
-        self.busy = False
-        """Somebody has a file below open for writing."""
+    entries: int = 0
+    size: int = 0
+    """The sum of all sizes in bytes."""
+    mtime_ns: int = 0
+    """The newest modification below, or of the directory itself."""
+    ctime_ns: int = 0
+    busy: bool = False
+    """Somebody has a file below open for writing."""
 
     def count(self, status: os.stat_result) -> None:
         """Add one entry."""

@@ -28,13 +28,11 @@ from watchman.model import Delivery
 from watchman.mounts import Changes, mounts
 from watchman.mover.copy import copy_attributes
 from watchman.mover.outcomes import DirectoryError, RootError
-from watchman.mover.syscalls import sync_directory
+from watchman.mover.syscalls import NOT_THERE, sync_directory
 from watchman.text import printable
 
 MOST = 200
 """Directories that a batch may hold open on either side: descriptors are limited."""
-
-_GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
 
 class OpenDirectories:
@@ -122,7 +120,7 @@ class OpenDirectories:
         try:
             return open_directory(top, relative_to(top, path))
         except OSError as error:
-            if error.errno not in _GONE:
+            if error.errno not in NOT_THERE:
                 raise
             return None
 

@@ -7,7 +7,6 @@ that get no other attempt.
 from __future__ import annotations
 
 import enum
-import errno
 import os
 import stat
 from collections.abc import Collection
@@ -31,9 +30,7 @@ from watchman.mover.lease import is_tree, look_at, matches
 from watchman.mover.names import marker_name, temporary_name
 from watchman.mover.open_directories import OpenDirectories
 from watchman.mover.rename import put_back
-from watchman.mover.syscalls import status_at_destination, status_of
-
-_GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+from watchman.mover.syscalls import NOT_THERE, status_at_destination, status_of
 
 
 class AttemptState(enum.Enum):
@@ -198,7 +195,7 @@ def _open(path: str, tops: Collection[str]) -> int | None:
     try:
         return open_directory(top, relative_to(top, path))
     except OSError as error:
-        if error.errno in _GONE:
+        if error.errno in NOT_THERE:
             return None
         raise
 

@@ -10,8 +10,9 @@ from collections.abc import Callable
 
 _RENAME_NOREPLACE = 1
 _UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOSYS})
-# Nothing of that name, also where a directory on the way has just been removed or replaced.
-_NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+# Nothing of that name, also where a directory on the way has just been removed or replaced. Only
+# these mean "gone" below a root: of any other error, ESTALE too, nobody knows.
+NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 # What a file system says of a name that it cannot hold: too long, or of characters it refuses.
 _NO_SUCH_NAME = frozenset({errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ})
 # What link(2) says on a file system without hard links.
@@ -111,7 +112,7 @@ def status_of(name: str, directory: int) -> os.stat_result | None:
     try:
         return os.stat(name, dir_fd=directory, follow_symlinks=False)
     except OSError as error:
-        if error.errno in _NOT_THERE:
+        if error.errno in NOT_THERE:
             return None
         raise
 

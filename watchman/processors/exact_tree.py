@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from watchman import coverage
-from watchman.file_access import DIRECTORY_FLAGS, PATH_FLAGS, open_directory
+from watchman.file_access import DIRECTORY_FLAGS, GONE_ERRNOS, PATH_FLAGS, open_directory
 from watchman.model import Watch
 from watchman.sources import instance as ev
 from watchman.sources.at_start import AtStart
@@ -18,7 +18,6 @@ from watchman.sources.listener import UnwatchedListener
 Identity = tuple[int, int]
 """Device and inode."""
 
-_GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE})
 _LISTING = ev.IN_OPEN | ev.IN_ACCESS | ev.IN_CLOSE_NOWRITE
 """What listing a directory causes in the directory itself."""
 
@@ -307,7 +306,7 @@ class ExactTree:
 
     def _lost(self, path: str, error: OSError) -> None:
         """Pass on what is wrong with a directory, unless it is only gone and not the top."""
-        gone = error.errno in _GONE and path != self._watch.path
+        gone = error.errno in GONE_ERRNOS and path != self._watch.path
         self._say(path, None if gone else error)
 
     def _say(self, path: str, error: OSError | None) -> None:

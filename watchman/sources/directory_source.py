@@ -53,39 +53,47 @@ class _UnitTable(WatchTable):
         super().__init__(instance, _MASK)
         self.waiting: dict[int, Unit] = {}
         """By the number of their own watch."""
-        self._numbers: dict[Unit, int] = {}
+        self._numbers: dict[Node, dict[str, int]] = {}
+        """The same the other way round: by container and name."""
 
     def detach(self, node: Node) -> None:
         """Watch a container no longer, nor any unit in it."""
         super().detach(node)
-        for unit in [unit for unit in self._numbers if unit[0] is node]:
-            self.detach_unit(unit)
+        for name in list(self._numbers.get(node, ())):
+            self.detach_unit((node, name))
 
     def attach_unit(self, unit: Unit, descriptor: int) -> None:
         """Watch a unit; ``descriptor`` is its container's. Raises OSError."""
-        if unit in self._numbers or unit[0].root.polled:
+        container, name = unit
+        if name in self._numbers.get(container, ()) or container.root.polled:
             return
         try:
-            inside = os.open(unit[1], DIRECTORY_FLAGS, dir_fd=descriptor)
+            inside = os.open(name, DIRECTORY_FLAGS, dir_fd=descriptor)
         except OSError:
             return  # gone: its event follows; unreadable: the scans find the marker
         try:
             wd = self._instance.add(inside, _INSIDE)
         finally:
             os.close(inside)
-        self._numbers[unit] = wd
+        self._numbers.setdefault(container, {})[name] = wd
         self.waiting[wd] = unit
 
     def detach_unit(self, unit: Unit) -> None:
         """Watch a unit no longer, if it is."""
-        wd = self._numbers.pop(unit, None)
-        if wd is not None:
-            del self.waiting[wd]
-            self._instance.remove(wd)
+        container, name = unit
+        numbers = self._numbers.get(container, {})
+        wd = numbers.pop(name, None)
+        if wd is None:
+            return
+        if not numbers:
+            del self._numbers[container]
+        del self.waiting[wd]
+        self._instance.remove(wd)
 
     def count_units(self, watch: Watch) -> int:
         """Return how many units of a watch are watched; from any thread."""
-        return sum(node.root.watch is watch for node, _ in list(self._numbers))
+        numbers = list(self._numbers.items())
+        return sum(len(names) for node, names in numbers if node.root.watch is watch)
 
 
 class DirectorySource(BaseSource[list[Hint]]):

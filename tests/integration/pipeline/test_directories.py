@@ -433,6 +433,20 @@ def test_a_lost_and_remade_root_is_watched_again(scene: Scene) -> None:
         assert scene.unwatched.said[1:] == [(str(scene.data), None)]
 
 
+def test_a_marker_is_waited_for_in_a_root_that_is_made_again(scene: Scene) -> None:
+    with scene.watching(marker="DONE") as watcher:
+        watch = watcher.source.roots[0].watch
+        (scene.data / "a").mkdir()
+        wait_until(lambda: watcher.source.covers(watch) == 2)
+        scene.data.rename(scene.outside / "away")
+        wait_until(lambda: scene.unwatched.said)
+        assert watcher.source.covers(watch) == 0
+        (scene.data / "a").mkdir(parents=True)
+        wait_until(lambda: watcher.source.covers(watch) == 2)
+        (scene.data / "a" / "DONE").touch()
+        wait_until(lambda: scene.announced == ["a"])
+
+
 @pytest.mark.parametrize(
     ("limited", "pattern", "options"),
     [("scanner1", "*/s*", {"rec": True}), ("s1", "*", {"marker": "DONE"})],

@@ -54,12 +54,11 @@ def watch_limit(
     return min((limit for limit in limits if limit is not None), default=None)
 
 
-def instance_limit(
-    file: str = "/proc/sys/fs/inotify/max_user_instances",
-    of_namespace: str = "/proc/sys/user/max_inotify_instances",
-) -> int | None:
+def instance_limit() -> int | None:
     """Return how many inotify instances this user may have; None if the kernel does not tell."""
-    return watch_limit(file, of_namespace)
+    return watch_limit(
+        "/proc/sys/fs/inotify/max_user_instances", "/proc/sys/user/max_inotify_instances"
+    )
 
 
 def _explain(error: BaseException) -> str | None:

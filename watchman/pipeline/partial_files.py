@@ -44,6 +44,7 @@ from watchman.pipeline.found import Found
 from watchman.pipeline.log_criterion import LATE, NOT_LOGGED, NOTHING_ELSE, LogCriterion
 from watchman.pipeline.partial_memory import PartialMemory
 from watchman.pipeline.pending_events import Key
+from watchman.pipeline.question_queue import QuestionQueue
 from watchman.pipeline.sets import FURTHER, Members, is_same, names_of
 from watchman.pipeline.waiting_file import (
     Admitted,
@@ -58,7 +59,7 @@ from watchman.sources.source import Source
 from watchman.sources.tree import Node
 from watchman.text import printable
 from watchman.timers import Timers
-from watchman.verdicts.pool import Pool
+from watchman.verdicts.pool import Pool, functions_of
 from watchman.verdicts.verdict import FileVerdict, Kind
 
 log = logging.getLogger("watchman.notify")
@@ -87,7 +88,7 @@ class PartialFiles:
         self._logs = logs
         self._members = Members(journal, companions, logs)
         self._waiting: dict[Key, WaitingFile] = {}
-        self._queue: collections.deque[Key] = collections.deque()
+        self._queue = QuestionQueue()
         self._answers: collections.deque[tuple[WaitingFile, FileVerdict]] = collections.deque()
         """Added to by the pool's thread."""
         self._awaited: dict[Key, set[Key]] = {}
@@ -217,7 +218,7 @@ class PartialFiles:
     def _put(self, waiting: WaitingFile) -> None:
         """Have a file asked about, behind those that are asked about already."""
         waiting.progress = Progress.QUEUED
-        self._queue.append(waiting.key)
+        self._queue.put(waiting.key, functions_of(waiting.criteria.each))
 
     def companion_came(self, key: Key) -> None:
         """Look again at the files that a companion tells of; most files are none."""
@@ -339,8 +340,7 @@ class PartialFiles:
                 self._is_partial(waiting, verdict.reason, into)
         for key in self._times.take(now):
             self._time_is_over(self._waiting[key], now, directories, into)
-        while self._queue and self._ask(self._queue[0], directories, into):
-            self._queue.popleft()
+        self._queue.ask(lambda key: self._ask(key, directories, into))
         self._keep(into.partial)
         return into
 

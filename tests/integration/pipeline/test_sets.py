@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import itertools
 import os
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -33,6 +34,7 @@ from watchman.model import (
     State,
 )
 from watchman.pipeline import Pipeline, sets
+from watchman.pipeline.first_runs import CLOCK_GRAIN_NS
 
 ENDS = ("shp", "shx", "dbf", "prj")
 MEMBERS = (Member("{stem}.shx"), Member("{stem}.dbf"), Member("{stem}.prj", optional=True))
@@ -558,6 +560,8 @@ def test_one_that_vanishes_before_the_task_is_sent(root: Path, state: Path) -> N
 
 def test_what_was_there_before_the_first_run_and_what_is_only_told(root: Path, state: Path) -> None:
     write(*parts(root, "old"))
+    newest = max(path.stat().st_ctime_ns for path in parts(root, "old"))
+    wait_until(lambda: time.time_ns() > newest + 2 * CLOCK_GRAIN_NS)
     config = asking(root, state, dry_run=(f"{root}/dry*",))
     with watching(config) as (pipeline, sent):
         write(*parts(root, "dry"))

@@ -68,9 +68,9 @@ def test_a_set_vanishes_with_each_part_and_is_looked_for(bench: Bench) -> None:
     wait_until(lambda: sorted(bench.changed) == told, what="all are told")
     reasons = bench.journal.reasons([1, 2, 3])
     assert reasons == {
-        1: "b, a part of its set: the file is gone",
+        1: "a part of its set, b: the file is gone",
         2: "the file is gone",
-        3: "b, a part of its set: the file is gone",
+        3: "a part of its set, b: the file is gone",
     }
     assert bench.journal.known.lookup(str(bench.root), ["a", "b", "c"]) == {}
 

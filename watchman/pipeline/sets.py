@@ -172,11 +172,14 @@ class Members:
             seen = look(name, directory)
             if seen is CANNOT_TELL:
                 return SetState((), due=time.monotonic() + AGAIN)
+            node, path = waiting.found.node, f"{above}/{name}"
             if seen.version is None or seen.seen not in THERE:
-                into.take_absent(name, seen.seen, optional=optional)
+                if seen.seen is Seen.BUSY and self._companions.is_ignored(path):
+                    into.take_ignored(name, optional=optional)
+                else:
+                    into.take_absent(name, seen.seen, optional=optional)
                 continue
-            node = waiting.found.node
-            found = Found(node, name, f"{above}/{name}", seen.version, Evidence.SCAN)
+            found = Found(node, name, path, seen.version, Evidence.SCAN)
             kept = self._complete.get((node, name))
             if kept is not None and is_same(kept.found.version, found.version):
                 into.take(kept.found)
@@ -185,7 +188,7 @@ class Members:
             elif name in known and is_same_content(known[name].version, found.version):
                 into.take(found, is_judged=known[name].seq > 0)
                 into.is_again = True
-            elif self._companions.is_ignored(found.path):
+            elif self._companions.is_ignored(path):
                 into.take_ignored(name, optional=optional)
             else:
                 into.unsure.append(found)

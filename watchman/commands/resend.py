@@ -120,7 +120,13 @@ def _carry_out(work: Resending, config: Config | None, *, same_id: bool, as_json
     made = left_out = 0
     patterns = GonePatterns(config)
     with ignoring_sigio():
-        work.carry_out(_looker(config), patterns.route_of, operator(), same_id=same_id)
+        work.carry_out(
+            _looker(config),
+            patterns.route_of,
+            operator(),
+            same_id=same_id,
+            is_main_file=patterns.is_main_file,
+        )
     have_obeyed(load_own())
     for one in work.results():
         if as_json:

@@ -86,8 +86,8 @@ class Resending:
         self._state_dir = state_dir
         self.unreadable: dict[str, None] = {}
         """A line for each part of the history that cannot be read."""
-        self._first: dict[str, int] = {}
-        """Of tasks that have announced several files, by id: the first one's seq."""
+        self._first: dict[str, tuple[int, str]] = {}
+        """Of tasks that may have announced several files, by id: seq and path of the first one."""
         self.others = 0
         """How many are chosen only since one task has announced them with others."""
         connection.execute(SPOOL.format("chosen"))
@@ -119,7 +119,10 @@ class Resending:
         which = f"({_BY_NUMBER} OR {_BY_ID})" if ids else _BY_NUMBER
         rows = self._connection.execute(f"{_OTHERS}{which} ORDER BY seq DESC").fetchall()
         self._keep_others(map(answers.record, rows))
-        for file in archive.files(self._state_dir) if ids else ():
+        files: list[archive.SegmentFile] = []
+        with contextlib.suppress(OSError):  # that has been said already
+            files += archive.files(self._state_dir) if ids else ()
+        for file in files:
             try:
                 with contextlib.closing(Segment(file.path)) as segment:
                     self._keep_others(segment.sent_as(ids))
@@ -131,7 +134,8 @@ class Resending:
     def _keep_others(self, records: Iterable[Record]) -> None:
         found = list(records)
         for one in found:
-            self._first[one.task_id] = min(one.seq, self._first.get(one.task_id, one.seq))
+            first = one.seq, one.final
+            self._first[one.task_id] = min(first, self._first.get(one.task_id, first))
         self._keep(found)
 
     def _keep(self, records: Iterable[Record]) -> None:
@@ -158,15 +162,19 @@ class Resending:
         actor: str,
         *,
         same_id: bool = False,
+        is_main_file: Callable[[Record], bool] = lambda _: False,
     ) -> None:
         """Make the second deliveries.
 
         ``route_of`` gives the route that a path has in the configuration: it is taken where the
-        journal only knows broker and task of what was sent.
+        journal only knows broker and task of what was sent. ``is_main_file`` says whether it has
+        a set there: the archive does not know that of a file to which no other belonged.
         """
         for page in self._pages():
             # Looked at before the transaction: the disk may be slow.
-            looked = [(record, look(record), route_of(record)) for record in page]
+            looked = [
+                (record, look(record), route_of(record), is_main_file(record)) for record in page
+            ]
             begun = time.monotonic()
             self._connection.execute("BEGIN IMMEDIATE")
             try:
@@ -215,7 +223,7 @@ class Resending:
 
     def _make(
         self,
-        looked: Sequence[tuple[Record, Version | str, Route | None]],
+        looked: Sequence[tuple[Record, Version | str, Route | None, bool]],
         actor: str,
         *,
         same_id: bool,
@@ -223,13 +231,13 @@ class Resending:
         now = time.time_ns()
         seq = self._last_seq()
         made: list[Resent] = []
-        tasks = Counter(record.task_id for record, _, _ in looked)
+        tasks = Counter(record.task_id for record, *_ in looked)
         together: dict[str, list[int]] = {}
         main_files: dict[str, Resent] = {}
-        for record, version, route in looked:
+        for record, version, route, has_set in looked:
             # Of several with one id none may be under way under it but their bundle.
-            alone = tasks[record.task_id] == 1 and not self._is_bundled(record)
-            task_id = record.task_id if same_id and alone else str(uuid.uuid4())
+            several = has_set or tasks[record.task_id] > 1 or self._is_bundled(record)
+            task_id = record.task_id if same_id and not several else str(uuid.uuid4())
             if self._lacks_main_file(record, route, main_files.get(record.task_id)):
                 reason = "the main file of its set is left out"
             elif isinstance(version, str):
@@ -239,7 +247,7 @@ class Resending:
             if not reason:
                 seq += 1
                 acts.note(self._connection, [Act(record.seq, now, acts.RESENT, actor, seq)])
-                if not alone:
+                if several:
                     together.setdefault(record.task_id, []).append(seq)
             made.append(Resent(record, 0 if reason else seq, "" if reason else task_id, reason))
             main_files.setdefault(record.task_id, made[-1])
@@ -261,7 +269,9 @@ class Resending:
         if main_file is not None:
             is_there = not main_file.reason
         else:
-            is_there = record.seq == self._first.get(record.task_id, record.seq)
+            # By its path: it may have been sent again under the same id.
+            first = self._first.get(record.task_id)
+            is_there = first is None or first[1] == record.final
         if is_there:
             return False
         row = self._connection.execute(_ROUTE, (self._route(record, route),)).fetchone()

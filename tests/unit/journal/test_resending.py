@@ -27,7 +27,7 @@ from watchman.journal.journal_reader import open_reader
 from watchman.journal.question import Question
 from watchman.journal.record import Record
 from watchman.journal.resending import PAGE, Resent, resending
-from watchman.model import Batch, Move, Noted, Route, State, Version
+from watchman.model import Batch, BundleKind, Move, Noted, Route, State, Version
 
 ROUTE = Route("b", "task", ("x",), {"k": 1}, {"queue": "q"})
 EVERY = Question(state=State.SENT)
@@ -259,6 +259,31 @@ def test_a_set_whose_main_file_was_uploaded_and_sent_again_is_not_taken_for_one(
     made = {one.record.seq: one.reason for one in resend(tmp_path)}
     lost = "the main file of its set is left out"
     assert made == {2: lost, 3: lost, 4: "", 5: "", 6: "", 7: "", 8: ""}
+
+
+def test_what_was_sent_again_under_its_id_is_sent_once_more(
+    journal: Journal, tmp_path: Path
+) -> None:
+    send_together(journal)
+    for number in (1, 2):
+        made = resend(tmp_path, same_id=True)
+        assert [one.record.final[4:] for one in made if not one.reason] == list("1234567")
+        seqs = [row.seq for row in journal.bundled(journal.page_ready("b", 0, 9), 9).rows]
+        assert len(seqs) == 7
+        journal.note([(seq, State.SENT, "") for seq in seqs])
+        if number == 1:
+            archive_but(journal, tmp_path, keep=2, rows=12)
+
+
+def test_a_file_that_has_a_set_now_is_sent_as_one(journal: Journal, tmp_path: Path) -> None:
+    """The archive does not tell whether it was one, of which all others were missing."""
+    send_together(journal)
+    archive_but(journal, tmp_path, keep=0, rows=7)
+    with resending(str(tmp_path)) as work:
+        work.choose(Question(seqs=frozenset({7}), state=State.SENT))
+        work.carry_out(same, lambda _: None, WHO, is_main_file=lambda _: True)
+    (leader,) = journal.page_ready("b", 0, 9)
+    assert journal.bundled([leader], 9).bundles[leader.bundle].kind is BundleKind.SET
 
 
 def test_a_part_of_the_archive_that_cannot_be_read_is_told(

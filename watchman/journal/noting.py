@@ -20,9 +20,10 @@ from watchman.text import PATHS, printable, remedy_for_part
 
 log = logging.getLogger("watchman.notify")
 
-_TAKE_OVER = """UPDATE deliveries SET device = ?, inode = ?, size = ?, mtime_ns = ?,
-    changed_ns = ?, told = ? WHERE seq = ? AND state = 1
+_TO_BE_MOVED = """seq = ? AND state = 1
     AND bundle IN (SELECT id FROM bundles WHERE kind = 'set' AND reason IS NULL)"""
+_TAKE_OVER = f"""UPDATE deliveries SET device = ?, inode = ?, size = ?, mtime_ns = ?,
+    changed_ns = ?, told = ? WHERE {_TO_BE_MOVED}"""  # noqa: S608 — our own words
 # Plain integers: sqlite3 converts an enum's member several times slower.
 _MOVING, _READY = int(State.MOVING), int(State.READY)
 NOTHING: Mapping[int, int] = MappingProxyType({})
@@ -156,6 +157,11 @@ class NotedDeliveries:
             return taken
 
         return self._database.write(work)
+
+    def can_be_taken_over(self, delivery: Delivery) -> bool:
+        """Say whether :meth:`take_over` would be in time now."""
+        query = f"SELECT 1 FROM deliveries WHERE {_TO_BE_MOVED}"  # noqa: S608 — our own words
+        return self._database.reader.execute(query, (delivery.seq,)).fetchone() is not None
 
     def _unlearn(self, connection: sqlite3.Connection, seqs: Sequence[int]) -> None:
         for start in range(0, len(seqs), states.TOGETHER):

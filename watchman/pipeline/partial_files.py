@@ -12,9 +12,9 @@ ASKED       a process reads it                          a verdict           the 
 WHOLE       it was whole in the version that was read   recorded, if it is  the same: asked once
                                                         still this version  more
 PARTIAL     it is not, or a companion or a member of    it changes, or its  in the journal's
-            its set is missing; in the journal's table  companion comes:    ``partial``: since
-            ``partial``, unless it only waits for a     QUEUED; its time    when is still known
-            moment                                      is over: recorded
+            its set is missing or not whole; in the     companion comes:    ``partial``: since
+            journal's table ``partial``, unless it only QUEUED; its time    when is still known
+            waits for a moment                          is over: recorded
                                                         as incomplete
 MEMBER      complete, and not known; it goes with a     recorded with its   found by the scan: its
             main file (``sets.py``)                     main file           main file is looked at
@@ -89,6 +89,8 @@ class PartialFiles:
         self._members = Members(journal, companions, logs)
         self._judge = Judge(pool, companions, self._members, logs, self._answered)
         self._waiting: dict[Key, WaitingFile] = {}
+        self._earlier: dict[Key, Delivery] = {}
+        """What is to take over a file that is looked at again, as in :class:`WaitingFile`."""
         self._queue = QuestionQueue()
         self._answers: collections.deque[tuple[WaitingFile, FileVerdict]] = collections.deque()
         """Added to by the pool's thread."""
@@ -139,6 +141,7 @@ class PartialFiles:
                 alone = self._waiting.get((found.node, found.name))
                 if alone is not None:
                     self._drop(alone)  # the set has ended that would have taken it over
+                self._memory.forget([path])
                 self._member_came(found, main_files, noted)
                 continue
             criteria = self._criteria(found)
@@ -203,12 +206,16 @@ class PartialFiles:
 
         Its set has yet to be moved. ``is_known`` if an earlier version of the file is known.
         """
-        waiting = self._waiting.get((found.node, found.name))
-        if waiting is None:
-            return self._members.moving(found.path) if is_known else None
+        key = found.node, found.name
         # What is known was forgotten when it began to wait.
-        earlier = waiting.earlier
-        return earlier and self._journal.moving(earlier.seq)
+        waiting, earlier = self._waiting.get(key), self._earlier.pop(key, None)
+        if waiting is not None:
+            earlier = waiting.earlier
+        elif earlier is None and is_known:
+            earlier = self._members.moving(found.path)
+        if earlier is None or not self._journal.can_be_taken_over(earlier):
+            return None
+        return earlier
 
     def _begin(self, found: Found, criteria: Criteria, earlier: Delivery | None) -> None:
         """Have a file judged, unless that is being done, or was, as it is now."""
@@ -259,6 +266,7 @@ class PartialFiles:
         if waiting is not None:
             self._drop(waiting)
             self._memory.forget([waiting.found.path])
+        self._earlier.pop(key, None)
         self._members.forget(key)
         self.companion_came(key)  # that it is not there is another reason to wait
 
@@ -276,7 +284,7 @@ class PartialFiles:
 
     def forget_left(self) -> None:
         """Wait no longer for what was in directories that left their names."""
-        for key in [key for key in self._waiting if key[0].is_left]:
+        for key in [key for key in (*self._waiting, *self._earlier) if key[0].is_left]:
             self.forget(key)
         self._members.forget_left()
 
@@ -455,6 +463,8 @@ class PartialFiles:
     def _look_again(self, waiting: WaitingFile, into: Judged) -> None:
         """Have a file looked at that is not as it was; what events have proven of it is kept."""
         self._drop(waiting)
+        if waiting.earlier is not None:
+            self._earlier[waiting.key] = waiting.earlier
         into.changed.append(waiting.found)
 
     def _is_partial(self, waiting: WaitingFile, reason: str, into: Judged) -> None:

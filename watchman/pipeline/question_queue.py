@@ -24,6 +24,6 @@ class QuestionQueue:
 
     def ask(self, ask: Callable[[Key], bool]) -> None:
         """Have ``ask`` take files; those stay for which it returns False, and those behind them."""
-        for queue in self._queues.values():
+        for queue in list(self._queues.values()):
             while queue and ask(queue[0]):
                 queue.popleft()

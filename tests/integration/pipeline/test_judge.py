@@ -14,15 +14,16 @@ from tests.integration.pipeline.test_sets import (
     await_seen,
     await_sets,
     await_waiting,
+    is_waiting,
     watching,
     write,
 )
-from tests.journals import failures
+from tests.journals import counts, failures
 from tests.running import config_for
 from tests.waiting import wait_until
 from watchman import checks
 from watchman.checks.asked import READ, Asked
-from watchman.model import INCOMPLETE, Config, Criteria, Criterion, Member, Move, Route
+from watchman.model import INCOMPLETE, Config, Criteria, Criterion, Member, Move, Route, State
 from watchman.pipeline import Pipeline
 from watchman.pipeline.judge import Judge, Said
 from watchman.pipeline.waiting_file import WaitingFile
@@ -171,6 +172,30 @@ def test_what_comes_again_before_its_set_is_moved_goes_with_it_when_it_is_whole(
         store.mkdir()
         await_sets(sent, store / "a.nc")
         assert (store / again.name).read_bytes().startswith(WHOLE + b"\x1f")
+
+
+def test_a_member_that_waits_to_be_taken_over_by_a_set_that_ends_waits_for_the_next(
+    root: Path, state: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    moves = (Move(str(root), str(store)),)
+    with watching(asking(root, state, GZIP, moves=moves)) as (pipeline, sent):
+        main, member = root / "a.nc", root / "a.gz"
+        write(main)
+        member.write_bytes(WHOLE)
+        wait_until(lambda: pipeline.journal.known.versions([str(main)]), 60)
+        member.write_bytes(WHOLE[:-2])
+        await_waiting(pipeline, member, CUT)
+        main.unlink()
+        store.mkdir()
+        wait_until(lambda: counts(pipeline.journal).get(("b", State.VANISHED), (0,))[0] == 1, 60)
+        write(main)
+        await_waiting(pipeline, main, f"a.gz: {CUT}")
+        wait_until(lambda: not is_waiting(pipeline, member), 60)
+        member.write_bytes(WHOLE)
+        await_sets(sent, store / "a.nc")
+        assert sent.sets[0].files == (str(store / "a.nc"), str(store / "a.gz"))
+        wait_until(lambda: not counts(pipeline.journal).get(("b", State.MOVING), (0,))[0], 60)
 
 
 class Held:

@@ -572,6 +572,25 @@ def test_one_that_vanishes_before_the_task_is_sent(root: Path, state: Path) -> N
         await_sets(sent, main)
 
 
+def test_one_that_vanishes_where_it_was_moved_before_the_task_is_sent(
+    root: Path, state: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    store.mkdir()
+    publisher = Looking()
+    publisher.answer = DOWN
+    config = asking(root, state, moves=((str(root), str(store)),))
+    with watching(config, publisher) as (pipeline, sent):
+        write(*parts(root, "a"))
+        wait_until(lambda: counts(pipeline.journal).get(("b", State.READY), (0,))[0] == 4, 60)
+        (store / "a.dbf").unlink()
+        publisher.answer = ACCEPTED
+        wait_until(lambda: len(failures(pipeline.journal)) == 3, 60)
+        reasons = {one.reason for one in failures(pipeline.journal)}
+        assert reasons == {"a part of its set, a.dbf: the file is gone"}
+        assert not sent.messages
+
+
 def test_what_was_there_before_the_first_run_and_what_is_only_told(root: Path, state: Path) -> None:
     write(*parts(root, "old"))
     newest = max(path.stat().st_ctime_ns for path in parts(root, "old"))

@@ -86,6 +86,8 @@ is made for each file: the type itself takes three times as long, and does the s
 
 INCOMPLETE = "incomplete: "
 """How the reason of a delivery begins whose file has not met its criteria in time."""
+DISCARDED = "discarded by "
+"""How the reason of a delivery begins that somebody gave up."""
 
 
 class State(enum.IntEnum):

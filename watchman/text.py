@@ -96,6 +96,24 @@ def _escape(match: re.Match[str]) -> str:
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
-def part_is_gone(path: str, reason: str) -> str:
-    """Return why a delivery has vanished: another part of its set did, for a reason."""
-    return f"{printable(path.rpartition('/')[2])}, a part of its set: {reason}"
+MAIN_IS_GONE, PART_IS_GONE = "the main file of its set, ", "a part of its set, "
+"""How the reason begins of a delivery that is not sent since something else of its set is gone."""
+
+
+def part_is_gone(path: str, reason: str, *, is_main: bool) -> str:
+    """Return why nothing is sent of a set: one of its files has vanished, for a reason."""
+    part = MAIN_IS_GONE if is_main else PART_IS_GONE
+    return f"{part}{printable(path.rpartition('/')[2])}: {reason}"
+
+
+def remedy_for_part(reason: str, which: str = "") -> str:
+    """Return what to do about what has failed with a part of its set; empty for another reason.
+
+    ``which`` stands behind the commands.
+    """
+    if reason.startswith(MAIN_IS_GONE):
+        return f"upload the set again, and drop this with 'notify discard{which}'"
+    if reason.startswith(PART_IS_GONE):
+        without = f"run 'notify retry{which}' to have the set sent without that"
+        return f"{without}, or drop it with 'notify discard{which}'"
+    return ""

@@ -1,6 +1,7 @@
 """Batches by the daemon: killed, told to reload, without its broker, and in a burst.
 
-WATCHMAN_LONG=1 makes the burst 20,000 files, and restarts RabbitMQ too.
+WATCHMAN_LONG=1 makes the burst 20,000 files, and restarts RabbitMQ too; and it kills at 300 random
+moments instead of 8, WATCHMAN_KILLS at so many, WATCHMAN_SEED at others.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import base64
 import contextlib
 import json
 import os
+import random
 import signal
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,7 +21,7 @@ import pytest
 import redis
 from amqp.exceptions import NotFound
 
-from tests.faults.driver import Daemon
+from tests.faults.driver import Daemon, killed_at_random
 from tests.servers.rabbitmq import RabbitServer
 from tests.servers.redis import RedisServer
 from tests.servers.worker import CeleryWorker
@@ -29,11 +31,15 @@ from watchman.model import State
 
 LONG = os.environ.get("WATCHMAN_LONG") == "1"
 BURST = 20_000 if LONG else 1000
+KILLS = int(os.environ.get("WATCHMAN_KILLS", "300" if LONG else "8"))
+SEED = int(os.environ.get("WATCHMAN_SEED", "5"))
 CONFIG = """\
 BROKERS = {{'b': {url!r}}}
 WATCHES = [{{'path': {upload!r}, 'rec': True, 'auto_add': True}}]
 PATTERNS = [
     ('*.alone', {{'broker': 'b', 'task': 't', 'options': {{'queue': {queue!r}}}}}),
+    ('*.main', {{'broker': 'b', 'task': 't', 'options': {{'queue': {queue!r}}},
+                 'with': ['{{stem}}.side', '{{stem}}.more?'], 'set_after': 0.1}}),
     ('*', {{'broker': 'b', 'task': 't', 'options': {{'queue': {queue!r}}}, 'batch': {batch!r}}}),
 ]
 MOVES = {moves!r}
@@ -163,6 +169,35 @@ def test_killed_and_restarted(
     assert max(len(task.files) for task in tasks) <= 3
 
 
+@pytest.mark.timeout(7200 if LONG else 120)
+@pytest.mark.parametrize("moved", [False, True], ids=["in-place", "moved"])
+def test_random_kills(tmp_path: Path, moved: bool, daemon: Callable[..., Daemon]) -> None:
+    """At any moment, while files come, are moved and sent, and batches of several sizes fill up."""
+    chance = random.Random(SEED + moved)
+    site = Site(tmp_path, "filesystem://", {"size": 3, "seconds": 0.2}, moved=moved)
+    running = daemon(site.config).wait_watching()
+    for number in range(KILLS // 2):
+        for part in range(chance.randrange(1, 4)):
+            end = chance.choice(["", "", ".alone"])
+            names = [f"{chance.choice('ab')}/{number}-{part}-{n}{end}" for n in range(5)]
+            site.write(*names[: chance.randrange(1, 6)])
+        if running.watches() and chance.random() < 0.3:
+            os.kill(running.pid, signal.SIGHUP)
+        # What was recorded keeps the batch that it had.
+        site.batch = {"size": chance.choice([1, 2, 4]), "seconds": chance.choice([0.1, 0.4])}
+        if chance.random() < 0.5:
+            site.batch["by"] = "directory"
+        site.configure()
+        running = killed_at_random(running, chance, lambda: daemon(site.config))
+    running.wait_watching()
+    site.write("a/later", "b/later.alone")
+    tasks = site.wait(site.in_directory, 600 if LONG else 60)
+    wait_until(lambda: site.waiting() == 0, 60, "all is noted")
+    running.stop()
+    assert max(len(task.files) for task in tasks) > 1
+    assert "Traceback" not in running.log.read_text("utf-8", "replace")
+
+
 def test_what_waits_is_kept_over_a_stop_and_a_reload_as_it_was_recorded(
     tmp_path: Path, daemon: Callable[..., Daemon]
 ) -> None:
@@ -271,12 +306,20 @@ def test_a_stock_worker_gets_the_files(
     site.write("a", "ü", "c")
     strange = os.fsdecode(b"\xff'\"\n.alone")
     site.write(strange)
+    site.write("s.side", "s.main")
     with CeleryWorker(site.url, tmp_path / "worker", ["t"], queues=[site.queue]) as worker:
-        done = worker.wait_for(2)
+        done = worker.wait_for(3)
     running.stop()
     by_files = {len(one["kwargs"].get("files", ())): one for one in done}
-    assert by_files.keys() == {0, 3}
+    assert by_files.keys() == {0, 2, 3}
     several = by_files[3]
     assert sorted(several["kwargs"]["files"]) == sorted(site.written[:3])
     assert several["args"] == several["kwargs"]["files"][:1]
     assert several["headers"]["watchman_source"].startswith(str(site.upload))
+    # Of a set the one that the pattern matches comes first, and the headers tell of it.
+    of_set = by_files[2]
+    assert of_set["kwargs"] == {"files": site.written[:-3:-1]}
+    assert of_set["args"] == [site.written[-1]]
+    assert of_set["opened"] == [len("s.main")]
+    assert of_set["headers"]["watchman_source"] == str(site.upload / "s.main")
+    assert of_set["headers"]["watchman_size"] == len("s.main")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from watchman import timelimit
@@ -43,7 +44,23 @@ class Asked:
         """Return what is asked of the file at a path, a log's word aside; None for nothing."""
         if self._companions is None or not self._is_judged(path):
             return None
+        for main_file in self._companions.main_files(path):
+            return self._companions.criteria_of_member(path, main_file)
         return self._companions.criteria(path)
+
+    def members(self, path: str) -> dict[str, Criteria]:
+        """Return what is asked of the members of its set, by name, where anything is."""
+        from watchman.pipeline.companions import name_for
+
+        criteria, (above, name) = self.criteria(path), os.path.split(path)
+        if self._companions is None or criteria is None:
+            return {}
+        names = [name_for(one.template, name) for one in criteria.members]
+        found = {
+            one: self._companions.criteria_of_member(os.path.join(above, one), path)
+            for one in names
+        }
+        return {one: asked for one, asked in found.items() if asked is not None}
 
     def words(self, path: str) -> tuple[str, ...]:
         """Return all that is asked of the file at a path."""
@@ -52,9 +69,25 @@ class Asked:
         found = [_words(one, name) for one in each]
         if criteria is not None:
             found += _set_words(criteria, name)
+            for member, asked in self.members(path).items():
+                found += [f"{member}: {_words(one, member)}" for one in asked.each]
         if self._is_judged(path) and path.startswith(self._logged):
             found.append(_LOG)
         return tuple(found)
+
+    def told_now(self, path: str) -> str:
+        """Return what stands beside the file at a path says of it now; empty where there is none.
+
+        What has to be read is not: processes that may do nothing else are for that.
+        """
+        criteria = self.criteria(path)
+        if criteria is None:
+            return ""
+        try:
+            with ignoring_sigio():
+                return timelimit.within(path, lambda: _look(path, criteria, self.members(path)))
+        except OSError:
+            return ""
 
     def why_beside(self, path: str) -> str:
         """Return why the file at a path is none of its own; empty if it is.
@@ -69,6 +102,8 @@ class Asked:
         return f"it goes with {', '.join(map(os.path.basename, main_files))}" if main_files else ""
 
     def _is_judged(self, path: str) -> bool:
+        if self._companions is not None and self._companions.main_files(path):
+            return True
         return self._router.is_wanted(path) and not self._router.is_dry_run(path)
 
 
@@ -96,19 +131,7 @@ def _set_words(criteria: Criteria, name: str) -> list[str]:
     return words
 
 
-def what_is_told_now(path: str, criteria: Criteria) -> str:
-    """Return what stands beside the file at a path says of it now; empty where there is no file.
-
-    What has to be read is not: processes that may do nothing else are for that.
-    """
-    try:
-        with ignoring_sigio():
-            return timelimit.within(path, lambda: _look(path, criteria))
-    except OSError:
-        return ""
-
-
-def _look(path: str, criteria: Criteria) -> str:
+def _look(path: str, criteria: Criteria, members: Mapping[str, Criteria]) -> str:
     from watchman.pipeline.file_check import FileCheck
 
     above, _, name = path.rpartition("/")
@@ -121,6 +144,18 @@ def _look(path: str, criteria: Criteria) -> str:
             return "it is open for writing"
         with FileCheck(name, seen.version, directory, criteria) as check:
             reason = check.look_beside() or check.look_at_members()
-            return reason or (READ if check.is_to_be_read else "it has all that is asked")
+            if reason:
+                return reason
+            is_to_be_read = check.is_to_be_read
+        for member, asked in members.items():
+            version = look(member, directory).version
+            if version is None:
+                continue  # it may be missing
+            with FileCheck(member, version, directory, asked) as check:
+                reason = check.look_beside()
+                if reason:
+                    return f"{member}: {reason}"
+                is_to_be_read |= check.is_to_be_read
+        return READ if is_to_be_read else "it has all that is asked"
     finally:
         release(directory)

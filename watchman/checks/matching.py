@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from watchman import coverage
 from watchman.checks import reasons
-from watchman.checks.asked import Asked
+from watchman.checks.asked import COMPANION, Asked
 from watchman.coverage import LeftOut
 from watchman.model import Config, Criteria, Route, Watch, WatchKind
 from watchman.router import Router
@@ -140,7 +140,8 @@ def match(
     asked = Asked(config)
     beside = asked.why_beside(path)
     if beside:
-        return Match(path, watch.path, reason=beside, condition=verdict.condition)
+        words = asked.words(path) if beside != COMPANION else ()
+        return Match(path, watch.path, reason=beside, condition=verdict.condition, asked=words)
     found = _routed(config, path, watch, verdict, router, preview)
     after = (asked.criteria(path) or Criteria(())).incomplete_after
     return replace(found, asked=asked.words(path), incomplete_after=after)

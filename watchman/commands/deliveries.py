@@ -67,8 +67,8 @@ def retry(
         have_obeyed(own)
         for record in changes.unsendable():
             warn(
-                f"{record.seq} stays failed: there is no broker {record.broker!r} in BROKERS; "
-                f"define it again, or give it up with 'notify discard {record.seq}'"
+                f"{record.seq} stays failed: {printable(record.reason)}, or give it up with "
+                f"'notify discard {record.seq}'"
             )
             asked.meet(record)
             gone = True

@@ -19,12 +19,17 @@ class GonePatterns:
     """Counts such tasks by name and broker; none without a configuration."""
 
     def __init__(self, config: Config | None) -> None:
-        self._router = None if config is None else Router(config.patterns)
+        self._router = None if config is None else Router(config.patterns, criteria=config.criteria)
         self._count: Counter[tuple[str, str]] = Counter()
 
     def route_of(self, record: Record) -> Route | None:
         """Return the route that a delivery's path has now; None if it has none."""
         return None if self._router is None else self._router.route(record.source)
+
+    def is_main_file(self, record: Record) -> bool:
+        """Say whether a delivery's path has a set now."""
+        criteria = None if self._router is None else self._router.criteria(record.source)
+        return criteria is not None and bool(criteria.members)
 
     def meet(self, record: Record) -> None:
         """Take note of a delivery that is on its way again."""

@@ -120,11 +120,10 @@ def match(paths: Sequence[str], as_json: bool) -> None:
 
 def _match(config: Config, path: str) -> checks.Match:
     from watchman import checks
-    from watchman.checks.asked import Asked, what_is_told_now
+    from watchman.checks.asked import Asked
 
     found = checks.match(config, path, _preview(config))
-    criteria = Asked(config).criteria(found.path) if found.asked else None
-    told = what_is_told_now(found.path, criteria) if criteria is not None else ""
+    told = Asked(config).told_now(found.path) if found.asked else ""
     return dataclasses.replace(found, told_now=told)
 
 

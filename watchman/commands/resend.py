@@ -27,14 +27,15 @@ if TYPE_CHECKING:
 
 _CHANGED = "it has changed since it was sent"
 _GONE = "it is not there any more"
+_TOGETHER = "one task has announced them with the others"
 
 
 @click.command(
     short_help="Send a second task for what was sent.",
     help=(
         "Send a second task for what was sent, by number, task id, path or the options; of each "
-        "file the newest.\n\nThe file must still be as it was sent. A running daemon begins at "
-        "once."
+        "file the newest. All that one task has announced is sent again by one.\n\nThe file must "
+        "still be as it was sent. A running daemon begins at once."
     ),
 )
 @common
@@ -68,7 +69,8 @@ def resend(
         bad = bool(missing or work.unreadable)
         if work.count:
             amount = printing.counted(work.count, "delivery")
-            printing.confirm(f"Send a second task for {amount}?", yes=yes)
+            others = f" ({work.others:,} of them since {_TOGETHER})" if work.others else ""
+            printing.confirm(f"Send a second task for {amount}{others}?", yes=yes)
             bad |= _carry_out(work, config, same_id=same_id, as_json=as_json)
         elif not missing and not as_json:
             say("nothing of the kind was sent")
@@ -118,7 +120,13 @@ def _carry_out(work: Resending, config: Config | None, *, same_id: bool, as_json
     made = left_out = 0
     patterns = GonePatterns(config)
     with ignoring_sigio():
-        work.carry_out(_looker(config), patterns.route_of, operator(), same_id=same_id)
+        work.carry_out(
+            _looker(config),
+            patterns.route_of,
+            operator(),
+            same_id=same_id,
+            is_main_file=patterns.is_main_file,
+        )
     have_obeyed(load_own())
     for one in work.results():
         if as_json:
@@ -135,7 +143,8 @@ def _carry_out(work: Resending, config: Config | None, *, same_id: bool, as_json
     patterns.tell()
     if not as_json:
         more = f", {left_out:,} left out" if left_out else ""
-        say(f"{printing.counted(made, 'delivery')} sent again{more}")
+        others = f" ({work.others:,} chosen since {_TOGETHER})" if work.others else ""
+        say(f"{printing.counted(made, 'delivery')} sent again{more}{others}")
     return left_out > 0
 
 

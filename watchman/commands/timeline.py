@@ -10,7 +10,7 @@ from watchman.journal.bundles import Membership
 from watchman.journal.record import Record
 from watchman.model import Hold, HoldKind, State, Upload
 from watchman.status import Snapshot
-from watchman.text import moment, printable
+from watchman.text import moment, printable, remedy_for_part
 
 _TOGETHER = (State.READY, State.SENT, State.FAILED)
 """The states of what is announced, was announced, or should have been."""
@@ -174,13 +174,20 @@ def _end(
     if state is State.MOVED:
         return [Event(at, f"moved to {final}", word)]
     if state is State.FAILED:
-        remedy = f"'notify retry {record.seq}' or 'notify discard {record.seq}'"
-        return [Event(at, f"failed: {reason}; mend the cause, then {remedy}", word)]
+        remedy = remedy_for_part(record.reason, f" {record.seq}") or (
+            f"mend the cause, then 'notify retry {record.seq}' or 'notify discard {record.seq}'"
+        )
+        return [Event(at, f"failed: {reason}; {remedy}", word)]
     if state is State.VANISHED:
         what = reason if word != "vanished" else f"vanished: {reason or 'the file is gone'}"
         return [Event(at, what, word)]
     if state is State.MOVING:
         return [Event(at, f"waits to be moved to {final}{_why_not_moved(record, now)}", word)]
+    if together is not None and together.part is not None:
+        path, of_part = together.part
+        why = "has failed" if of_part is State.FAILED else "has yet to be moved"
+        what = f"waits for {printable(path)}, a part of its set, which {why}"
+        return [*moved, Event(at, what, word)]
     what = f"waits for broker {printable(record.broker or '')}"
     if together is not None and together.due_ns is not None:
         until = f"until {moment(together.due_ns)}"

@@ -28,8 +28,7 @@ from watchman.journal.question import (
 )
 from watchman.journal.record import Record
 from watchman.journal.sealed import Condition, Segment
-from watchman.journal.tallies import DISCARDED
-from watchman.model import State, Version
+from watchman.model import DISCARDED, State, Version
 
 COLUMNS = """seq, task_id, source, final, device, inode, size, mtime_ns, changed_ns,
     arrived_ns, deliveries.broker, routes.task, kind, state, noted_ns, reason"""

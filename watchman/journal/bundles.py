@@ -18,8 +18,8 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from watchman.model import BundleKind, State
-from watchman.text import part_is_gone
+from watchman.model import DISCARDED, BundleKind, State
+from watchman.text import MAIN_IS_GONE, part_is_gone
 
 WITH_LEADER = -1
 """``deliveries.held`` of a row that goes with its bundle's leader."""
@@ -61,8 +61,8 @@ OF_BUNDLE = "INDEXED BY deliveries_bundle WHERE bundle > 0 AND bundle = ?"
 """In SQL: the rows of a bundle."""
 
 _OF_ROWS = "SELECT DISTINCT bundle FROM deliveries WHERE seq IN ({}) AND bundle > 0"
-_ROWS = f"""SELECT seq, state, held FROM deliveries {OF_BUNDLE} AND +state IN (1, 2, 4)
-    ORDER BY seq"""  # noqa: S608 — our own words
+_ROWS = f"""SELECT seq, state, held, final IS NOT NULL FROM deliveries {OF_BUNDLE}
+    AND +state IN (1, 2, 4) ORDER BY seq"""  # noqa: S608 — our own words
 _SEQS = f"""SELECT seq FROM deliveries {OF_BUNDLE} AND +state IN (1, 2, 4) ORDER BY seq LIMIT ?"""  # noqa: S608 — the same
 _COUNT = f"SELECT count(*) FROM deliveries {OF_BUNDLE} AND +state = ?"  # noqa: S608 — the same
 _MEMBERS = """SELECT seq, state, deliveries.bundle, coalesce(bundles.task_id, deliveries.task_id),
@@ -70,6 +70,16 @@ _MEMBERS = """SELECT seq, state, deliveries.bundle, coalesce(bundles.task_id, de
     FROM deliveries LEFT JOIN bundles ON bundles.id = deliveries.bundle
     LEFT JOIN open_batches ON open_batches.bundle = deliveries.bundle
     WHERE seq IN ({}) AND deliveries.bundle > 0"""
+# The main file of a set is recorded first.
+_BUNDLE_OF = """SELECT bundle, source, (SELECT min(seq) FROM deliveries AS others
+    INDEXED BY deliveries_bundle WHERE others.bundle > 0 AND others.bundle = deliveries.bundle)
+    FROM deliveries WHERE seq = ? AND bundle > 0"""
+# What has failed first: all else is only a matter of time.
+_NOT_READY = f"""SELECT source, state FROM deliveries {OF_BUNDLE} AND +state IN (1, 4)
+    ORDER BY state DESC LIMIT 1"""  # noqa: S608 — the same
+_BREAK = "UPDATE bundles SET reason = ? WHERE id = ? AND kind = 'set'"
+_REASON_OF = """SELECT bundles.reason FROM deliveries JOIN bundles ON bundles.id = bundle
+    WHERE seq = ?"""
 _JOIN = f"UPDATE deliveries SET bundle = ?, held = {WITH_LEADER} WHERE seq = ?"  # noqa: S608 — a number
 _ABOUT = """SELECT kind, reason, open_batches.bundle FROM bundles
     LEFT JOIN open_batches ON open_batches.bundle = id WHERE id = ?"""
@@ -99,41 +109,63 @@ def of_rows(connection: sqlite3.Connection, seqs: Sequence[int]) -> set[int]:
 def break_sets(connection: sqlite3.Connection, vanished: Iterable[tuple[int, str]]) -> None:
     """Note of sets why they have no task: of the deliveries that vanished, (seq, reason) each."""
     for seq, reason in vanished:
-        row = connection.execute(
-            "SELECT bundle, source FROM deliveries WHERE seq = ? AND bundle > 0", (seq,)
-        ).fetchone()
-        if row is not None:
-            connection.execute(
-                "UPDATE bundles SET reason = ? WHERE id = ? AND kind = 'set' AND reason IS NULL",
-                (part_is_gone(os.fsdecode(row[1]), reason), row[0]),
-            )
+        row = connection.execute(_BUNDLE_OF, (seq,)).fetchone()
+        if row is None:
+            continue
+        bundle, source, first = row
+        is_discarded, is_main = reason.startswith(DISCARDED), seq == first
+        why = part_is_gone(os.fsdecode(source), reason, is_main=is_main)
+        # Without its main file a set cannot be sent at all, whatever else it lacks.
+        query = _BREAK if is_discarded or is_main else f"{_BREAK} AND reason IS NULL"
+        connection.execute(query, (reason if is_discarded else why, bundle))
+
+
+def take_as_they_are(connection: sqlite3.Connection, broken: Iterable[int]) -> None:
+    """Have what is left of sets be sent."""
+    query = "UPDATE bundles SET reason = NULL WHERE id = ?"
+    connection.executemany(query, ((bundle,) for bundle in broken))
+
+
+def why_unsendable(connection: sqlite3.Connection, seq: int) -> str:
+    """Return why what is left of a delivery's set cannot be sent; empty if it can."""
+    row = connection.execute(_REASON_OF, (seq,)).fetchone()
+    return str(row[0]) if row is not None and str(row[0]).startswith(MAIN_IS_GONE) else ""
 
 
 class Left(NamedTuple):
-    """What is left of a set that has no task any more."""
+    """What is left of a set that has no task any more: READY deliveries."""
 
-    seqs: list[int]
+    in_place: list[int]
+    """Where they came, so that they are arrivals once more when the rest of the set is."""
+    moved: list[int]
+    """Where nobody looks for them."""
     reason: str
 
+    @property
+    def is_discarded(self) -> bool:
+        """Whether an operator has given the set up."""
+        return self.reason.startswith(DISCARDED)
 
-NOTHING_LEFT = Left([], "")
+
+NOTHING_LEFT = Left([], [], "")
 
 
 def settle(connection: sqlite3.Connection, bundle: int) -> Left:
     """See to it, within a transaction, that a bundle has a leader if it can be sent.
 
-    Return the READY rows that have to vanish since a part of their set has.
+    Return the READY rows that are left of a set of which a part has vanished.
     """
     rows = connection.execute(_ROWS, (bundle,)).fetchall()
     if not rows:
         connection.execute("DELETE FROM bundles WHERE id = ?", (bundle,))
         connection.execute("DELETE FROM open_batches WHERE bundle = ?", (bundle,))
         return NOTHING_LEFT
-    ready = [(seq, held) for seq, state, held in rows if state == _READY]
+    ready = [(seq, held, moved) for seq, state, held, moved in rows if state == _READY]
     kind, reason, is_open = connection.execute(_ABOUT, (bundle,)).fetchone() or ("", None, None)
     if reason is not None:
-        return Left([seq for seq, _ in ready], str(reason))
-    if not ready or any(held >= 0 for _, held in ready):
+        in_place = [seq for seq, _, moved in ready if not moved]
+        return Left(in_place, [seq for seq, _, moved in ready if moved], str(reason))
+    if not ready or any(held >= 0 for _, held, _ in ready):
         return NOTHING_LEFT
     # Of a set that which is still moved, or has failed, is waited for.
     waits = len(ready) < len(rows) if kind == BundleKind.SET.value else is_open
@@ -172,6 +204,8 @@ class Membership(NamedTuple):
     """How many deliveries are in the same state with it."""
     due_ns: int | None
     """Until when its batch waits for others, if it is open."""
+    part: tuple[str, State] | None = None
+    """The source and the state of a part of its set for which it waits, if it is READY."""
 
 
 def memberships(connection: sqlite3.Connection, seqs: Sequence[int]) -> dict[int, Membership]:
@@ -180,7 +214,11 @@ def memberships(connection: sqlite3.Connection, seqs: Sequence[int]) -> dict[int
     found: dict[int, Membership] = {}
     for seq, state, bundle, task_id, kind, due_ns in connection.execute(query, seqs).fetchall():
         (number,) = connection.execute(_COUNT, (bundle, state)).fetchone()
-        found[seq] = Membership(task_id, kind, number, due_ns)
+        part = None
+        if kind == BundleKind.SET.value and state == _READY:
+            row = connection.execute(_NOT_READY, (bundle,)).fetchone()
+            part = row and (os.fsdecode(row[0]), State(row[1]))
+        found[seq] = Membership(task_id, kind, number, due_ns, part)
     return found
 
 

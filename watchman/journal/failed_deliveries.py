@@ -22,8 +22,8 @@ from watchman.journal.journal_reader import JournalReader, open_reader, unusable
 from watchman.journal.question import LARGEST, SMALLEST, Question
 from watchman.journal.record import Record
 from watchman.journal.sealed import Condition
-from watchman.journal.tallies import DISCARDED, TallyKey
-from watchman.model import State
+from watchman.journal.tallies import TallyKey
+from watchman.model import DISCARDED, State
 
 __all__ = ["OperatorChanges", "Record", "Selection", "discard", "failed", "history", "retry"]
 
@@ -204,7 +204,7 @@ class OperatorChanges:
         return self._read("changed")
 
     def unsendable(self) -> Iterator[Record]:
-        """Yield those that stay as they are since nobody could send them."""
+        """Yield those that stay as they are since nobody could send them, with the reason."""
         return self._read("unsendable")
 
     def left_behind(self) -> Iterator[Record]:
@@ -256,9 +256,12 @@ def retry(
     ``by`` is who does it, for the history. Raises JournalError.
     """
 
-    def back(record: Record) -> tuple[State, str] | None:
+    def back(record: Record) -> tuple[State, str]:
         if brokers is not None and record.broker is not None and record.broker not in brokers:
-            return None
+            return State.FAILED, f"there is no broker {record.broker!r} in BROKERS; define it again"
+        why = bundles.why_unsendable(connection, record.seq)
+        if why:
+            return State.FAILED, f"{why}; upload the set again"
         if record.final != record.source and not is_moved(record):
             return State.MOVING, ""
         return (State.MOVED if record.task is None else State.READY), ""
@@ -277,7 +280,7 @@ def discard(state_dir: str, selection: Selection, by: str) -> Iterator[OperatorC
 def _change(
     connection: sqlite3.Connection,
     selection: Selection,
-    decide: Callable[[Record], tuple[State, str] | None],
+    decide: Callable[[Record], tuple[State, str]],
     retried_by: str = "",
 ) -> OperatorChanges:
     """Change failed deliveries, a bounded number in a transaction: the daemon may be writing."""
@@ -286,8 +289,11 @@ def _change(
         page = chosen + _rest_of_sets(connection, chosen)
         # Decided before the transaction: it may mean looking at a slow disk.
         decided = [(record, decide(record)) for record in page]
-        changes.keep("unsendable", [record for record, new in decided if new is None])
-        new_states = [(record, *new) for record, new in decided if new is not None]
+        changes.keep(
+            "unsendable",
+            [one._replace(reason=why) for one, (state, why) in decided if state is State.FAILED],
+        )
+        new_states = [(one, *new) for one, new in decided if new[0] is not State.FAILED]
         if new_states:
             begun = time.monotonic()
             connection.execute("BEGIN IMMEDIATE")
@@ -326,6 +332,8 @@ def _apply(
         # The same arrival may have been found again since it failed: once is enough.
         changed += itertools.islice((one for one in (wanted, other) if _set(connection, one)), 1)
     _recount(connection, changed)
+    if any(one.state is not State.VANISHED for one in changed):
+        bundles.take_as_they_are(connection, concerned)
     vanished = [(one.seq, one.reason) for one in changed if one.state is State.VANISHED]
     states.settle_bundles(connection, concerned, vanished, now)
     return changed

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import sqlite3
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 from watchman.journal import bundles, counters, states, tallies
 from watchman.journal.batches import Bundles, Joining
@@ -15,13 +16,14 @@ from watchman.journal.database import Database
 from watchman.journal.known import KnownVersions
 from watchman.journal.route_table import Routes
 from watchman.model import Delivery, Route, State, Version
-from watchman.text import PATHS, printable
+from watchman.text import PATHS, printable, remedy_for_part
 
 log = logging.getLogger("watchman.notify")
 
-_TAKE_OVER = """UPDATE deliveries SET device = ?, inode = ?, size = ?, mtime_ns = ?,
-    changed_ns = ?, told = ? WHERE seq = ? AND state = 1
+_TO_BE_MOVED = """seq = ? AND state = 1
     AND bundle IN (SELECT id FROM bundles WHERE kind = 'set' AND reason IS NULL)"""
+_TAKE_OVER = f"""UPDATE deliveries SET device = ?, inode = ?, size = ?, mtime_ns = ?,
+    changed_ns = ?, told = ? WHERE {_TO_BE_MOVED}"""  # noqa: S608 — our own words
 # Plain integers: sqlite3 converts an enum's member several times slower.
 _MOVING, _READY = int(State.MOVING), int(State.READY)
 NOTHING: Mapping[int, int] = MappingProxyType({})
@@ -36,6 +38,8 @@ class NotedDeliveries:
     _routes: Routes
     known: KnownVersions
     bundles: Bundles
+    _page: Callable[[str, tuple[Any, ...]], list[Delivery]]
+    _when_sets_fail: Callable[[list[Delivery]], None] = staticmethod(lambda _: None)
 
     def note(
         self,
@@ -88,7 +92,7 @@ class NotedDeliveries:
         gone: list[Left] = []
         self._database.write(work)
         for left in gone:
-            self._say_gone(left)
+            self._say_left(left)
 
     def _bundle(
         self,
@@ -99,7 +103,7 @@ class NotedDeliveries:
     ) -> list[Left]:
         """Do what new states mean for bundles, within the transaction that notes them.
 
-        Return what vanishes therefore.
+        Return what is left of broken sets.
         """
         joining = [
             Joining(row.seq, self._routes.number(connection, row.route), row.route, row.final)
@@ -114,20 +118,28 @@ class NotedDeliveries:
         seqs = [seq for seq, _, _ in changes] + [row.seq for row in moved]
         concerned = bundles.of_rows(connection, seqs)
         gone = states.settle_bundles(connection, concerned, vanished, now)
-        self._unlearn(connection, [seq for left in gone for seq in left.seqs])
+        self._unlearn(connection, [seq for left in gone for seq in left.in_place])
         return gone
 
-    def _say_gone(self, left: Left) -> None:
-        """Say of a set that it gets no task, and where its first file is."""
-        query = "SELECT coalesce(final, source) FROM deliveries WHERE seq = ?"
-        (path,) = self._database.reader.execute(query, left.seqs[:1]).fetchone()
-        others = len(left.seqs) - 1
-        log.warning(
-            "Not sent: %s%s: %s; upload the set again",
-            printable(path.decode(*PATHS)),
+    def _say_left(self, left: Left) -> None:
+        """Say of a set that it gets no task, and tell of what has failed therefore."""
+        if left.is_discarded or not left.moved:
+            return
+        marks = ",".join("?" * len(left.moved))
+        failed = self._page(f"WHERE seq IN ({marks}) ORDER BY seq", tuple(left.moved))
+        others = len(failed) - 1
+        log.error(
+            "Not sent: %s%s: %s; %s",
+            printable(failed[0].final),
             f" (and {others} more)" if others else "",
             left.reason,
+            remedy_for_part(left.reason),
         )
+        self._when_sets_fail(failed)
+
+    def when_sets_fail(self, call: Callable[[list[Delivery]], None]) -> None:
+        """Have ``call`` told, by whoever notes it, of what has failed with a part of its set."""
+        self._when_sets_fail = call
 
     def take_over(self, delivery: Delivery, version: Version, told: str = "") -> bool:
         """Have a delivery be about a newer version at its source; False if it is too late for that.
@@ -145,6 +157,11 @@ class NotedDeliveries:
             return taken
 
         return self._database.write(work)
+
+    def can_be_taken_over(self, delivery: Delivery) -> bool:
+        """Say whether :meth:`take_over` would be in time now."""
+        query = f"SELECT 1 FROM deliveries WHERE {_TO_BE_MOVED}"  # noqa: S608 — our own words
+        return self._database.reader.execute(query, (delivery.seq,)).fetchone() is not None
 
     def _unlearn(self, connection: sqlite3.Connection, seqs: Sequence[int]) -> None:
         for start in range(0, len(seqs), states.TOGETHER):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from watchman.journal.tallies import DISCARDED
-from watchman.model import State, Version
+from watchman.model import DISCARDED, State, Version
 
 
 class Record(NamedTuple):

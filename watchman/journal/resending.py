@@ -16,7 +16,7 @@ import sqlite3
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from watchman.journal import acts, answers, archive, arguments, bundles, tallies, uploads
@@ -25,6 +25,7 @@ from watchman.journal.failed_deliveries import SPOOL, row_of, writing
 from watchman.journal.journal_reader import open_reader
 from watchman.journal.question import Question
 from watchman.journal.record import Record
+from watchman.journal.sealed import Segment
 from watchman.model import BundleKind, Route, State, Upload, Version
 
 PAGE = 250
@@ -39,16 +40,19 @@ _INSERT = """INSERT INTO deliveries (seq, task_id, source, final, device, inode,
 _OF_DELIVERY = "SELECT route FROM deliveries WHERE seq = ? AND route IS NOT NULL"
 _SAME_TASK = """SELECT * FROM temp.chosen WHERE task_id = ?
     AND NOT EXISTS (SELECT 1 FROM temp.results WHERE first = seq) ORDER BY seq"""
-# A batch was sent by a route that has one.
-_CHOSEN_OF_SETS = """SELECT min(chosen.seq) FROM temp.chosen AS chosen
-    JOIN main.deliveries AS d ON d.seq = chosen.seq AND d.bundle > 0
-    JOIN main.routes AS r ON r.id = d.route WHERE json_array_length(r.arguments) = 3
-    GROUP BY d.bundle"""
-_OF_SAME_BUNDLE = f"""SELECT {answers.COLUMNS} FROM main.deliveries INDEXED BY deliveries_bundle
-    LEFT JOIN routes ON routes.id = deliveries.route WHERE bundle > 0
-    AND bundle = (SELECT bundle FROM main.deliveries WHERE seq = ?) AND +state = 3"""  # noqa: S608 — our own words
+_OTHERS = f"""SELECT {answers.COLUMNS} FROM main.deliveries INDEXED BY deliveries_bundle
+    LEFT JOIN routes ON routes.id = deliveries.route
+    WHERE bundle > 0 AND +state = {int(State.SENT)} AND """  # noqa: S608 — our own words
+# By the number where the journal has it: most of what is chosen is in no bundle.
+_BY_NUMBER = """bundle IN (SELECT d.bundle FROM temp.chosen AS chosen
+    JOIN main.deliveries AS d ON d.seq = chosen.seq WHERE d.bundle > 0)"""
+_BY_ID = "task_id IN (SELECT task_id FROM temp.chosen)"
+_IDS_OF_ARCHIVED = """SELECT DISTINCT task_id FROM temp.chosen
+    WHERE seq NOT IN (SELECT seq FROM main.deliveries)
+    OR seq IN (SELECT seq FROM main.deliveries WHERE bundle > 0)"""
 _ARGUMENTS = """SELECT routes.broker, task, arguments FROM deliveries
     JOIN routes ON routes.id = deliveries.route WHERE seq = ?"""
+_ROUTE = "SELECT broker, task, arguments FROM routes WHERE id = ?"
 _OF_ARGUMENTS = "SELECT id FROM routes WHERE broker = ? AND task = ? AND arguments = ?"
 _OF_TASK = "SELECT max(id) FROM routes WHERE broker = ? AND task = ?"
 _KNOWN_AS = """UPDATE known SET seq = ? WHERE name = ? AND inode = ? AND size = ? AND mtime_ns = ?
@@ -82,6 +86,10 @@ class Resending:
         self._state_dir = state_dir
         self.unreadable: dict[str, None] = {}
         """A line for each part of the history that cannot be read."""
+        self._first: dict[str, tuple[int, str]] = {}
+        """Of tasks that may have announced several files, by id: seq and path of the first one."""
+        self.others = 0
+        """How many are chosen only since one task has announced them with others."""
         connection.execute(SPOOL.format("chosen"))
         connection.execute(_RESULTS)
         connection.execute("CREATE UNIQUE INDEX temp.one_each ON chosen (final)")
@@ -93,19 +101,46 @@ class Resending:
         ``question`` names no state. Raises JournalError.
         """
         before = self.count
-        insert = f"INSERT OR IGNORE INTO temp.chosen VALUES ({','.join('?' * 16)})"  # noqa: S608 — marks
         with open_reader(self._state_dir) as journal:
-            found = answers.each(journal, question, self.unreadable)
-            self._connection.executemany(insert, map(row_of, found))
-        self._complete_sets()
+            self._keep(answers.each(journal, question, self.unreadable))
+        chosen = self.count
+        if chosen > before:
+            self._choose_others()
+            self.others += self.count - chosen
         return self.count - before
 
-    def _complete_sets(self) -> None:
-        """Choose all files of those sets of which some are chosen, as far as the journal tells."""
-        for (seq,) in self._connection.execute(_CHOSEN_OF_SETS).fetchall():
-            rows = self._connection.execute(_OF_SAME_BUNDLE, (seq,)).fetchall()
-            insert = f"INSERT OR IGNORE INTO temp.chosen VALUES ({','.join('?' * 16)})"  # noqa: S608 — marks
-            self._connection.executemany(insert, map(row_of, map(answers.record, rows)))
+    def _choose_others(self) -> None:
+        """Choose as well what one task has announced together with what is chosen.
+
+        The archive has no numbers of bundles: there the id of the task tells, which all of them
+        have got from it.
+        """
+        ids = {task_id for (task_id,) in self._connection.execute(_IDS_OF_ARCHIVED)}
+        which = f"({_BY_NUMBER} OR {_BY_ID})" if ids else _BY_NUMBER
+        rows = self._connection.execute(f"{_OTHERS}{which} ORDER BY seq DESC").fetchall()
+        self._keep_others(map(answers.record, rows))
+        files: list[archive.SegmentFile] = []
+        with contextlib.suppress(OSError):  # that has been said already
+            files += archive.files(self._state_dir) if ids else ()
+        for file in files:
+            try:
+                with contextlib.closing(Segment(file.path)) as segment:
+                    self._keep_others(segment.sent_as(ids))
+            except FileNotFoundError:
+                pass  # it has just become too old
+            except (sqlite3.Error, OSError) as error:
+                self.unreadable[archive.unreadable(file, error)] = None
+
+    def _keep_others(self, records: Iterable[Record]) -> None:
+        found = list(records)
+        for one in found:
+            first = one.seq, one.final
+            self._first[one.task_id] = min(first, self._first.get(one.task_id, first))
+        self._keep(found)
+
+    def _keep(self, records: Iterable[Record]) -> None:
+        insert = f"INSERT OR IGNORE INTO temp.chosen VALUES ({','.join('?' * 16)})"  # noqa: S608 — marks
+        self._connection.executemany(insert, map(row_of, records))
 
     @property
     def count(self) -> int:
@@ -127,15 +162,19 @@ class Resending:
         actor: str,
         *,
         same_id: bool = False,
+        is_main_file: Callable[[Record], bool] = lambda _: False,
     ) -> None:
         """Make the second deliveries.
 
         ``route_of`` gives the route that a path has in the configuration: it is taken where the
-        journal only knows broker and task of what was sent.
+        journal only knows broker and task of what was sent. ``is_main_file`` says whether it has
+        a set there: the archive does not know that of a file to which no other belonged.
         """
         for page in self._pages():
             # Looked at before the transaction: the disk may be slow.
-            looked = [(record, look(record), route_of(record)) for record in page]
+            looked = [
+                (record, look(record), route_of(record), is_main_file(record)) for record in page
+            ]
             begun = time.monotonic()
             self._connection.execute("BEGIN IMMEDIATE")
             try:
@@ -184,7 +223,7 @@ class Resending:
 
     def _make(
         self,
-        looked: Sequence[tuple[Record, Version | str, Route | None]],
+        looked: Sequence[tuple[Record, Version | str, Route | None, bool]],
         actor: str,
         *,
         same_id: bool,
@@ -192,24 +231,26 @@ class Resending:
         now = time.time_ns()
         seq = self._last_seq()
         made: list[Resent] = []
-        tasks = Counter(record.task_id for record, _, _ in looked)
+        tasks = Counter(record.task_id for record, *_ in looked)
         together: dict[str, list[int]] = {}
-        for record, version, route in looked:
-            if isinstance(version, str):
-                made.append(Resent(record, reason=version))
-                continue
+        main_files: dict[str, Resent] = {}
+        for record, version, route, has_set in looked:
             # Of several with one id none may be under way under it but their bundle.
-            alone = tasks[record.task_id] == 1 and not self._is_bundled(record)
-            task_id = record.task_id if same_id and alone else str(uuid.uuid4())
-            reason = self._insert(record, seq + 1, task_id, version, route, now)
-            if reason:
-                made.append(Resent(record, reason=reason))
-                continue
-            seq += 1
-            acts.note(self._connection, [Act(record.seq, now, acts.RESENT, actor, seq)])
-            made.append(Resent(record, seq, task_id))
-            if not alone:
-                together.setdefault(record.task_id, []).append(seq)
+            several = has_set or tasks[record.task_id] > 1 or self._is_bundled(record)
+            task_id = record.task_id if same_id and not several else str(uuid.uuid4())
+            if self._lacks_main_file(record, route, main_files.get(record.task_id)):
+                reason = "the main file of its set is left out"
+            elif isinstance(version, str):
+                reason = version
+            else:
+                reason = self._insert(record, seq + 1, task_id, version, route, now)
+            if not reason:
+                seq += 1
+                acts.note(self._connection, [Act(record.seq, now, acts.RESENT, actor, seq)])
+                if several:
+                    together.setdefault(record.task_id, []).append(seq)
+            made.append(Resent(record, 0 if reason else seq, "" if reason else task_id, reason))
+            main_files.setdefault(record.task_id, made[-1])
         bundled = self._bundle(together, same_id=same_id)
         made = [one._replace(task_id=bundled.get(one.seq, one.task_id)) for one in made]
         for broker in {one.record.broker or "" for one in made if one.seq}:
@@ -217,6 +258,24 @@ class Resending:
             key = tallies.TallyKey(broker, int(State.READY))
             tallies.add(self._connection, key, number, now, now)
         return made
+
+    def _lacks_main_file(
+        self, record: Record, route: Route | None, main_file: Resent | None
+    ) -> bool:
+        """Say whether a file is of a set of which the main file is not sent again.
+
+        ``main_file`` is the first of its task that was tried, None where it is that itself.
+        """
+        if main_file is not None:
+            is_there = not main_file.reason
+        else:
+            # By its path: it may have been sent again under the same id.
+            first = self._first.get(record.task_id)
+            is_there = first is None or first[1] == record.final
+        if is_there:
+            return False
+        row = self._connection.execute(_ROUTE, (self._route(record, route),)).fetchone()
+        return row is None or arguments.decode(*row).batch is None
 
     def _is_bundled(self, record: Record) -> bool:
         """Whether a delivery was announced together with others, as far as the journal tells."""

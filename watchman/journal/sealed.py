@@ -179,6 +179,24 @@ class Segment:
             found.update(seq for (seq,) in self._connection.execute(query, part.parameters))
         return found
 
+    def sent_as(self, task_ids: Collection[str]) -> Iterator[Record]:
+        """Return the deliveries that tasks with these ids have announced."""
+        wanted = {segment.packed(task_id) for task_id in task_ids}
+        hashes = sorted(
+            {segment.hashed(one if isinstance(one, bytes) else one.encode()) for one in wanted}
+        )
+        for at in range(0, len(hashes), _TOGETHER):
+            part = hashes[at : at + _TOGETHER]
+            marks = ",".join("?" * len(part))
+            where = f"seq IN (SELECT seq FROM by_id WHERE hash IN ({marks}))"  # noqa: S608 — marks
+            for row in self._select(Condition(where, *part)):
+                with soundness.understanding("a delivery"):
+                    kind, task_id = self._kind_of[_whole(row[1])], row[4]
+                    meant = kind.state is State.SENT and task_id in wanted
+                    record = self._record(row, *self._paths_of(row)) if meant else None
+                if record is not None:
+                    yield record
+
     def _paths_of(self, row: Sequence[object]) -> tuple[bytes, bytes | None]:
         """Return source and final path, None where that is the same."""
         _, _, folder, name, *_, final_folder, final_name, _ = row

@@ -35,8 +35,7 @@ from urllib.parse import quote
 
 from watchman.journal import archive, segment
 from watchman.journal.segment import SealedRow
-from watchman.journal.tallies import DISCARDED
-from watchman.model import State
+from watchman.model import DISCARDED, State
 
 ROWS = 200_000
 """Deliveries in one segment."""

@@ -71,17 +71,22 @@ def settle_bundles(
     vanished: Iterable[tuple[int, str]],
     now: int,
 ) -> list[bundles.Left]:
-    """Do what new states of deliveries mean for their bundles; return what vanishes as well.
+    """Do what new states of deliveries mean for their bundles; return what is left of broken sets.
 
     ``concerned`` are the bundles, ``vanished`` those of the deliveries that did, (seq, reason)
-    each: nothing is sent of their sets.
+    each: nothing is sent of their sets. What is in its place vanishes with them, and is looked for
+    there. What was moved has failed: no scan would find it again.
     """
     bundles.break_sets(connection, vanished)
     gone: list[bundles.Left] = []
     for bundle in concerned:
         left = bundles.settle(connection, bundle)
-        if left.seqs:
-            change(connection, left.seqs, State.VANISHED, left.reason, None, now)
-            bundles.settle(connection, bundle)
-            gone.append(left)
+        if left is bundles.NOTHING_LEFT:
+            continue
+        lost = State.VANISHED if left.is_discarded else State.FAILED
+        for seqs, state in ((left.in_place, State.VANISHED), (left.moved, lost)):
+            if seqs:
+                change(connection, seqs, state, left.reason, None, now)
+        bundles.settle(connection, bundle)
+        gone.append(left)
     return gone

@@ -13,10 +13,7 @@ from typing import NamedTuple
 
 from watchman.journal import activity, counters
 from watchman.journal.bundles import OF_BUNDLE
-from watchman.model import State
-
-DISCARDED = "discarded by "
-"""How the reason of a delivery begins that somebody gave up."""
+from watchman.model import DISCARDED, State
 
 IS_DISCARDED = f"(state = {int(State.VANISHED)} AND coalesce(reason, '') GLOB '{DISCARDED}*')"
 """In SQL: whether a delivery counts as given up by somebody."""

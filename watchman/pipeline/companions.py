@@ -133,6 +133,17 @@ class Companions:
             return self._joined(found, around, (self._router.position(path) or 0, prefix))
         return found
 
+    def criteria_of_member(self, path: str, main_file: str) -> Criteria | None:
+        """Return what is asked of the member of a set by itself; None for nothing.
+
+        What the pattern of the set asks is about the main file, also where it matches both.
+        """
+        position, found = self._router.position(path), self._router.criteria(path)
+        if found is not None and found.each and position == self._router.position(main_file):
+            return None
+        found = self.criteria(path)
+        return replace(found, members=()) if found is not None and found.each else None
+
     def _joined(self, pattern: Criteria, watch: Criteria, key: tuple[int, str]) -> Criteria:
         """Return what is asked of a main file whose pattern leaves ``complete`` to its watch."""
         both = self._both.get(key)

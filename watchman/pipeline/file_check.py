@@ -22,8 +22,8 @@ class Companion(NamedTuple):
 
     name: str
     version: Version
-    shared: bool
-    """Whether it is that of many files, and stays therefore."""
+    action: str
+    """What becomes of it when its file is recorded: ``move``, ``remove`` or ``keep``."""
 
 
 class FileCheck:
@@ -95,7 +95,9 @@ class FileCheck:
             return f"{name} is {'being written' if being_written else 'not there'}"
         if criterion.kind == "marker" and _is_older(seen.version, self._version):
             return f"{name} is older than the file"
-        self.companions.append(Companion(name, seen.version, is_shared(criterion)))
+        # What is that of many files stays.
+        action = "keep" if is_shared(criterion) else self._criteria.marker_action
+        self.companions.append(Companion(name, seen.version, action))
         return ""
 
     def open(self) -> Version:

@@ -12,9 +12,9 @@ ASKED       a process reads it                          a verdict           the 
 WHOLE       it was whole in the version that was read   recorded, if it is  the same: asked once
                                                         still this version  more
 PARTIAL     it is not, or a companion or a member of    it changes, or its  in the journal's
-            its set is missing; in the journal's table  companion comes:    ``partial``: since
-            ``partial``, unless it only waits for a     QUEUED; its time    when is still known
-            moment                                      is over: recorded
+            its set is missing or not whole; in the     companion comes:    ``partial``: since
+            journal's table ``partial``, unless it only QUEUED; its time    when is still known
+            waits for a moment                          is over: recorded
                                                         as incomplete
 MEMBER      complete, and not known; it goes with a     recorded with its   found by the scan: its
             main file (``sets.py``)                     main file           main file is looked at
@@ -34,17 +34,19 @@ import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from watchman.directory_cache import DirectoryCache
-from watchman.file_access import GONE_ERRNOS, look
+from watchman.file_access import look
 from watchman.identity import Evidence
 from watchman.journal import Journal
-from watchman.model import Criteria, Noted, Version
+from watchman.model import Criteria, Delivery, Noted, Version
 from watchman.pipeline.companions import Companions
-from watchman.pipeline.file_check import THERE, Companion, FileCheck
+from watchman.pipeline.file_check import THERE, Companion
 from watchman.pipeline.found import Found
-from watchman.pipeline.log_criterion import LATE, NOT_LOGGED, NOTHING_ELSE, LogCriterion
+from watchman.pipeline.judge import Judge, Said
+from watchman.pipeline.log_criterion import NOTHING_ELSE, LogCriterion
 from watchman.pipeline.partial_memory import PartialMemory
 from watchman.pipeline.pending_events import Key
-from watchman.pipeline.sets import FURTHER, Members, is_same, names_of
+from watchman.pipeline.question_queue import QuestionQueue
+from watchman.pipeline.sets import Members, is_same
 from watchman.pipeline.waiting_file import (
     Admitted,
     Incomplete,
@@ -59,7 +61,7 @@ from watchman.sources.tree import Node
 from watchman.text import printable
 from watchman.timers import Timers
 from watchman.verdicts.pool import Pool
-from watchman.verdicts.verdict import FileVerdict, Kind
+from watchman.verdicts.verdict import FileVerdict
 
 log = logging.getLogger("watchman.notify")
 
@@ -82,12 +84,14 @@ class PartialFiles:
         self._journal = journal
         self._router = router
         self._source = source
-        self._pool = pool
         self._companions = companions
         self._logs = logs
         self._members = Members(journal, companions, logs)
+        self._judge = Judge(pool, companions, self._members, logs, self._answered)
         self._waiting: dict[Key, WaitingFile] = {}
-        self._queue: collections.deque[Key] = collections.deque()
+        self._earlier: dict[Key, Delivery] = {}
+        """What is to take over a file that is looked at again, as in :class:`WaitingFile`."""
+        self._queue = QuestionQueue()
         self._answers: collections.deque[tuple[WaitingFile, FileVerdict]] = collections.deque()
         """Added to by the pool's thread."""
         self._awaited: dict[Key, set[Key]] = {}
@@ -126,11 +130,18 @@ class PartialFiles:
                 continue
             main_files = self._companions.main_files(path)
             if main_files:
-                if path in known and self._members.is_taken_over(
-                    self._members.moving(path), found.version
-                ):
+                earlier = self._earlier_set_of(found, is_known=path in known)
+                asked = self._companions.criteria_of_member(path, main_files[0])
+                if asked is None and self._members.is_taken_over(earlier, found.version):
                     continue
                 begun.append(path)
+                if asked is not None and earlier is not None:
+                    self._begin(found, asked, earlier)
+                    continue
+                alone = self._waiting.get((found.node, found.name))
+                if alone is not None:
+                    self._drop(alone)  # the set has ended that would have taken it over
+                self._memory.forget([path])
                 self._member_came(found, main_files, noted)
                 continue
             criteria = self._criteria(found)
@@ -143,7 +154,9 @@ class PartialFiles:
                 files[path] = found
             else:
                 begun.append(path)
-                self._begin(found, criteria, waiting)
+                of_set = bool(criteria.members)
+                earlier = self._earlier_set_of(found, is_known=of_set and path in known)
+                self._begin(found, criteria, earlier)
         # Before anything else is done about them: see the module.
         again = set(known).intersection(begun)
         if again:
@@ -171,8 +184,7 @@ class PartialFiles:
             if is_new:
                 waiting.last_came, waiting.since_ns = time.monotonic(), time.time_ns()
                 self._times.set(key, waiting.due)
-            if waiting.progress is Progress.PARTIAL:
-                self._put(waiting)
+            self._ask_again(waiting)
 
     def _criteria(self, found: Found) -> Criteria | None:
         """Return what is asked of a file; nothing where it is neither moved nor announced."""
@@ -189,9 +201,25 @@ class PartialFiles:
                 return NOTHING_ELSE
         return criteria
 
-    def _begin(self, found: Found, criteria: Criteria, waiting: WaitingFile | None) -> None:
+    def _earlier_set_of(self, found: Found, *, is_known: bool) -> Delivery | None:
+        """Return the delivery that a file of a set is to be taken over by when it is whole.
+
+        Its set has yet to be moved. ``is_known`` if an earlier version of the file is known.
+        """
+        key = found.node, found.name
+        # What is known was forgotten when it began to wait.
+        waiting, earlier = self._waiting.get(key), self._earlier.pop(key, None)
+        if waiting is not None:
+            earlier = waiting.earlier
+        elif earlier is None and is_known:
+            earlier = self._members.moving(found.path)
+        if earlier is None or not self._journal.can_be_taken_over(earlier):
+            return None
+        return earlier
+
+    def _begin(self, found: Found, criteria: Criteria, earlier: Delivery | None) -> None:
         """Have a file judged, unless that is being done, or was, as it is now."""
-        evidence = found.evidence
+        evidence, waiting = found.evidence, self._waiting.get((found.node, found.name))
         if waiting is not None:
             evidence = max(evidence, waiting.found.evidence)
             if is_same(waiting.found.version, found.version):
@@ -205,26 +233,32 @@ class PartialFiles:
         new = WaitingFile(found._replace(evidence=evidence), criteria, since_ns)
         if before is not None and is_same(before.version, found.version):
             new.since_ns, new.reason = before.since_ns, before.reason
-        if criteria.members:
-            new.earlier = self._members.moving(found.path)
+        new.earlier = earlier
         self._add(new)
 
     def _add(self, new: WaitingFile) -> None:
         self._waiting[new.key] = new
+        new.functions = self._judge.functions(new)
         self._times.set(new.key, new.due)
         self._put(new)
 
     def _put(self, waiting: WaitingFile) -> None:
         """Have a file asked about, behind those that are asked about already."""
         waiting.progress = Progress.QUEUED
-        self._queue.append(waiting.key)
+        self._queue.put(waiting.key, waiting.functions)
+
+    def _ask_again(self, waiting: WaitingFile) -> None:
+        """Have a file asked about once more, since something that it is judged by has come."""
+        waiting.is_stale = True
+        if waiting.progress is Progress.PARTIAL:
+            self._put(waiting)
 
     def companion_came(self, key: Key) -> None:
         """Look again at the files that a companion tells of; most files are none."""
         for other in self._awaited.get(key, ()):
             waiting = self._waiting.get(other)
-            if waiting is not None and waiting.progress is Progress.PARTIAL:
-                self._put(waiting)
+            if waiting is not None:
+                self._ask_again(waiting)
 
     def forget(self, key: Key) -> None:
         """Wait no longer for a file that is gone."""
@@ -232,6 +266,7 @@ class PartialFiles:
         if waiting is not None:
             self._drop(waiting)
             self._memory.forget([waiting.found.path])
+        self._earlier.pop(key, None)
         self._members.forget(key)
         self.companion_came(key)  # that it is not there is another reason to wait
 
@@ -249,7 +284,7 @@ class PartialFiles:
 
     def forget_left(self) -> None:
         """Wait no longer for what was in directories that left their names."""
-        for key in [key for key in self._waiting if key[0].is_left]:
+        for key in [key for key in (*self._waiting, *self._earlier) if key[0].is_left]:
             self.forget(key)
         self._members.forget_left()
 
@@ -272,8 +307,9 @@ class PartialFiles:
                 continue
             self._drop(waiting)
             self._members.drop(waiting.members)
-            if waiting.criteria.marker_action == "remove" and waiting.progress is Progress.WHOLE:
-                removed += [(waiting.key, one) for one in waiting.companions if not one.shared]
+            if waiting.progress is Progress.WHOLE:
+                beside = waiting.all_companions
+                removed += [(waiting.key, one) for one in beside if one.action == "remove"]
         self._memory.forget(found.path for found in files)
         return removed
 
@@ -291,15 +327,15 @@ class PartialFiles:
         return "" if waiting is None else waiting.told
 
     def moved_along(self, found: Found) -> list[Found]:
-        """Return the companions that are moved with a file."""
+        """Return the companions that are moved with a file, and with the members of its set."""
         waiting = self._waiting.get((found.node, found.name))
-        if waiting is None or waiting.criteria.marker_action != "move":
+        if waiting is None:
             return []
         directory = found.path[: found.path.rfind("/") + 1]
         return [
             Found(found.node, one.name, directory + one.name, one.version, Evidence.SCAN)
-            for one in waiting.companions
-            if not one.shared
+            for one in waiting.all_companions
+            if one.action == "move"
         ]
 
     def members(self, found: Found) -> tuple[Found, ...] | None:
@@ -327,20 +363,20 @@ class PartialFiles:
                 continue  # it is gone, or another version of it is asked about
             if not self._is_as_it_was(waiting, directories):
                 self._look_again(waiting, into)
-            elif verdict.kind is Kind.WHOLE and self._members.are_as_they_were(
+            elif waiting.is_stale or not self._members.are_as_they_were(
                 waiting, directories.get(waiting.found.node)
             ):
-                waiting.told = verdict.checksum
-                self._is_whole(waiting, into)
-            elif verdict.kind is Kind.WHOLE:
                 self._put(waiting)
             else:
-                waiting.is_unknown = verdict.kind is Kind.UNKNOWN
-                self._is_partial(waiting, verdict.reason, into)
+                said = self._judge.take(waiting, verdict)
+                self._is_judged(waiting, said, into)
+                if said.progress is Progress.QUEUED and not self._ask(
+                    waiting.key, directories, into
+                ):
+                    self._put(waiting)
         for key in self._times.take(now):
             self._time_is_over(self._waiting[key], now, directories, into)
-        while self._queue and self._ask(self._queue[0], directories, into):
-            self._queue.popleft()
+        self._queue.ask(lambda key: self._ask(key, directories, into))
         self._keep(into.partial)
         return into
 
@@ -363,7 +399,7 @@ class PartialFiles:
             waiting.is_brief = False
             self._times.set(waiting.key, waiting.due)
             self._put(waiting)
-        elif self._is_as_it_was(waiting, directories):
+        elif self._is_as_it_was(waiting, directories) and not waiting.is_member:
             members = self._members.look(waiting, directories.get(waiting.found.node)).members
             one = Incomplete(waiting.found, waiting.criteria, waiting.reason, members)
             into.incomplete.append(one)
@@ -384,50 +420,32 @@ class PartialFiles:
         waiting = self._waiting.get(key)
         if waiting is None or waiting.progress is not Progress.QUEUED:
             return True
-        descriptor = directories.get(key[0])
-        if descriptor < 0:
-            return True  # gone, or out of reach: an event or a scan follows
-        found = waiting.found
-        objection = "" if self._logs is None else self._logs.objection(found, waiting.reason)
-        # Whether it is to be asked about again when a log tells more of it.
-        waiting.is_unknown = bool(objection)
-        if objection:
-            self._is_kept_by_log(waiting, objection, into)
-            return True
-        with FileCheck(found.name, found.version, descriptor, waiting.criteria) as check:
-            reason = check.look_beside()
-            waiting.awaited = tuple(check.awaited)
-            if waiting.criteria.members:
-                waiting.awaited += tuple(names_of(waiting))
-            for name in waiting.awaited:
-                self._awaited.setdefault((key[0], name), set()).add(key)
-            if reason:
-                self._is_partial(waiting, reason, into)
-                return True
-            waiting.companions = tuple(check.companions)
-            if not self._has_its_set(waiting, descriptor, into):
-                return True
-            if not check.is_to_be_read:
-                self._is_whole(waiting, into)
-                return True
-            return self._have_read(waiting, check, into)
+        said = self._judge.ask(waiting, directories.get(key[0]))
+        for name in waiting.awaited:
+            self._awaited.setdefault((key[0], name), set()).add(key)
+        self._is_judged(waiting, said, into)
+        return said.progress is not Progress.QUEUED
 
-    def _has_its_set(self, waiting: WaitingFile, directory: int, into: Judged) -> bool:
-        """Say whether the members that go with a file are there; else it waits for them."""
-        if not waiting.criteria.members or waiting.earlier is not None:
-            return True
-        found = self._members.look(waiting, directory)
-        into.changed.extend(found.to_look_at)
-        if found.reason:
-            self._is_partial(waiting, found.reason, into)
-            return False
-        if found.due > time.monotonic():
-            if waiting.reason:
-                self._is_partial(waiting, FURTHER, into)
-            self._waits_briefly(waiting, found.due)
-            return False
-        waiting.members = found.members
-        return True
+    def _answered(self, waiting: WaitingFile, verdict: FileVerdict) -> None:
+        """Take a verdict, in the pool's thread."""
+        self._answers.append((waiting, verdict))
+        self._source.wake()
+
+    def _is_judged(self, waiting: WaitingFile, said: Said, into: Judged) -> None:
+        """Take note of what became of a question."""
+        into.changed.extend(said.to_look_at)
+        if said.is_changed:
+            self._look_again(waiting, into)
+        elif said.progress is Progress.WHOLE:
+            self._is_whole(waiting, into)
+        else:
+            waiting.progress = said.progress
+            if said.reason:
+                self._is_partial(waiting, said.reason, into)
+            if said.due:
+                # Of this nobody is told.
+                waiting.is_brief = True
+                self._times.set(waiting.key, said.due)
 
     def _is_whole(self, waiting: WaitingFile, into: Judged) -> None:
         """Have a file recorded, or taken over by the set that it has been in before."""
@@ -437,54 +455,22 @@ class PartialFiles:
             into.whole.append(waiting.found)
         elif self._members.is_taken_over(earlier, waiting.found.version, waiting.told):
             self.forget(waiting.key)
-        else:
+        elif waiting.criteria.members:
             self._put(waiting)  # that one has ended: now all depends on what is here
-
-    def _waits_briefly(self, waiting: WaitingFile, due: float) -> None:
-        """Ask about a file again at a time of the monotonic clock; nobody is told that it waits."""
-        waiting.progress, waiting.is_brief = Progress.PARTIAL, True
-        self._times.set(waiting.key, due)
-
-    def _is_kept_by_log(self, waiting: WaitingFile, objection: str, into: Judged) -> None:
-        """Have a file wait for a log; most lines come at once, and nobody is told of that."""
-        left = waiting.since_ns / 1e9 + LATE - time.time()
-        if objection is NOT_LOGGED and left > 0:
-            self._waits_briefly(waiting, time.monotonic() + left)
         else:
-            self._is_partial(waiting, objection, into)
-
-    def _have_read(self, waiting: WaitingFile, check: FileCheck, into: Judged) -> bool:
-        """Have a file read by the pool; False where there is no room."""
-        try:
-            version = check.open()
-        except OSError as error:
-            if error.errno not in GONE_ERRNOS:
-                self._is_partial(waiting, f"it cannot be read: {error.strerror}", into)
-            return True  # gone: an event or a scan follows
-        if not is_same(waiting.found.version, version):
-            self._look_again(waiting, into)
-            return True
-
-        def answered(verdict: FileVerdict) -> None:
-            self._answers.append((waiting, verdict))
-            self._source.wake()
-
-        waiting.progress = Progress.ASKED
-        assert self._pool is not None
-        if self._pool.ask(waiting.found.path, check.asked, check.descriptors, answered):
-            return True
-        waiting.progress = Progress.QUEUED
-        return False
+            self._look_again(waiting, into)  # the same, of a member
 
     def _look_again(self, waiting: WaitingFile, into: Judged) -> None:
         """Have a file looked at that is not as it was; what events have proven of it is kept."""
         self._drop(waiting)
+        if waiting.earlier is not None:
+            self._earlier[waiting.key] = waiting.earlier
         into.changed.append(waiting.found)
 
     def _is_partial(self, waiting: WaitingFile, reason: str, into: Judged) -> None:
         if waiting.reason != reason:
             into.partial.append(waiting)
-        waiting.progress, waiting.reason = Progress.PARTIAL, reason
+        waiting.reason = reason
         if waiting.is_brief:
             waiting.is_brief = False
             self._times.set(waiting.key, waiting.due)

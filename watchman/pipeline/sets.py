@@ -53,6 +53,8 @@ class SetState(NamedTuple):
     """When it may go, by the monotonic clock, if nothing else comes."""
     to_look_at: tuple[Found, ...] = ()
     """Members that are there, and of which nobody has found out whether they are complete."""
+    to_judge: tuple[Found, ...] = ()
+    """Those of ``members`` that have not been in a set that was recorded."""
 
 
 class _Kept(NamedTuple):
@@ -170,20 +172,23 @@ class Members:
             seen = look(name, directory)
             if seen is CANNOT_TELL:
                 return SetState((), due=time.monotonic() + AGAIN)
+            node, path = waiting.found.node, f"{above}/{name}"
             if seen.version is None or seen.seen not in THERE:
-                into.take_absent(name, seen.seen, optional=optional)
+                if seen.seen is Seen.BUSY and self._companions.is_ignored(path):
+                    into.take_ignored(name, optional=optional)
+                else:
+                    into.take_absent(name, seen.seen, optional=optional)
                 continue
-            node = waiting.found.node
-            found = Found(node, name, f"{above}/{name}", seen.version, Evidence.SCAN)
+            found = Found(node, name, path, seen.version, Evidence.SCAN)
             kept = self._complete.get((node, name))
             if kept is not None and is_same(kept.found.version, found.version):
-                into.members.append(kept.found)
+                into.take(kept.found)
                 if self._logs is not None:
                     into.take_objection(name, self._logs.objection(kept.found, into.before(name)))
             elif name in known and is_same_content(known[name].version, found.version):
-                into.members.append(found)
+                into.take(found, is_judged=known[name].seq > 0)
                 into.is_again = True
-            elif self._companions.is_ignored(found.path):
+            elif self._companions.is_ignored(path):
                 into.take_ignored(name, optional=optional)
             else:
                 into.unsure.append(found)
@@ -210,10 +215,17 @@ class _Seen:
         self.reasons: list[str] = []
         self.is_again = waiting.is_again
         """Whether one of the files is that of an earlier set."""
+        self._to_judge: list[Found] = []
         self._missing: list[str] = []
         self._is_without = False
         """Whether an optional member is missing."""
         self._due = 0.0
+
+    def take(self, member: Found, *, is_judged: bool = False) -> None:
+        """Take note of a member that is complete; ``is_judged`` if an earlier set was sent so."""
+        self.members.append(member)
+        if not is_judged:
+            self._to_judge.append(member)
 
     def before(self, name: str) -> str:
         """Return what a log was said to have told of a member, before a restart maybe."""
@@ -251,7 +263,8 @@ class _Seen:
         if self._is_without or self.is_again:
             waiting = self._waiting
             self._due = max(self._due, waiting.last_came + waiting.criteria.set_after)
-        return SetState(tuple(self.members), "; ".join(self.reasons), self._due, tuple(self.unsure))
+        reason, unsure = "; ".join(self.reasons), tuple(self.unsure)
+        return SetState(tuple(self.members), reason, self._due, unsure, tuple(self._to_judge))
 
 
 def names_of(waiting: WaitingFile) -> dict[str, bool]:

@@ -15,6 +15,7 @@ from watchman.pipeline.found import Found
 from watchman.pipeline.pending_events import Key
 from watchman.sources.tree import Root
 from watchman.status import ShownPartial
+from watchman.verdicts.pool import Functions
 
 
 class Progress(enum.Enum):
@@ -24,6 +25,14 @@ class Progress(enum.Enum):
     ASKED = "asked"
     WHOLE = "whole"
     PARTIAL = "partial"
+
+
+class WholeMember(NamedTuple):
+    """A member of a set that is what its own pattern or watch asks, and what stands beside it."""
+
+    name: str
+    version: Version
+    companions: tuple[Companion, ...]
 
 
 class WaitingFile:
@@ -40,8 +49,12 @@ class WaitingFile:
         """Whether nobody could say; asked again when it is found again."""
         self.told = ""
         self.companions: tuple[Companion, ...] = ()
-        self.awaited: tuple[str, ...] = ()
+        self.awaited: set[str] = set()
         """Names of companions that may bring another answer when they come."""
+        self.functions: Functions = ()
+        """The user's functions that are called for it, and for its set."""
+        self.is_stale = False
+        """Whether something that it was judged by has come again since it was asked about."""
         self.is_brief = False
         """Whether it only waits for a moment, of which nobody is told."""
         self.last_came = time.monotonic()
@@ -50,13 +63,31 @@ class WaitingFile:
         """Whether it is the main file of an earlier set, one member of which has come again."""
         self.members: tuple[Found, ...] = ()
         """The members that go with it."""
+        self.whole_members: dict[str, WholeMember] = {}
+        """Those of whose criteria nothing is left to be asked, by name."""
+        self.member_read: WholeMember | None = None
+        """The one that is asked about, if it is not the file itself."""
         self.earlier: Delivery | None = None
-        """Of a main file: the delivery that is to take it over, as its set has yet to be moved."""
+        """Of a file of a set: the delivery that takes it over, as its set has yet to be moved."""
 
     @property
     def key(self) -> Key:
         """What it is found by."""
         return self.found.node, self.found.name
+
+    @property
+    def is_member(self) -> bool:
+        """Whether it goes with a main file: then it is judged alone only to be taken over."""
+        return self.earlier is not None and not self.criteria.members
+
+    @property
+    def all_companions(self) -> list[Companion]:
+        """What stands beside it, and beside the members that go with it."""
+        found = list(self.companions)
+        for member in self.members:
+            whole = self.whole_members.get(member.name)
+            found += whole.companions if whole is not None else ()
+        return found
 
     @property
     def due(self) -> float:

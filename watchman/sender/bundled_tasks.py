@@ -80,16 +80,21 @@ def as_bundles(
     """Return what a look at deliveries means for bundles.
 
     A task is about all of its files: while one of them cannot be sent, the others wait. What has
-    vanished is left out of a batch; a set vanishes with it.
+    vanished is left out of a batch; a set vanishes with it, but for what was moved: of that the
+    journal notes what becomes.
     """
     vanished = {delivery.seq: reason for delivery, reason in found.vanished}
     good = {delivery.seq for delivery in found.good}
     broken: dict[int, str] = {}
     waiting: list[Delivery] = []
+    main_files: dict[int, int] = {}
     for row in rows:
+        main_file = main_files.setdefault(row.bundle, row.seq)
         if row.bundle and row.seq in vanished:
             if bundles[row.bundle].kind is BundleKind.SET:
-                broken.setdefault(row.bundle, part_is_gone(row.source, vanished[row.seq]))
+                is_main = row.seq == main_file
+                why = part_is_gone(row.source, vanished[row.seq], is_main=is_main)
+                broken.setdefault(row.bundle, why)
         elif row.bundle and row.seq not in good:
             waiting.append(row)
     if not (broken or waiting):
@@ -97,7 +102,9 @@ def as_bundles(
     wait = {row.bundle for row in waiting}
     kept = {row.bundle for row in found.good if row.bundle in wait - broken.keys()}
     gone = [
-        (row, vanished.get(row.seq, broken[row.bundle])) for row in rows if row.bundle in broken
+        (row, vanished.get(row.seq, broken[row.bundle]))
+        for row in rows
+        if row.bundle in broken and (row.seq in vanished or row.final == row.source)
     ]
     found = Prechecked(
         [row for row in found.good if row.bundle not in broken and row.bundle not in wait],

@@ -3,6 +3,10 @@
 The processes are started, not forked: they have nothing of the daemon's in their memory, and can
 be started again at any time. One that ends at a file is an answer about that file; one that hangs
 in the kernel, in a file system that does not answer, is left there, and another takes its place.
+
+A function of the user's may hang for as long as a check may take. So there is one process more for
+each function that was asked, and beside these functions get at most half of all: what is asked of
+other files never waits for one, nor does one function for another.
 """
 
 from __future__ import annotations
@@ -18,9 +22,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+from watchman.model import Criterion
 from watchman.verdicts.reader_process import (
     CPU,
     CPU_PER_BYTE,
@@ -34,12 +40,15 @@ log = logging.getLogger("watchman.notify")
 
 LEAST, MOST = 3, 8
 """Processes: at least so many, so that one file which takes long leaves room for others."""
+MORE = 8
+"""Processes that are added for functions of the user's, however many there are of those."""
 SPARE = 32
 """Processes that may be left behind where they hang; then nothing is checked any more."""
 IN_FLIGHT = 128
-"""Questions that are asked at a time; more wait with whoever asks."""
+"""Questions without functions that are asked at a time; more wait with whoever asks."""
 LOOK = 1.0
 """Seconds between two looks whether a process takes too long."""
+_SLOTS = MOST + MORE + SPARE
 AGAIN = 1.0
 """Seconds after which a process is started again that ended without being at any file."""
 _PROGRAM = (
@@ -61,11 +70,16 @@ class Reading(NamedTuple):
     """For how long."""
 
 
+Functions = tuple[str, ...]
+"""The user's functions among what is asked of a file, by what they are registered as."""
+
+
 class _Asked(NamedTuple):
     """A question that is under way."""
 
     path: str
     asked: tuple[str, ...]
+    functions: Functions
     answered: Answered
     seconds: float
     """How long it may take, by the clock."""
@@ -104,6 +118,8 @@ class Pool:
         self._config_path = config_path
         self._count = max(LEAST, min(len(os.sched_getaffinity(0)), MOST))
         self._under_way: dict[int, _Asked] = {}
+        self._numbers: Counter[Functions] = Counter()
+        """How many questions are under way by their functions; of each that was ever asked."""
         self._last = 0
         self._stopping = False
         self._lock = threading.Lock()
@@ -119,7 +135,7 @@ class Pool:
         """Start the processes, and listen."""
         self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._memory = os.memfd_create("watchman-verdicts", os.MFD_CLOEXEC)
-        os.ftruncate(self._memory, SLOT.size * (SPARE + MOST))
+        os.ftruncate(self._memory, SLOT.size * _SLOTS)
         self._shared = mmap.mmap(self._memory, 0)
         self._thread.start()
 
@@ -135,27 +151,50 @@ class Pool:
         The first is the file's, which must be open for reading only; the others are those of
         companions. Not before :meth:`start`.
         """
-        if len(self._under_way) >= IN_FLIGHT or self._stopping:
+        if self._stopping:
             return False
-        with self._lock:
-            self._last += 1
-            number = self._last
+        functions = functions_of(asked)
         size = os.fstat(descriptors[0]).st_size
         seconds = (CPU + size * CPU_PER_BYTE) * WALL
         arguments = tuple(one.argument for one in asked)
-        self._under_way[number] = _Asked(path, arguments, answered, seconds)
+        with self._lock:
+            if not self._has_room(functions):
+                return False
+            self._last += 1
+            number = self._last
+            self._under_way[number] = _Asked(path, arguments, functions, answered, seconds)
+            self._numbers[functions] += 1
         question = CheckRequest(number, path, tuple(asked)).encode()
         try:
             socket.send_fds(self._ours, [question], descriptors, socket.MSG_DONTWAIT)
         except BlockingIOError:
-            self._under_way.pop(number, None)
+            self._take(number)
             return False
         except OSError as error:
             # ETOOMANYREFS: too many descriptors are on their way. What else there is, is said.
-            self._under_way.pop(number, None)
+            self._take(number)
             log.debug("A file cannot be checked now: %s", error)
             return False
         return True
+
+    def _has_room(self, functions: Functions) -> bool:
+        """Say whether one more may be asked that has these functions. With the lock."""
+        if not functions:
+            return self._numbers[()] < IN_FLIGHT
+        of_functions = self._numbers.total() - self._numbers[()]
+        half = (self._count + 1) // 2
+        if self._numbers[functions]:
+            return of_functions < half
+        # The first of its kind is what a process was added for.
+        return of_functions < half + MORE
+
+    def _take(self, number: int) -> _Asked | None:
+        """Return a question that is not under way any more; None if it was not."""
+        with self._lock:
+            asked = self._under_way.pop(number, None)
+            if asked is not None:
+                self._numbers[asked.functions] -= 1
+            return asked
 
     @property
     def processes(self) -> list[int]:
@@ -200,15 +239,17 @@ class Pool:
         """Start what is missing of the processes."""
         now = time.monotonic()
         self._started_at = [at for at in self._started_at if now - at < AGAIN]
-        while len(self._workers) < self._count and len(self._left) < SPARE:
-            if len(self._started_at) >= 2 * self._count:
+        with self._lock:
+            wanted = self._count + min(len(self._numbers.keys() - {()}), MORE)
+        while len(self._workers) < wanted and len(self._left) < SPARE:
+            if len(self._started_at) >= 2 * wanted:
                 return  # they end as soon as they begin: not that often
             self._started_at.append(now)
             self._start_one()
 
     def _start_one(self) -> None:
         used = {worker.slot for worker in (*self._workers.values(), *self._left)}
-        slot = next(slot for slot in range(SPARE + MOST) if slot not in used)
+        slot = next(slot for slot in range(_SLOTS) if slot not in used)
         SLOT.pack_into(self._shared, SLOT.size * slot, 0)
         top = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
         module = "watchman.verdicts.reader_process"
@@ -258,7 +299,7 @@ class Pool:
             self._answer(number, verdict)
 
     def _answer(self, number: int, verdict: FileVerdict) -> None:
-        asked = self._under_way.pop(number, None)
+        asked = self._take(number)
         if asked is not None:
             asked.answered(verdict)
 
@@ -305,6 +346,11 @@ class Pool:
         self._theirs.close()
         self._shared.close()
         os.close(self._memory)
+
+
+def functions_of(asked: Iterable[Criterion | CriterionCheck]) -> Functions:
+    """Return the user's functions among what is asked."""
+    return tuple(one.argument for one in asked if one.kind == "callable")
 
 
 def _why(status: int) -> str:

@@ -30,6 +30,7 @@ from watchman.model import (
     Version,
 )
 from watchman.pipeline import Pipeline, companion_removal
+from watchman.verdicts import pool
 
 WHOLE = gzip.compress(b"rain\n" * 500)
 GZIP = (Criterion("format", "gzip"),)
@@ -450,3 +451,31 @@ def test_what_is_read_for_long_is_named_and_holds_up_nobody(
         (root / "later").write_text("whole")
         await_sent(sent, root / "other", root / "later")
     assert f"{hung} waits: its check ended by signal SIGKILL" in caplog.messages
+
+
+def test_a_function_that_hangs_holds_up_only_what_needs_it(root: Path, tmp_path: Path) -> None:
+    """More files than there are processes: none of these may be lost to all others."""
+    path = tmp_path / "config.py"
+    path.write_text(
+        "import threading\n"
+        "def hangs(path, file):\n"
+        "    return threading.Event().wait()\n"
+        "def quick(path, file):\n"
+        "    return True\n"
+        "BROKERS = {'b': 'memory://'}\n"
+        f"WATCHES = [{{'path': {str(root)!r}, 'rec': True}}]\n"
+        "PATTERNS = [\n"
+        f"    ({str(root / '*.')!r} + end, {{'broker': 'b', 'task': 't', 'complete': what}})\n"
+        "    for end, what in (('hung', hangs), ('quick', quick), ('gz', 'gzip'))\n"
+        "]\n"
+        f"STATE_DIR = {str(tmp_path / 'state')!r}\n"
+    )
+    with running(load(str(path))) as (pipeline, sent):
+        for number in range(2 * pool.MOST):
+            (root / f"{number}.hung").write_text("hang")
+        wait_until(lambda: pipeline.parts.being_read(0.0), 60)
+        quick, whole = root / "a.quick", root / "b.gz"
+        quick.write_text("quick")
+        whole.write_bytes(WHOLE)
+        await_sent(sent, quick, whole)
+        assert len(pipeline.parts.being_read(0.0)) <= pool.MOST // 2

@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import itertools
 import os
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,9 +14,10 @@ from typing import Any
 
 import pytest
 
-from tests.journals import counts, retry
+from tests.journals import counts, failures, retry
 from tests.running import Remembering, config_for, running
 from tests.waiting import wait_until
+from watchman import signals
 from watchman.journal.failed_deliveries import Selection
 from watchman.journal.journal_reader import open_reader
 from watchman.model import (
@@ -33,6 +35,7 @@ from watchman.model import (
     State,
 )
 from watchman.pipeline import Pipeline, sets
+from watchman.pipeline.first_runs import CLOCK_GRAIN_NS
 
 ENDS = ("shp", "shx", "dbf", "prj")
 MEMBERS = (Member("{stem}.shx"), Member("{stem}.dbf"), Member("{stem}.prj", optional=True))
@@ -525,19 +528,32 @@ def test_one_that_vanishes_before_it_can_be_moved(
     root: Path, state: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = tmp_path / "store"
-    with watching(asking(root, state, moves=((str(root), str(store)),))) as (pipeline, sent):
+    told: list[str] = []
+
+    def hear(_: object, path: str, **_more: object) -> None:
+        told.append(path)
+
+    config = asking(root, state, moves=((str(root), str(store)),))
+    with signals.failed.connected_to(hear), watching(config) as (pipeline, sent):
         write(*parts(root, "a"))
         wait_until(lambda: is_known(pipeline, *parts(root, "a")), 60)
         (root / "a.dbf").unlink()
         store.mkdir()
-        wait_until(lambda: counts(pipeline.journal).get(("b", State.VANISHED), (0,))[0] == 4, 60)
+        wait_until(lambda: len(failures(pipeline.journal)) == 3, 60)
         assert not sent.sets
         write(*parts(root, "a"))
         wait_until(lambda: len(sent.sets) == 1, 60)
+        assert sorted(told) == [str(store / f"a.{end}") for end in ("prj", "shp", "shx")]
+        retry(state, Selection(all=True), lambda _: True)
+        pipeline.parts.senders["b"].wake()
+        wait_until(lambda: len(sent.sets) == 2, 60)
+        assert sent.sets[1].files == tuple(str(store / f"a.{end}") for end in ("shp", "shx", "prj"))
+        assert sent.missing == []
     (said,) = [line for line in caplog.messages if line.startswith("Not sent: ")]
     assert said == (
-        f"Not sent: {store}/a.shp (and 2 more): a.dbf, a part of its set: gone before it "
-        "could be moved; upload the set again"
+        f"Not sent: {store}/a.shp (and 2 more): a part of its set, a.dbf: gone before it could be "
+        "moved; run 'notify retry' to have the set sent without that, or drop it with "
+        "'notify discard'"
     )
 
 
@@ -556,8 +572,29 @@ def test_one_that_vanishes_before_the_task_is_sent(root: Path, state: Path) -> N
         await_sets(sent, main)
 
 
+def test_one_that_vanishes_where_it_was_moved_before_the_task_is_sent(
+    root: Path, state: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    store.mkdir()
+    publisher = Looking()
+    publisher.answer = DOWN
+    config = asking(root, state, moves=((str(root), str(store)),))
+    with watching(config, publisher) as (pipeline, sent):
+        write(*parts(root, "a"))
+        wait_until(lambda: counts(pipeline.journal).get(("b", State.READY), (0,))[0] == 4, 60)
+        (store / "a.dbf").unlink()
+        publisher.answer = ACCEPTED
+        wait_until(lambda: len(failures(pipeline.journal)) == 3, 60)
+        reasons = {one.reason for one in failures(pipeline.journal)}
+        assert reasons == {"a part of its set, a.dbf: the file is gone"}
+        assert not sent.messages
+
+
 def test_what_was_there_before_the_first_run_and_what_is_only_told(root: Path, state: Path) -> None:
     write(*parts(root, "old"))
+    newest = max(path.stat().st_ctime_ns for path in parts(root, "old"))
+    wait_until(lambda: time.time_ns() > newest + 2 * CLOCK_GRAIN_NS)
     config = asking(root, state, dry_run=(f"{root}/dry*",))
     with watching(config) as (pipeline, sent):
         write(*parts(root, "dry"))

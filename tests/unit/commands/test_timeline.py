@@ -8,6 +8,7 @@ import pytest
 
 from watchman.commands.timeline import DaemonNow, Event, Way, size, timeline
 from watchman.journal.acts import RESENT, RETRIED, Act
+from watchman.journal.bundles import Membership
 from watchman.journal.record import Record
 from watchman.model import Hold, HoldKind, State, Version
 from watchman.status import Snapshot
@@ -72,6 +73,24 @@ SNAPSHOT = {
 )
 def test_the_end_of_each(state: State, reason: str, now: DaemonNow, last: str) -> None:
     assert told(RECORD._replace(state=state, reason=reason), now=now)[-1] == last
+
+
+def test_what_waits_for_a_part_of_its_set_and_what_has_failed_with_one() -> None:
+    for state, why in ((State.MOVING, "has yet to be moved"), (State.FAILED, "has failed")):
+        together = Membership("id", "set", 2, None, ("/up/b.csv", state))
+        ready = RECORD._replace(state=State.READY)
+        found = [one.what for one in timeline(ready, [], WAY, None, STOPPED, together=together)]
+        assert found[-1] == f"waits for /up/b.csv, a part of its set, which {why}"
+    failed = RECORD._replace(state=State.FAILED, reason="a part of its set, b: gone")
+    assert told(failed)[-1] == (
+        "failed: a part of its set, b: gone; run 'notify retry 7' to have the set sent without "
+        "that, or drop it with 'notify discard 7'"
+    )
+    failed = RECORD._replace(state=State.FAILED, reason="the main file of its set, b: gone")
+    assert told(failed)[-1] == (
+        "failed: the main file of its set, b: gone; upload the set again, and drop this with "
+        "'notify discard 7'"
+    )
 
 
 def test_the_daemon_says_why_it_waits() -> None:

@@ -25,8 +25,8 @@ from watchman.journal.question import Question
 from watchman.journal.record import Record
 from watchman.journal.sealed import Segment
 from watchman.journal.segment import SealedRow
-from watchman.journal.tallies import DISCARDED, Summary
-from watchman.model import Route, State, Version
+from watchman.journal.tallies import Summary
+from watchman.model import DISCARDED, Route, State, Version
 
 ROUTE = Route("b", "t")
 YES = (1).__bool__

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.journals import counts, discard, failures, retry
-from watchman.journal import Journal, NewDelivery, arguments, rescue, schema
+from watchman.journal import Journal, NewDelivery, arguments, failed_deliveries, rescue, schema
 from watchman.journal.answers import ask
+from watchman.journal.bundles import Membership
 from watchman.journal.failed_deliveries import Selection
 from watchman.journal.journal_reader import open_reader
 from watchman.journal.question import Question
@@ -213,16 +214,60 @@ def test_a_set_is_sent_when_all_of_it_is_moved(journal: Journal) -> None:
     assert {row.task_id for row in rows(journal)} == {"set"}
 
 
-def test_a_set_of_which_a_part_vanished_vanishes(journal: Journal) -> None:
+def states(journal: Journal) -> dict[State, int]:
+    return {state: count for (_, state), (count, _) in counts(journal).items() if count}
+
+
+def test_what_was_moved_of_a_set_of_which_a_part_vanished_has_failed(
+    journal: Journal, tmp_path: Path
+) -> None:
+    """It is where no scan finds it again; so an operator is told, and decides."""
+    told: list[int] = []
+    journal.when_sets_fail(lambda failed: told.extend(one.seq for one in failed))
     journal.record([new(number, ALONE, moved=True, of="set") for number in (1, 2, 3)])
     first, second, third = journal.page_moving(MOVE, 0, 10)
     journal.note([(second.seq, State.VANISHED, "the file is gone")], [third])
     journal.note([], [first])
     assert read(journal) == []
-    found = {state: count for (_, state), (count, _) in counts(journal).items()}
-    assert found == {State.VANISHED: 3}
+    assert states(journal) == {State.VANISHED: 1, State.FAILED: 2}
+    assert told == [3, 1]
     reasons = journal.reasons([1, 2, 3])
-    assert reasons[1] == reasons[3] == "2, a part of its set: the file is gone"
+    assert reasons[1] == reasons[3] == "a part of its set, 2: the file is gone"
+    retry(tmp_path, Selection(frozenset({3})), lambda one: one.seq == 3)
+    assert read(journal) == []
+    with open_reader(str(tmp_path)) as found:
+        assert found.memberships([3])[3].part == ("/up/1", State.MOVING)
+    note(journal, [1], State.FAILED, "no such destination")
+    with open_reader(str(tmp_path)) as found:
+        assert found.memberships([3])[3].part == ("/up/1", State.FAILED)
+    retry(tmp_path, Selection(frozenset({1})), lambda _: True)
+    assert read(journal) == [[1, 3]]
+    assert rows(journal)[0].task_id == "set"
+    journal.note([(1, State.VANISHED, "the file is gone")])
+    assert states(journal) == {State.VANISHED: 2, State.FAILED: 1}
+    assert journal.reasons([3]) == {3: "the main file of its set, 1: the file is gone"}
+
+
+@pytest.mark.parametrize("order", [(1, 2), (2, 1)])
+def test_what_is_left_without_a_main_file_cannot_be_retried(
+    journal: Journal, tmp_path: Path, order: tuple[int, int]
+) -> None:
+    journal.record([new(number, ALONE, moved=True, of="set") for number in (1, 2, 3, 4)])
+    third, fourth = journal.page_moving(MOVE, 2, 10)
+    journal.note([], [third])
+    for seq in order:
+        note(journal, [seq], State.VANISHED, "gone")
+    with failed_deliveries.retry(str(tmp_path), Selection(all=True), lambda _: True) as changes:
+        assert not list(changes.changed())
+        (unsendable,) = changes.unsendable()
+    assert unsendable.seq == 3
+    assert unsendable.reason == "the main file of its set, 1: gone; upload the set again"
+    assert states(journal) == {State.VANISHED: 2, State.FAILED: 1, State.MOVING: 1}
+    # What is moved after that has been given up as well.
+    discard(tmp_path, Selection(all=True), "anna")
+    journal.note([], [fourth])
+    assert journal.reasons([3, 4]) == dict.fromkeys((3, 4), "discarded by anna")
+    assert states(journal) == {State.VANISHED: 2}  # the discarded are counted apart
     assert bundles(journal) == 0
 
 
@@ -309,9 +354,9 @@ def test_what_one_task_announced_is_sent_again_by_one(journal: Journal, tmp_path
     assert read(journal) == [[1, 2, 3], [4, 5], [6]]
     assert [row.task_id for row in rows(journal)] == ids
     note(journal, [row.seq for row in rows(journal)], State.SENT)
-    # A part of a set is none; of a batch it is what was asked for.
-    assert resend(tmp_path, "/up/5", "/up/1", same_id=True) == [ids[0], *ids[3:5]]
-    assert read(journal) == [[1], [4, 5]]
+    # A part is sent with all that its task has announced.
+    assert resend(tmp_path, "/up/5", "/up/1", same_id=True) == ids[:5]
+    assert read(journal) == [[1, 2, 3], [4, 5]]
     assert {row.task_id for row in rows(journal)} == {ids[0], ids[3]}
 
 
@@ -321,7 +366,7 @@ def test_what_waits_and_what_was_sent_is_told(journal: Journal, tmp_path: Path) 
     with open_reader(str(tmp_path)) as found:
         told = found.memberships([1, 4, 5])
         assert told.keys() == {1, 4}
-        assert told[1] == (task_id, "batch", 3, None)
+        assert told[1] == Membership(task_id, "batch", 3, None)
         assert told[4].number == 1
         assert told[4].due_ns is not None
         assert found.under_way_as(task_id, 2) == [1, 2]
@@ -329,7 +374,7 @@ def test_what_waits_and_what_was_sent_is_told(journal: Journal, tmp_path: Path) 
     note(journal, [1, 2], State.SENT)
     note(journal, [3, 5], State.SENT)
     with open_reader(str(tmp_path)) as found:
-        assert found.memberships([1])[1] == (task_id, "", 3, None)
+        assert found.memberships([1])[1] == Membership(task_id, "", 3, None)
         # Only what waits for others is left, and the oldest of that is known.
         assert found.counts()["b", State.READY] == (1, 4)
 

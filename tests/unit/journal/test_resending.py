@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 import time
@@ -11,12 +12,22 @@ from pathlib import Path
 import pytest
 
 from tests.journals import counts
-from watchman.journal import Journal, NewDelivery, acts, pruning, rescue, schema
+from watchman.journal import (
+    Archive,
+    Journal,
+    NewDelivery,
+    acts,
+    archive,
+    pruning,
+    rescue,
+    schema,
+    sealing,
+)
 from watchman.journal.journal_reader import open_reader
 from watchman.journal.question import Question
 from watchman.journal.record import Record
 from watchman.journal.resending import PAGE, Resent, resending
-from watchman.model import Noted, Route, State, Version
+from watchman.model import Batch, BundleKind, Move, Noted, Route, State, Version
 
 ROUTE = Route("b", "task", ("x",), {"k": 1}, {"queue": "q"})
 EVERY = Question(state=State.SENT)
@@ -169,3 +180,119 @@ def test_acts_go_with_the_history_and_are_saved_from_damage(
         assert acts.about(reader.connection, [1, 2]) == []
         plan = reader.connection.execute(f"EXPLAIN QUERY PLAN {pruning.ACTS}").fetchall()
     assert not any("TEMP B-TREE" in str(row) for row in plan)
+
+
+def archive_but(journal: Journal, top: Path, keep: int, rows: int) -> None:
+    """Have the oldest deliveries leave the journal."""
+    assert sealing.seal(str(top), sealing.mark(archive.files(str(top))), keep, rows) != "few"
+    work, now = Archive(journal), 0.0
+    while work.active:
+        now += 1
+        work.step(now, idle=lambda: True)
+    work.close()
+
+
+def send_together(journal: Journal) -> None:
+    """Send a set of 1 to 3, a batch of 4 to 6, and 7 alone; all of them were moved."""
+    in_threes = ROUTE._replace(task="many", batch=Batch(3, 60.0))
+    move = Move("/up", "/to")
+    moved = [new(number, f"/to/{number}")._replace(move=move) for number in range(1, 8)]
+    journal.record([one._replace(set_id="set") for one in moved[:3]])
+    journal.record([one._replace(route=in_threes) for one in moved[3:6]])
+    journal.record(moved[6:])
+    journal.note([], journal.page_moving(move, 0, 9))
+    rows = journal.bundled(journal.page_ready("b", 0, 9), 9).rows
+    journal.note([(row.seq, State.SENT, "") for row in rows])
+
+
+def files_of_tasks(journal: Journal) -> list[list[int]]:
+    tasks: dict[str, list[int]] = {}
+    for row in journal.bundled(journal.page_ready("b", 0, 9), 99).rows:
+        tasks.setdefault(row.task_id, []).append(int(row.final[4:]))
+    return list(tasks.values())
+
+
+@pytest.mark.parametrize(
+    ("path", "together"), [("/up/2", [1, 2, 3]), ("/up/4", [4, 5, 6]), ("/to/6", [4, 5, 6])]
+)
+def test_what_was_archived_is_sent_with_all_that_its_task_has_announced(
+    journal: Journal, tmp_path: Path, path: str, together: list[int]
+) -> None:
+    """Of the batch one is still in the journal."""
+    send_together(journal)
+    archive_but(journal, tmp_path, keep=2, rows=5)
+    with resending(str(tmp_path)) as work:
+        assert work.choose(Question((path,), state=State.SENT)) == 3
+        assert work.others == 2
+        work.carry_out(same, lambda _: None, WHO)
+        made = list(work.results())
+    assert [one.record.seq for one in made] == together
+    assert len({one.task_id for one in made}) == 1
+    assert files_of_tasks(journal) == [together]
+
+
+def test_a_set_is_not_sent_again_without_its_main_file(journal: Journal, tmp_path: Path) -> None:
+    send_together(journal)
+    archive_but(journal, tmp_path, keep=2, rows=5)
+
+    def first_is_gone(record: Record) -> Version | str:
+        return "gone" if record.seq in {1, 4} else record.version
+
+    with resending(str(tmp_path)) as work:
+        work.choose(EVERY)
+        assert work.others == 0
+        work.carry_out(first_is_gone, lambda _: None, WHO)
+        reasons = [one.reason for one in work.results()]
+    lost = "the main file of its set is left out"
+    assert reasons == ["gone", lost, lost, "gone", "", "", ""]
+    assert files_of_tasks(journal) == [[5, 6], [7]]
+
+
+def test_a_set_whose_main_file_was_uploaded_and_sent_again_is_not_taken_for_one(
+    journal: Journal, tmp_path: Path
+) -> None:
+    send_together(journal)
+    journal.record([new(8, "/to/1")._replace(task_id="another")])
+    with sqlite3.connect(journal.path) as connection:
+        connection.execute("UPDATE deliveries SET state = 3 WHERE seq = 8")
+    connection.close()
+    made = {one.record.seq: one.reason for one in resend(tmp_path)}
+    lost = "the main file of its set is left out"
+    assert made == {2: lost, 3: lost, 4: "", 5: "", 6: "", 7: "", 8: ""}
+
+
+def test_what_was_sent_again_under_its_id_is_sent_once_more(
+    journal: Journal, tmp_path: Path
+) -> None:
+    send_together(journal)
+    for number in (1, 2):
+        made = resend(tmp_path, same_id=True)
+        assert [one.record.final[4:] for one in made if not one.reason] == list("1234567")
+        seqs = [row.seq for row in journal.bundled(journal.page_ready("b", 0, 9), 9).rows]
+        assert len(seqs) == 7
+        journal.note([(seq, State.SENT, "") for seq in seqs])
+        if number == 1:
+            archive_but(journal, tmp_path, keep=2, rows=12)
+
+
+def test_a_file_that_has_a_set_now_is_sent_as_one(journal: Journal, tmp_path: Path) -> None:
+    """The archive does not tell whether it was one, of which all others were missing."""
+    send_together(journal)
+    archive_but(journal, tmp_path, keep=0, rows=7)
+    with resending(str(tmp_path)) as work:
+        work.choose(Question(seqs=frozenset({7}), state=State.SENT))
+        work.carry_out(same, lambda _: None, WHO, is_main_file=lambda _: True)
+    (leader,) = journal.page_ready("b", 0, 9)
+    assert journal.bundled([leader], 9).bundles[leader.bundle].kind is BundleKind.SET
+
+
+def test_a_part_of_the_archive_that_cannot_be_read_is_told(
+    journal: Journal, tmp_path: Path
+) -> None:
+    send_together(journal)
+    archive_but(journal, tmp_path, keep=2, rows=5)
+    (file,) = archive.files(str(tmp_path))
+    Path(file.path).write_bytes(b"no journal")
+    with resending(str(tmp_path)) as work:
+        assert work.choose(Question(seqs=frozenset({6}), state=State.SENT)) == 1
+        assert [os.path.basename(file.path) in line for line in work.unreadable] == [True]

@@ -18,8 +18,7 @@ from watchman.journal.question import LARGEST, SMALLEST, Question
 from watchman.journal.record import Record
 from watchman.journal.sealed import Segment
 from watchman.journal.segment import SealedRow
-from watchman.journal.tallies import DISCARDED
-from watchman.model import State, Version
+from watchman.model import DISCARDED, State, Version
 
 ENDED = [State.SENT, State.VANISHED, State.MOVED]
 

@@ -82,3 +82,17 @@ def test_a_watch_asks_of_main_files_what_their_pattern_does_not() -> None:
     assert found.criteria("/e/a.shp") == SHP
     assert found.tells_of_another("/d/a.shp.done")
     assert found.main_files("/d/a.shx") == ["/d/a.shp"]
+
+
+def test_what_is_asked_of_a_member_by_itself() -> None:
+    auto, done = Criterion("format", "auto"), Criterion("marker", "{name}.done")
+    around = Watch("/d", criteria=Criteria((auto,)))
+    other = Criteria((done,), members=(Member("{name}.aux"),))
+    found = companions(("*.shp", SHP), ("*.dbf", other), watches=(around,))
+    assert found.criteria_of_member("/d/a.dbf", "/d/a.shp") == Criteria((done,))
+    assert found.criteria_of_member("/d/a.shx", "/d/a.shp") == Criteria((auto,))
+    assert found.criteria_of_member("/e/a.shx", "/e/a.shp") is None
+    same = Criteria((done,), members=(Member("{name}.aux"),))
+    assert companions(("*", same)).criteria_of_member("/d/a.aux", "/d/a") is None
+    of_both = companions(("*", Criteria((), members=same.members)), watches=(around,))
+    assert of_both.criteria_of_member("/d/a.aux", "/d/a") == Criteria((auto,))

@@ -1,4 +1,4 @@
-"""Where in the journal the deliveries can be that are asked for, by its digests."""
+"""Where in the journal the deliveries can be that are asked for, by its digests and counts."""
 
 from __future__ import annotations
 
@@ -7,17 +7,28 @@ from collections.abc import Iterator
 
 from watchman.journal import digests, soundness
 from watchman.journal.question import LARGEST, SMALLEST, AskedPath, Question
+from watchman.model import State
+
+_BROKERS_OF_TASK = "SELECT DISTINCT broker FROM routes WHERE task = ?"
+_COUNTED = "SELECT broker, state, discarded FROM tallies WHERE count > 0"
+_DIGESTS = """SELECT block, CASE WHEN earliest_ns <= ? AND latest_ns >= ? THEN {} END FROM digests
+    ORDER BY block DESC"""
 
 
 def ranges(connection: sqlite3.Connection, question: Question) -> Iterator[tuple[int, int]]:
     """Yield first and last seq of where deliveries can be that are meant, the newest first."""
+    if not _are_any(connection, question):
+        return
     groups = _wanted(question)
     end = LARGEST
     # Python finds bytes in bytes several times faster than SQLite's instr() does.
-    query = "SELECT block, hashes FROM digests ORDER BY block DESC"
-    for block, hashes in connection.execute(query) if groups else ():
+    query = _DIGESTS.format("hashes" if groups else "x''")
+    times = question.until_ns, question.since_ns
+    for block, hashes in connection.execute(query, times) if groups or question.has_time else ():
         with soundness.understanding("a digest"):
-            may_be_there = all(any(one in hashes for one in group) for group in groups)
+            may_be_there = hashes is not None and all(
+                any(one in hashes for one in group) for group in groups
+            )
         if not may_be_there:
             first, last = digests.seqs(block)
             if last < end:
@@ -26,11 +37,30 @@ def ranges(connection: sqlite3.Connection, question: Question) -> Iterator[tuple
     yield SMALLEST, end
 
 
+def _are_any(connection: sqlite3.Connection, question: Question) -> bool:
+    """Whether the journal has deliveries in the states that are asked for, to the brokers."""
+    brokers: set[str] | None = None if question.broker is None else {question.broker}
+    if question.task is not None:
+        of_task = {name for (name,) in connection.execute(_BROKERS_OF_TASK, (question.task,))}
+        brokers = of_task if brokers is None else brokers & of_task
+    with soundness.understanding("a count of deliveries"):
+        return any(
+            question.may_be_in(State(state))
+            and question.discarded in {None, bool(discarded)}
+            and (brokers is None or broker in brokers)
+            for broker, state, discarded in connection.execute(_COUNTED)
+        )
+
+
 def _wanted(question: Question) -> list[set[bytes]]:
     """Return hashes: of each group one must be in a digest. None where nothing narrows it down."""
     groups: list[set[bytes]] = []
     if question.task_id is not None:
         groups.append({digests.of_id(question.task_id)})
+    if question.task is not None:
+        groups.append({digests.of_task(question.task)})
+    if question.broker is not None:
+        groups.append({digests.of_broker(question.broker)})
     if question.asked_directory:
         groups.append(_as_it_stands(question.asked_directory))
     if question.asked_paths:

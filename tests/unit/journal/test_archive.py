@@ -25,7 +25,7 @@ from watchman.journal.question import Question
 from watchman.journal.record import Record
 from watchman.journal.sealed import Segment
 from watchman.journal.segment import SealedRow
-from watchman.journal.tallies import DISCARDED, Summary
+from watchman.journal.tallies import DISCARDED, RECOUNT, Summary
 from watchman.model import Route, State, Version
 
 ROUTE = Route("b", "t")
@@ -491,6 +491,7 @@ def fill(top: Path, rows: Sequence[SealedRow]) -> None:
                 *(row.broker, row.task),
             ),
         )
+    connection.execute(RECOUNT)
     connection.commit()
     connection.close()
 

@@ -68,9 +68,10 @@ def ago(ns: int) -> str:
     return f"{span(ns / 1e9)} ago"
 
 
-def counted(number: int, one: str, many: str = "") -> str:
-    """Return a number with its noun: ``1 task``, ``1,204 tasks``."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
+def counted(number: int, one: str, many: str = "", *, or_more: bool = False) -> str:
+    """Return a number with its noun: ``1 task``, ``1,204 tasks``, ``1 or more tasks``."""
+    noun = one if number == 1 and not or_more else many or one + "s"
+    return f"{number:,}{' or more' if or_more else ''} {noun}"
 
 
 def size(number: float) -> str:

@@ -242,14 +242,14 @@ class _Lookup:
         """Return what is true of the daemon; it is asked once, and only where something waits."""
         from watchman import daemon, status
         from watchman.commands.timeline import DaemonNow
-        from watchman.journal.held import holds
+        from watchman.journal.held import active_holds
 
         waiting = any(one.state in {State.MOVING, State.READY} for one in found.records)
         if self._now is None and waiting:
             own = load_own()
             active = daemon.running(own) is not None
             snapshot = status.ask(own, _ANSWER if active else 0.0).snapshot
-            kept = tuple(one.hold for one in holds(self._journal.connection))
+            kept = tuple(active_holds(self._journal.connection))
             self._now = DaemonNow(active, snapshot, kept)
         return self._now or DaemonNow(True, None)
 

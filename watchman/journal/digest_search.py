@@ -38,7 +38,9 @@ def ranges(connection: sqlite3.Connection, question: Question) -> Iterator[tuple
 
 
 def _are_any(connection: sqlite3.Connection, question: Question) -> bool:
-    """Whether the journal has deliveries in the states that are asked for, to the brokers."""
+    """Whether the journal counts deliveries in the states that are asked for, to the brokers."""
+    if (question.state, question.reason, question.broker, question.task) == (None,) * 4:
+        return True
     brokers: set[str] | None = None if question.broker is None else {question.broker}
     if question.task is not None:
         of_task = {name for (name,) in connection.execute(_BROKERS_OF_TASK, (question.task,))}

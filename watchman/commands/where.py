@@ -158,8 +158,9 @@ class _Lookup:
         """Return all deliveries of the files whose task has an id, as far as they are shown."""
         if not is_task_id(name):
             return []
-        found = self._ask(MOST_BATCHED, task_id=name)
-        seqs = self._journal.under_way_as(name, MOST_BATCHED)
+        task_id = name.lower()
+        found = self._ask(MOST_BATCHED, task_id=task_id)
+        seqs = self._journal.under_way_as(task_id, MOST_BATCHED)
         found += self._ask(MOST_BATCHED, seqs=frozenset(seqs)) if seqs else []
         files = {one.source: [one] for one in found}
         for source in itertools.islice(files, self._limit):

@@ -17,6 +17,7 @@ from watchman.commands.history import WHY_NOTED
 from watchman.commands.narrowing import is_task_id
 from watchman.errors import WatchmanError
 from watchman.model import MOST_BATCHED, Config, Noted, State
+from watchman.mounts import MountTable
 from watchman.router import Router
 from watchman.text import iso, moment, printable
 
@@ -184,7 +185,8 @@ class _Lookup:
         self._not_everywhere = False
         if "/" not in name and not _is_wild(name):
             found += self._journal.with_name(name, _DIRECTORIES)
-            found += filter(_is_there, self._journal.partial_with_name(name, _PARTIAL))
+            waiting = self._journal.partial_with_name(name, _PARTIAL)
+            found += (path for path in waiting if _is_there(path))
             found += self._on_disk(name)
         path = absolute(name)
         if "/" in name or not (found or is_found):
@@ -196,13 +198,13 @@ class _Lookup:
         watches = [] if self._config is None else [one.path for one in self._config.watches]
         known = self._journal.directories(_DIRECTORIES)
         tops = tuple(f"{path.rstrip('/')}/" for path in watches)
-        effort = timelimit.Effort(_WORK, _LOOK)
+        effort, table = timelimit.Effort(_WORK, _LOOK), MountTable()
         for directory in (*watches, *(one for one in known if f"{one}/".startswith(tops))):
             if effort.spent:
                 self._not_everywhere = True
                 return
             path = os.path.join(directory, name)
-            if _is_there(path):
+            if _is_there(path, table):
                 yield path
 
     def _file(self, path: str, records: list[Record]) -> _Found:
@@ -327,10 +329,10 @@ class _Lookup:
         }
 
 
-def _is_there(path: str) -> bool:
+def _is_there(path: str, table: MountTable | None = None) -> bool:
     """Say whether anything is at a path; not where its file system does not answer."""
     try:
-        return timelimit.within(path, lambda: os.path.lexists(path))
+        return timelimit.within(path, lambda: os.path.lexists(path), table=table)
     except TimeoutError:
         return False
 

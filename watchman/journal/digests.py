@@ -1,11 +1,11 @@
 """Digests: what is among the journal's deliveries, by hash, and when they arrived.
 
 An index of names would be written at a random place for each arrival. Instead, each 1024 seqs get a
-digest, once, when all of them are given out: hashes of the names, of the directories with all that
-are above them, of the task ids, tasks and brokers, one after the other. Whoever looks for one of
-those goes through the digests, 8 bytes a delivery, and looks only at deliveries whose digest has
-its hash, or that have none yet. So a digest may have too much in it, never too little: what changes
-in a delivery later is added in the same transaction (:func:`add`).
+digest, once, when all of them are given out: hashes of the names and their extensions, of the
+directories with all that are above them, of the task ids, tasks and brokers, one after the other.
+Whoever looks for one of those goes through the digests, 8 bytes a delivery, and looks only at
+deliveries whose digest has its hash, or that have none yet. So a digest may have too much in it,
+never too little: what changes in a delivery later is added in the same transaction (:func:`add`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import sqlite3
 import zlib
 from collections.abc import Iterable, Iterator
 from typing import Any
+
+from watchman.journal.question import extension
 
 TABLE = """
 CREATE TABLE digests (
@@ -57,6 +59,9 @@ def _of_path(path: bytes, directories: set[bytes]) -> Iterator[bytes]:
     """Yield the hashes of a path, without those of directories that are seen already."""
     directory, _, name = path.rpartition(b"/")
     yield of_name(name)
+    ending = extension(name)
+    if ending is not None:
+        yield of_extension(ending)
     while directory not in directories:
         directories.add(directory)
         yield of_directory(directory)
@@ -66,6 +71,11 @@ def _of_path(path: bytes, directories: set[bytes]) -> Iterator[bytes]:
 def of_name(name: bytes) -> bytes:
     """Return the hash of the name of a file, or of a directory that is a unit."""
     return zlib.crc32(name, 1).to_bytes(4, "big")
+
+
+def of_extension(ending: bytes) -> bytes:
+    """Return the hash of what stands behind the last dot of a name."""
+    return zlib.crc32(ending, 6).to_bytes(4, "big")
 
 
 def of_directory(directory: bytes) -> bytes:

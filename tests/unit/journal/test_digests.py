@@ -31,7 +31,11 @@ def deliver(journal: Journal, count: int) -> None:
     """Record deliveries in some directories, a part of them on their way to other ones."""
     news = []
     for n in range(journal.last_seq() + 1, journal.last_seq() + 1 + count):
-        below = f"{n % 5}/sub/{n}.csv" if n % 7 else os.fsdecode(b"\xff/%d" % n)
+        below = (
+            f"{n % 5}/sub/{n}.{'xml' if n == MARKED + 8 else 'csv'}"
+            if n % 7
+            else os.fsdecode(b"\xff/%d" % n)
+        )
         moving = n % 3 == 1
         final = f"/dst/{below}" if moving else None
         about = f"/up/{below}", final, Version(1, n, 1000 * n, n), 1000 + n, ROUTES.get(n, ROUTE)
@@ -82,7 +86,10 @@ ASKED = {
     "path": Question((f"/up/{MARKED % 5}/sub/{MARKED}.csv",)),
     "name that is no UTF-8": Question(by_name(os.fsdecode(b"%d" % (MARKED - MARKED % 7)))),
     "id": Question(task_id=f"id-{MARKED}"),
-    "final path": Question((f"/dst/{(MARKED + 8) % 5}/sub/{MARKED + 8}.csv",)),
+    "final path": Question((f"/dst/{(MARKED + 11) % 5}/sub/{MARKED + 11}.csv",)),
+    "extension": Question(("*.xml",)),
+    "extension of none": Question(("/up/*.nc",)),
+    "one of two": Question(("/up/*.nc", f"*/{MARKED}.csv")),
     "name in a directory": Question(by_name(f"{MARKED}.csv"), directory="/up"),
     "time": Question(since_ns=1000 + MARKED, until_ns=1000 + MARKED + 9),
     "broker": Question(broker="rare"),
@@ -177,7 +184,7 @@ def twins(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 NUMBERS = st.integers(0, 3 * digests.ROWS)
 ODD = (
     "/ /up /up/ /up/3 /up/3/sub /up/3/sub/ /dst/* * *1.csv /up/[12]/sub/[0-9].csv /elsewhere "
-    "10.csv /*/3/sub/8.csv \udcff */\udcff/*"
+    "10.csv /*/3/sub/8.csv \udcff */\udcff/* *.csv *.xml *.nc /up/*.xml /dst/3/*.csv *.c?v *[.]csv"
 )
 TEXTS = st.one_of(
     NUMBERS.map(lambda n: f"/up/{n % 5}/sub/{n}.csv"),

@@ -18,7 +18,16 @@ from hypothesis import strategies as st
 from tests.checkout import ROOT
 from tests.unit.journal.test_segment import expected, questions, some_rows
 from tests.waiting import wait_until
-from watchman.journal import Archive, Journal, NewDelivery, archive, archiving, rescue, sealing
+from watchman.journal import (
+    Archive,
+    Journal,
+    NewDelivery,
+    archive,
+    archiving,
+    rescue,
+    sealing,
+    totals,
+)
 from watchman.journal.answers import Matches, ask
 from watchman.journal.journal_reader import open_reader
 from watchman.journal.question import Question
@@ -517,6 +526,8 @@ def test_journal_and_archive_answer_as_a_look_at_every_row(
                 meant = [one for one in every if question.means(one)]
                 assert plain(answer(top, question).records) == meant
                 assert plain(answer(top, question, limit).records) == meant[:limit]
+                with open_reader(str(top)) as reader:
+                    assert totals.count(reader.summary(), question) in {None, len(meant)}
     finally:
         journal.close()
 

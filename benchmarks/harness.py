@@ -133,21 +133,26 @@ def make_tree(root: Path, directories: int) -> None:
         made += 1 + inside
 
 
+def environment() -> dict[str, str]:
+    """Return the environment of what we start."""
+    found = dict(os.environ, PYTHONPATH=str(ROOT))
+    found.pop("CELERY_BROKER_URL", None)
+    # A deployed watchman has its bytecode, and does not compile itself at each start.
+    found.pop("PYTHONDONTWRITEBYTECODE", None)
+    return found
+
+
 class Program:
     """A process that we started: its output is in ``log``, and it is ended by its pid."""
 
     def __init__(self, argv: list[str], log: Path) -> None:
         from tests.servers import Process
 
-        environment = dict(os.environ, PYTHONPATH=str(ROOT))
-        environment.pop("CELERY_BROKER_URL", None)
-        # A deployed watchman has its bytecode, and does not compile itself at each start.
-        environment.pop("PYTHONDONTWRITEBYTECODE", None)
         self.log = log
         self._position = 0
         self._rest = b""
         self.began = time.monotonic()
-        self._process = Process(argv, log, environment)
+        self._process = Process(argv, log, environment())
         self.pid = self._process.popen.pid
 
     @property

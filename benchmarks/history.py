@@ -79,12 +79,11 @@ class Site:
 def command(config: Path, *arguments: str) -> Told:
     """Run ``notify``; return its time and its largest resident size."""
     argv = [sys.executable, "-m", "watchman", *arguments, "--config", str(config)]
-    environment = dict(os.environ, PYTHONPATH=str(harness.ROOT))
     # By a process in between: the largest size of one that executes another program stays that
     # program's, and this process has made journals.
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-c", _MEASURING, *argv],
-        env=environment,
+        env=harness.environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,  # that an empty journal has nothing
         text=True,

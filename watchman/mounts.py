@@ -217,6 +217,20 @@ class Changes:
             os.close(self._descriptor)
 
 
+class MountTable:
+    """What :func:`mounts` returns, read anew only after a change: for who looks at many paths."""
+
+    def __init__(self) -> None:
+        self._changes = Changes()
+        self._table = mounts()
+
+    def read(self) -> dict[str, Mount]:
+        """Return what is mounted now."""
+        if self._changes.any():
+            self._table = mounts()
+        return self._table
+
+
 def _unescape(text: str) -> str:
     r"""Undo the kernel's octal escapes: ``\040`` is a space."""
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)

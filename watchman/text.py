@@ -35,15 +35,19 @@ def moment(ns: int) -> str:
     One that no calendar here has (before the year 1, after 9999) is returned as a number.
     """
     try:
-        return f"{datetime.fromtimestamp(ns / 1e9).astimezone():%Y-%m-%d %H:%M:%S}"
+        return f"{datetime.fromtimestamp(ns // 10**9).astimezone():%Y-%m-%d %H:%M:%S}"
     except (OverflowError, ValueError, OSError):
         return f"{ns} ns after 1970"
 
 
 def iso(ns: int) -> str | None:
-    """Return a time, in ns since the epoch, as ISO 8601 in UTC; None where no calendar has it."""
+    """Return a time, in ns since the epoch, as ISO 8601 in UTC; None where no calendar has it.
+
+    To the microsecond, and never later: ``--since`` with it means what it is of.
+    """
     try:
-        return datetime.fromtimestamp(ns / 1e9, timezone.utc).isoformat()
+        second = datetime.fromtimestamp(ns // 10**9, timezone.utc)
+        return second.replace(microsecond=ns % 10**9 // 1000).isoformat()
     except (OverflowError, ValueError, OSError):
         return None
 
@@ -68,9 +72,10 @@ def ago(ns: int) -> str:
     return f"{span(ns / 1e9)} ago"
 
 
-def counted(number: int, one: str, many: str = "") -> str:
-    """Return a number with its noun: ``1 task``, ``1,204 tasks``."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
+def counted(number: int, one: str, many: str = "", *, or_more: bool = False) -> str:
+    """Return a number with its noun: ``1 task``, ``1,204 tasks``, ``1 or more tasks``."""
+    noun = one if number == 1 and not or_more else many or one + "s"
+    return f"{number:,}{' or more' if or_more else ''} {noun}"
 
 
 def size(number: float) -> str:

@@ -41,13 +41,19 @@ class Effort:
         return time.thread_time() > self._work or time.monotonic() > self._end
 
 
-def within(path: str, call: Callable[[], T], where: Iterable[str] | None = None) -> T:
+def within(
+    path: str,
+    call: Callable[[], T],
+    where: Iterable[str] | None = None,
+    *,
+    table: mounts.MountTable | None = None,
+) -> T:
     """Return ``call()``, which looks at ``path``. Raises what it raises.
 
     Where that leads through something that may hang (to be told by ``where``, if to more than
-    the path itself), and does, raises TimeoutError.
+    the path itself), and does, raises TimeoutError. Who looks at many paths has a ``table``.
     """
-    point = mounts.trace(path, mounts.mounts())[1]
+    point = mounts.trace(path, mounts.mounts() if table is None else table.read())[1]
     places = [point] if where is None else list(where)
     if not any(places):
         return call()

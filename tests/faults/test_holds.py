@@ -43,6 +43,12 @@ def held(bench: Bench) -> list[tuple[str, int]]:
         return [(one.hold.name, one.number) for one in journal.holds()]
 
 
+def all_is_marked(bench: Bench, *expected: tuple[str, int]) -> None:
+    """Wait until a sender has come to all that is held, and look what is told of that."""
+    wait_until(lambda: not bench.journal.page_ready("b", 0, 1), 60)
+    assert held(bench) == list(expected)
+
+
 def names(bench: Bench) -> list[str]:
     return [os.path.basename(path) for path in bench.publisher.paths]
 
@@ -69,7 +75,7 @@ def test_a_held_task_waits_and_others_do_not(bench: Bench) -> None:
     bench.sender.start()
     bench.until(READY=3, SENT=3)
     assert names(bench) == ["free0", "free1", "free2"]
-    wait_until(lambda: held(bench) == [("task", 3)])
+    all_is_marked(bench, ("task", 3))
     before = bench.record("between")
     bench.until(READY=4, SENT=3)
     [released] = let_go(bench, HoldKind.TASK, "task")
@@ -118,7 +124,7 @@ def test_a_directory_is_held_before_and_after_the_move(bench: Bench) -> None:
     (odd / "moved").touch()
     bench.journal.note([], [row])
     bench.until(READY=2, SENT=1)
-    wait_until(lambda: held(bench) == [(str(odd), 2)])
+    all_is_marked(bench, (str(odd), 2))
     let_go(bench, HoldKind.DIRECTORY, str(odd))
     bench.sender.wake()
     wait_until(lambda: not bench.journal.page_ready("b", 0, 9), what="all is dealt with")
@@ -139,9 +145,9 @@ def test_what_two_holds_keep_waits_for_both(bench: Bench) -> None:
     bench.record("a")
     bench.record("b", route=OTHER)
     bench.sender.start()
-    wait_until(lambda: sum(number for _, number in held(bench)) == 2)
+    all_is_marked(bench, ("task", 1), (str(bench.root), 1))
     let_go(bench, HoldKind.TASK, "task")
-    wait_until(lambda: held(bench) == [(str(bench.root), 2)], what="the other one keeps both")
+    all_is_marked(bench, (str(bench.root), 2))
     assert not bench.publisher.messages
     let_go(bench, HoldKind.DIRECTORY, str(bench.root))
     bench.until(SENT=2)
@@ -153,10 +159,10 @@ def test_held_again_before_all_was_sent(bench: Bench) -> None:
     order(bench, HoldKind.TASK, "task")
     bench.record("a")
     bench.sender.start()
-    wait_until(lambda: held(bench) == [("task", 1)])
+    all_is_marked(bench, ("task", 1))
     release(os.path.dirname(bench.journal.path), None)
     order(bench, HoldKind.TASK, "task")
-    wait_until(lambda: held(bench) == [("task", 1)])
+    all_is_marked(bench, ("task", 1))
     order(bench, HoldKind.TASK, "nothing")
     release(os.path.dirname(bench.journal.path), [(HoldKind.TASK, "task")])
     obey(bench)
@@ -187,7 +193,7 @@ def test_a_page_that_was_read_ahead_is_not_sent_when_it_is_held_since(bench: Ben
 
     bench.publisher.publish = publish  # type: ignore[method-assign]  # — for this one
     bench.sender.start()
-    wait_until(lambda: held(bench) == [("task", 4000)], 20)
+    all_is_marked(bench, ("task", 4000))
     assert len(bench.publisher.messages) == 2000
     let_go(bench, HoldKind.TASK, "task")
     bench.until_sent(6000, 30)
@@ -224,7 +230,7 @@ def test_a_large_backlog_that_is_held_costs_others_nothing(
     record_many(bench, count, ROUTE)
     order(bench, HoldKind.TASK, "task")
     bench.sender.start()
-    wait_until(lambda: held(bench) == [("task", count)], 60, "all of it has been read once")
+    all_is_marked(bench, ("task", count))
     read = bench.count_pages(monkeypatch)
     for number in range(20):
         bench.record(f"{number}", route=OTHER)
@@ -240,7 +246,7 @@ def test_holds_and_what_was_kept_survive_the_end(bench: Bench) -> None:
     order(bench, HoldKind.TASK, "task")
     bench.record("a")
     bench.sender.start()
-    wait_until(lambda: held(bench) == [("task", 1)])
+    all_is_marked(bench, ("task", 1))
     bench.sender.stop()
     assert bench.sender.join(10)
     directory = os.path.dirname(bench.journal.path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import os
 import sys
@@ -31,6 +32,7 @@ from watchman.errors import ConfigError, WatchmanError
 from watchman.file_access import version_of
 from watchman.identity import is_same_content
 from watchman.model import Config, Delivery
+from watchman.mounts import MountTable
 from watchman.text import printable
 
 if TYPE_CHECKING:
@@ -63,7 +65,8 @@ def retry(
     config = _configuration()
     brokers = None if config is None else config.brokers
     left = GonePatterns(config)
-    with put_back(state_dir, selection, _is_moved, brokers, operator()) as changes:
+    is_moved = functools.partial(_is_moved, MountTable())
+    with put_back(state_dir, selection, is_moved, brokers, operator()) as changes:
         have_obeyed(own)
         for record in changes.unsendable():
             warn(
@@ -251,16 +254,18 @@ def _configured_directories() -> list[str]:
     ]
 
 
-def _is_moved(record: Record) -> bool:
+def _is_moved(table: MountTable, record: Record) -> bool:
     """Say whether the file is at its final path, and not at its source any more.
 
     Nothing but the mover makes anything there, and it never overwrites. Where a file system does
     not answer, the mover finds out when it does.
     """
+
+    def look() -> bool:
+        return timelimit.within(record.final, lambda: _is_at_its_end(record), table=table)
+
     try:
-        return timelimit.within(
-            record.source, lambda: timelimit.within(record.final, lambda: _is_at_its_end(record))
-        )
+        return timelimit.within(record.source, look, table=table)
     except TimeoutError:
         return False
 

@@ -198,7 +198,7 @@ class _HistoryLookup:
 
     def records(self, most: int | None, *, count: bool) -> Iterable[Record]:
         """Yield what was found, the newest first; ``count`` what is left out."""
-        from watchman.journal import answers
+        from watchman.journal import answers, totals
 
         if self._found == []:
             return
@@ -206,10 +206,13 @@ class _HistoryLookup:
         if most is None:
             yield from answers.each(self._journal, meant, self.unreadable)
             return
-        found = answers.ask(self._journal, meant, most, _COUNTING if count else 0.0)
+        total = totals.count(self._journal.summary(), meant) if count else None
+        seconds = _COUNTING if count and total is None else 0.0
+        found = answers.ask(self._journal, meant, most, seconds)
         self.unreadable |= dict.fromkeys(found.unreadable)
         if len(found.records) == most and count:
-            self.left_out = most, found.left_out, found.counted
+            counted = (found.left_out, found.counted)
+            self.left_out = (most, *(counted if total is None else (max(0, total - most), True)))
         yield from found.records
 
 

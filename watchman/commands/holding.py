@@ -88,8 +88,7 @@ def release(ctx: click.Context, what: Sequence[str], everything: bool, as_json: 
     if as_json:
         print_json([_as_json(one) for one in released])
     for one in () if as_json else released:
-        waiting = counted(one.number, "delivery", "deliveries")
-        say(f"{_spelled(one.hold.kind, one.hold.name)}: released, {waiting} waited")
+        say(f"{_spelled(one.hold.kind, one.hold.name)}: released, {_amount(one)} waited")
     names = {(one.hold.kind, one.hold.name) for one in released}
     missing = [one for one in wanted or () if one not in names]
     for kind, name in missing:
@@ -180,9 +179,13 @@ def as_line(one: HoldCounts, now_ns: int) -> str:
     oldest = min((part.oldest_ns for part in one.held if part.number), default=0)
     age = f", the oldest {ago(now_ns - oldest)}" if oldest else ""
     return (
-        f"{_spelled(held.kind, held.name)}  {counted(one.number, 'delivery', 'deliveries')} "
-        f"waiting{age}; held by {printable(held.by)} since {moment(held.since_ns)}"
+        f"{_spelled(held.kind, held.name)}  {_amount(one)} waiting{age}; "
+        f"held by {printable(held.by)} since {moment(held.since_ns)}"
     )
+
+
+def _amount(one: HoldCounts) -> str:
+    return counted(one.number, "delivery", "deliveries", or_more=one.or_more)
 
 
 def _as_json(one: HoldCounts) -> dict[str, Any]:
@@ -194,6 +197,7 @@ def _as_json(one: HoldCounts) -> dict[str, Any]:
         "since": iso(held.since_ns),
         "by": held.by,
         "waiting": one.number,
+        "or_more": one.or_more,
         "oldest": iso(oldest) if oldest else None,
     }
 

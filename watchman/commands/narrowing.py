@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from watchman.commands.common import Function, absolute
-from watchman.commands.times import since, until
+from watchman.commands.times import FIRST, LAST, since, until
+from watchman.text import moment
 
 if TYPE_CHECKING:
     from watchman.journal.question import Question
@@ -74,6 +75,14 @@ def question(paths: tuple[str, ...], asked: dict[str, Any]) -> Question:
             raise click.UsageError(f"--{name} is empty; name what is meant, or leave it out")
     if "directory" in given:
         given["directory"] = absolute(given["directory"])
+    begin, end = given.get("since_ns", FIRST), given.get("until_ns", LAST)
+    if end < begin:
+        raise click.UsageError(
+            f"--until ({moment(end)}) is before --since ({moment(begin)}): nothing can have "
+            "arrived between them"
+        )
+    if is_task_id(given.get("task_id", "")):
+        given["task_id"] = given["task_id"].lower()
     word = given.pop("state", None)
     if word is not None:
         given["state"] = State.VANISHED if word == _DISCARDED else State[word.upper()]

@@ -162,9 +162,10 @@ def counted(number: int, what: str) -> str:
 def say_left_out(shown: int, left_out: int, exact: bool = True) -> None:
     """Say on standard error how many more there are than are shown."""
     if left_out or not exact:
-        number = f"{left_out:,}" if exact else f"{left_out:,} or more" if left_out else "some"
+        number = f"{left_out:,}" if exact else f"at least {left_out:,}" if left_out else "some"
         these = "this one" if shown == 1 else f"these {shown:,}"
+        verb = "is" if exact and left_out == 1 else "are"
         warn(
-            f"{number} more than {these} are left out; --limit shows as many as you like, --all "
+            f"{number} more than {these} {verb} left out; --limit shows as many as you like, --all "
             "every one"
         )

@@ -19,6 +19,7 @@ from watchman.commands.operator import have_obeyed, operator
 from watchman.errors import WatchmanError
 from watchman.file_access import Seen, ignoring_sigio, look, release, version_of
 from watchman.model import Config, Upload, Version
+from watchman.mounts import MountTable
 from watchman.text import printable
 
 if TYPE_CHECKING:
@@ -149,11 +150,13 @@ def _carry_out(work: Resending, config: Config | None, *, same_id: bool, as_json
 
 
 def _looker(config: Config | None) -> Callable[[Record], Version | str]:
+    table = MountTable()
+
     def look_at(record: Record) -> Version | str:
         if config is not None and record.broker not in config.brokers:
             return f"there is no broker {printable(record.broker or '')} in BROKERS"
         try:
-            return timelimit.within(record.final, lambda: _version(record))
+            return timelimit.within(record.final, lambda: _version(record), table=table)
         except TimeoutError:
             return "its file system does not answer"
 

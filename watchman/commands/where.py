@@ -17,6 +17,7 @@ from watchman.commands.history import WHY_NOTED
 from watchman.commands.narrowing import is_task_id
 from watchman.errors import WatchmanError
 from watchman.model import MOST_BATCHED, Config, Noted, State
+from watchman.mounts import MountTable
 from watchman.router import Router
 from watchman.text import iso, moment, printable
 
@@ -158,8 +159,9 @@ class _Lookup:
         """Return all deliveries of the files whose task has an id, as far as they are shown."""
         if not is_task_id(name):
             return []
-        found = self._ask(MOST_BATCHED, task_id=name)
-        seqs = self._journal.under_way_as(name, MOST_BATCHED)
+        task_id = name.lower()
+        found = self._ask(MOST_BATCHED, task_id=task_id)
+        seqs = self._journal.under_way_as(task_id, MOST_BATCHED)
         found += self._ask(MOST_BATCHED, seqs=frozenset(seqs)) if seqs else []
         files = {one.source: [one] for one in found}
         for source in itertools.islice(files, self._limit):
@@ -183,7 +185,8 @@ class _Lookup:
         self._not_everywhere = False
         if "/" not in name and not _is_wild(name):
             found += self._journal.with_name(name, _DIRECTORIES)
-            found += filter(_is_there, self._journal.partial_with_name(name, _PARTIAL))
+            waiting = self._journal.partial_with_name(name, _PARTIAL)
+            found += (path for path in waiting if _is_there(path))
             found += self._on_disk(name)
         path = absolute(name)
         if "/" in name or not (found or is_found):
@@ -195,13 +198,13 @@ class _Lookup:
         watches = [] if self._config is None else [one.path for one in self._config.watches]
         known = self._journal.directories(_DIRECTORIES)
         tops = tuple(f"{path.rstrip('/')}/" for path in watches)
-        effort = timelimit.Effort(_WORK, _LOOK)
+        effort, table = timelimit.Effort(_WORK, _LOOK), MountTable()
         for directory in (*watches, *(one for one in known if f"{one}/".startswith(tops))):
             if effort.spent:
                 self._not_everywhere = True
                 return
             path = os.path.join(directory, name)
-            if _is_there(path):
+            if _is_there(path, table):
                 yield path
 
     def _file(self, path: str, records: list[Record]) -> _Found:
@@ -242,14 +245,14 @@ class _Lookup:
         """Return what is true of the daemon; it is asked once, and only where something waits."""
         from watchman import daemon, status
         from watchman.commands.timeline import DaemonNow
-        from watchman.journal.held import holds
+        from watchman.journal.held import active_holds
 
         waiting = any(one.state in {State.MOVING, State.READY} for one in found.records)
         if self._now is None and waiting:
             own = load_own()
             active = daemon.running(own) is not None
             snapshot = status.ask(own, _ANSWER if active else 0.0).snapshot
-            kept = tuple(one.hold for one in holds(self._journal.connection))
+            kept = tuple(active_holds(self._journal.connection))
             self._now = DaemonNow(active, snapshot, kept)
         return self._now or DaemonNow(True, None)
 
@@ -326,10 +329,10 @@ class _Lookup:
         }
 
 
-def _is_there(path: str) -> bool:
+def _is_there(path: str, table: MountTable | None = None) -> bool:
     """Say whether anything is at a path; not where its file system does not answer."""
     try:
-        return timelimit.within(path, lambda: os.path.lexists(path))
+        return timelimit.within(path, lambda: os.path.lexists(path), table=table)
     except TimeoutError:
         return False
 

@@ -36,8 +36,8 @@ COLUMNS = """seq, task_id, source, final, device, inode, size, mtime_ns, changed
 PAGE = 2000
 """Deliveries read at once where all are wanted."""
 _WITHOUT_REASON = sorted(map(int, WITHOUT_REASON))
-SELECT = f"""SELECT {COLUMNS}
-    FROM deliveries LEFT JOIN routes ON routes.id = deliveries.route """  # noqa: S608 — our own words
+_SELECT = f"""SELECT {COLUMNS}
+    FROM deliveries {{}} LEFT JOIN routes ON routes.id = deliveries.route"""  # noqa: S608 — our own words
 
 
 class Matches(NamedTuple):
@@ -201,11 +201,14 @@ class _Merged:
 
 
 def _in_journal(connection: sqlite3.Connection, question: Question) -> Iterator[Record]:
-    where = conditions(question)
+    where, index = conditions(question), ""
+    if question.reason is not None or question.state is State.VANISHED:
+        index = "INDEXED BY deliveries_reason"
+        where.append(Condition("(state = 5 OR reason IS NOT NULL)"))
     for first, last in digest_search.ranges(connection, question):
         some = [] if first == SMALLEST and last == LARGEST else [_among(first, last)]
         each = Condition.all([*some, *where])
-        query = f"{SELECT} WHERE {each.text} ORDER BY seq DESC"
+        query = f"{_SELECT.format(index)} WHERE {each.text} ORDER BY seq DESC"
         for row in connection.execute(query, each.parameters):
             if is_meant(question, row):
                 yield record(row)

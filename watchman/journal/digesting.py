@@ -7,7 +7,8 @@ import sqlite3
 from watchman.journal.database import Database
 from watchman.journal.digests import BITS, digest, seqs
 
-_READ = "SELECT source, final, task_id FROM deliveries WHERE seq BETWEEN ? AND ?"
+_READ = """SELECT source, final, task_id, deliveries.broker, task, arrived_ns FROM deliveries
+    LEFT JOIN routes ON routes.id = deliveries.route WHERE seq BETWEEN ? AND ?"""
 _FIRST_AND_LAST = "SELECT (SELECT min(seq) FROM deliveries), (SELECT max(seq) FROM deliveries)"
 
 
@@ -41,6 +42,6 @@ def _make(connection: sqlite3.Connection) -> int:
     # What is on disk counts: a transaction that is under way may come to nothing.
     if block < last >> BITS:
         rows = connection.execute(_READ, seqs(block))
-        connection.execute("INSERT INTO digests VALUES (?, ?)", (block, digest(rows)))
+        connection.execute("INSERT INTO digests VALUES (?, ?, ?, ?)", (block, *digest(rows)))
         block += 1
     return block

@@ -9,14 +9,12 @@ change up by :meth:`Holds.refresh`.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from watchman.journal.database import Database
-from watchman.journal.held import ALL, read_hold
+from watchman.journal.held import ALL, HeldNames, keeping, read_hold
 from watchman.model import Delivery, Hold, HoldKind
 
-_NEXT_HELD = """SELECT held FROM deliveries INDEXED BY deliveries_held
-    WHERE state = 2 AND held > 0 AND held > ? ORDER BY held LIMIT 1"""
 # Not for one that was released meanwhile: what it has kept is only read anew with the next refresh.
 # Those that go with a leader stay with it.
 _KEEP = """UPDATE deliveries SET held = ? WHERE state = 2 AND held <> ? AND held >= 0
@@ -37,9 +35,7 @@ class Holds:
         self.released: tuple[int, ...] = ()
         """The numbers of those that are gone and have kept what is still to be sent."""
         self._brokers: frozenset[str] = frozenset()
-        self._tasks: dict[str, Hold] = {}
-        self._directories: tuple[tuple[str, Hold], ...] = ()
-        """With the slash behind the path."""
+        self._names = HeldNames()
 
     def refresh(self) -> bool:
         """Take up what was ordered since the last time; True if anything was.
@@ -52,28 +48,18 @@ class Holds:
         except (ValueError, TypeError) as error:
             self._database.found_damage(ValueError(f"a hold in it is none: {error}"))
         numbers = {one.id for one in active}
-        released = tuple(number for number in self._numbers() if number not in numbers)
+        released = tuple(number for number in keeping(reader.execute) if number not in numbers)
         changed = active != self.active or released != self.released
         self._brokers = frozenset(one.name for one in active if one.kind is HoldKind.BROKER)
-        self._tasks = {one.name: one for one in active if one.kind is HoldKind.TASK}
-        self._directories = tuple(
-            (one.name.rstrip("/") + "/", one) for one in active if one.kind is HoldKind.DIRECTORY
-        )
+        self._names = HeldNames(active)
         self.active, self.released = active, released
         self.changes += changed
         return changed
 
-    def _numbers(self) -> Iterator[int]:
-        """Yield the holds, of now and before, that keep anything."""
-        row = self._database.reader.execute(_NEXT_HELD, (0,)).fetchone()
-        while row is not None:
-            yield row[0]
-            row = self._database.reader.execute(_NEXT_HELD, row).fetchone()
-
     @property
     def sorts_out(self) -> bool:
         """Whether there are holds of tasks or directories."""
-        return bool(self._tasks or self._directories)
+        return bool(self._names)
 
     def has_broker(self, broker: str) -> bool:
         """Whether all that is for a broker is to wait."""
@@ -81,12 +67,8 @@ class Holds:
 
     def of(self, delivery: Delivery) -> Hold | None:
         """Return a hold of a task or a directory that means a delivery."""
-        if delivery.route is not None and delivery.route.task in self._tasks:
-            return self._tasks[delivery.route.task]
-        for prefix, hold in self._directories:
-            if delivery.source.startswith(prefix) or delivery.final.startswith(prefix):
-                return hold
-        return None
+        task = None if delivery.route is None else delivery.route.task
+        return self._names.of(task, delivery.source, delivery.final)
 
     def keep(self, page: Sequence[Delivery]) -> list[Delivery]:
         """Mark those of ready deliveries that are to wait, in one commit; return the others.

@@ -135,7 +135,12 @@ class JournalReader:
 
     def holds(self) -> list[HoldCounts]:
         """Return the holds of now, the oldest first, with what they keep."""
-        return holds(self.connection)
+        # A sender marks meanwhile: nothing is to be counted twice, or not at all.
+        self.connection.execute("BEGIN")
+        try:
+            return holds(self.connection)
+        finally:
+            self.connection.execute("ROLLBACK")
 
     def measures(self) -> Measures:
         """Return what monitoring asks for, at a price that does not grow."""

@@ -64,8 +64,10 @@ def measures(connection: sqlite3.Connection) -> Measures:
         found = holds(connection)
         on_hold = {one.hold.name for one in found if one.hold.kind is HoldKind.BROKER}
         held: Counter[str] = Counter()
-        for one in (row for hold in found for row in hold.held):
-            held[one.broker] += one.number
+        for kind, one in ((hold.hold.kind, row) for hold in found for row in hold.held):
+            # What is for a broker that is held is counted once, whatever else keeps a part of it.
+            if kind is HoldKind.BROKER or one.broker not in on_hold:
+                held[one.broker] += one.number
         return Measures(
             counts,
             _oldest_ready(connection, counts, on_hold),

@@ -19,7 +19,7 @@ from watchman.journal import schema
 
 log = logging.getLogger("watchman.journal")
 
-_STEPS = {1: 43, 2: 3}
+_STEPS = {1: 43, 2: 3, 4: 7}
 """By the version that it starts from: how many steps SQLite takes for each delivery, about."""
 _LOOK = 50_000
 """SQLite's steps between two looks at the clock and whether to stop: some ms."""

@@ -49,10 +49,17 @@ def behind(prefix: bytes) -> bytes | None:
     return stripped[:-1] + bytes([stripped[-1] + 1]) if stripped else None
 
 
+def extension(name: bytes) -> bytes | None:
+    """Return what stands behind the last dot of a name; None where it has none."""
+    _, dot, found = name.rpartition(b".")
+    return found if dot else None
+
+
 def _runs(pattern: str) -> list[str]:
     """Return what stands for itself between the wild parts of a pattern and its slashes.
 
-    Without the directories that it begins with. Brackets end where fnmatch has them end.
+    Without the directories that it begins with; the last one is what it ends with, perhaps nothing.
+    Brackets end where fnmatch has them end.
     """
     wild = _WILD.search(pattern)
     at = pattern.rfind("/", 0, wild.start()) + 1 if wild else 0
@@ -65,7 +72,7 @@ def _runs(pattern: str) -> list[str]:
         else:
             runs[-1] += letter
         at = end + 1
-    return [run for run in runs if run]
+    return runs
 
 
 def _end_of_brackets(pattern: str, at: int) -> int:
@@ -93,8 +100,10 @@ class AskedPath:
         tail = text.rpartition("/")[2] if wild else ""
         self.tail = None if not tail or re.search(r"[*?\[\]]", tail) else os.fsencode(tail)
         """The whole name of each path that matches, where the pattern tells it."""
-        runs = sorted(set(map(os.fsencode, [] if plain else _runs(text))), key=len, reverse=True)
-        self.runs = runs[:_MOST_RUNS]
+        runs = [] if plain else list(map(os.fsencode, _runs(text)))
+        self.extension = extension(runs[-1]) if wild else None
+        """That of each name that matches, where the pattern tells it."""
+        self.runs = sorted({run for run in runs if run}, key=len, reverse=True)[:_MOST_RUNS]
         """What stands in each path that matches, each within its directory or within its name."""
 
     def means(self, path: bytes) -> bool:

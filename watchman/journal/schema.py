@@ -6,7 +6,7 @@ import sqlite3
 
 from watchman.journal import activity, acts, bundles, counters, digests, tallies
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 PARTIAL = """
 CREATE TABLE partial (
@@ -61,6 +61,12 @@ CREATE TABLE held (
 ) WITHOUT ROWID;
 """
 
+# What was sent, waits or was moved has no reason, nearly always. Whoever looks for one, or for what
+# vanished, need not go through all that.
+_WITH_REASON = """
+CREATE INDEX deliveries_reason ON deliveries (seq) WHERE state = 5 OR reason IS NOT NULL;
+"""
+
 MIGRATIONS: dict[int, str] = {
     # One row of a task id under way: of several that version 1 allowed, the first goes on.
     1: f"""
@@ -96,6 +102,8 @@ ALTER TABLE deliveries ADD COLUMN bundle INTEGER NOT NULL DEFAULT 0;
 DROP INDEX deliveries_ready;
 {_READY_AND_HELD} {bundles.TABLES} {bundles.INDEX}
 """,
+    # Digests are made anew, a block at a time.
+    4: f"DROP TABLE digests; {digests.TABLE} {_WITH_REASON}",
 }
 """The statements that lead from one schema to the next, by the version that they start from. What
 is listed here is never changed: journals of every version out there come this way."""
@@ -138,6 +146,7 @@ CREATE UNIQUE INDEX deliveries_under_way ON deliveries (inode, task_id) WHERE st
 CREATE INDEX deliveries_moving ON deliveries (move, seq) WHERE state = 1;
 {_READY_AND_HELD} {bundles.TABLES} {bundles.INDEX}
 CREATE INDEX deliveries_failed ON deliveries (seq) WHERE state = 4;
+{_WITH_REASON}
 CREATE TABLE routes (
     id INTEGER PRIMARY KEY,
     broker TEXT NOT NULL,

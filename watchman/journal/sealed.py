@@ -13,6 +13,7 @@ import os
 import sqlite3
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -271,7 +272,7 @@ class Segment:
                 Condition("(folder = ? AND name = ?)", number, name),
                 Condition("(final_folder = ? AND coalesce(final_name, name) = ?)", number, name),
             ]
-        if asked.pattern:
+        if asked.pattern and self._may_match(asked):
             parts = []
             ranges = self._before_wild(asked)
             if (0, self._folders) not in ranges:
@@ -282,6 +283,21 @@ class Segment:
                 parts += self._with_run(run)
             found.append(Condition.all(parts))
         return found
+
+    @cached_property
+    def _extensions(self) -> frozenset[bytes] | None:
+        """All that names in it have; None where that is not told, as in files of older versions."""
+        query = "SELECT count(*) FROM sqlite_master WHERE name = 'extensions'"
+        if not self._connection.execute(query).fetchone()[0]:
+            return None
+        found = {one for (one,) in self._connection.execute("SELECT extension FROM extensions")}
+        return None if None in found else frozenset(found)
+
+    def _may_match(self, asked: AskedPath) -> bool:
+        """Whether any name in it can have the extension that a pattern tells."""
+        if asked.extension is None or self._extensions is None:
+            return True
+        return asked.extension in self._extensions
 
     def _with_run(self, run: bytes) -> list[Condition]:
         query = "SELECT id FROM folders WHERE instr(path, ?) LIMIT ?"
@@ -374,7 +390,7 @@ class Segment:
             if number is not None:
                 named = self._listed("by_name", "hash = ?", segment.hashed(asked.name))
                 ways.append(named or self._in_folders((number, number + 1)))
-            if asked.pattern:
+            if asked.pattern and self._may_match(asked):
                 ways += self._ways_of_pattern(asked)
             if not all(ways) or len(union) > self._most:
                 return []

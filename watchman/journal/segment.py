@@ -8,6 +8,7 @@
     kinds        what many rows have in common (state, broker, task …), with how many and when;
                  rare ones have positive numbers
     blocks       for each 500 rows when they arrived: a time is looked for in these only
+    extensions   what stands behind the last dots of names; null for too many to be told
     by_name      hash of a name, seq
     by_folder    number of a directory, seq
     by_id        hash of a task id, seq
@@ -27,13 +28,14 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-from watchman.journal.question import split
+from watchman.journal.question import extension, split
 
 FORMAT = 1
 """``user_version`` of the files."""
 BLOCK = 500
 RARE = 16
 """A kind that less than this part of the rows has is indexed: any other is met by walking."""
+MOST_EXTENSIONS = 1000
 MOST_ROWS = 1 << 20
 _SCHEMA = """
 CREATE TABLE deliveries (
@@ -75,6 +77,7 @@ CREATE TABLE whole (
     base INTEGER NOT NULL,
     last_noted_ns INTEGER NOT NULL
 );
+CREATE TABLE extensions (extension BLOB);
 CREATE TABLE by_name (hash INTEGER, seq INTEGER, PRIMARY KEY (hash, seq)) WITHOUT ROWID;
 CREATE TABLE by_folder (folder INTEGER, seq INTEGER, PRIMARY KEY (folder, seq)) WITHOUT ROWID;
 CREATE TABLE by_id (hash INTEGER, seq INTEGER, PRIMARY KEY (hash, seq)) WITHOUT ROWID;
@@ -172,6 +175,7 @@ class _Writing:
         self._in_folders: list[int] = []
         self._ids: list[int] = []
         self._rare: list[int] = []
+        self._extensions: set[bytes] = set()
         self._blocks: list[list[int]] = []
 
     def write(self, rows: Callable[[], Iterable[SealedRow]]) -> None:
@@ -184,6 +188,11 @@ class _Writing:
             "INSERT INTO deliveries VALUES (?,?,?,?,?,?,?,?,?,?,?,?)", self._stored(rows())
         )
         self._write_indexes()
+        too_many = len(self._extensions) > MOST_EXTENSIONS
+        self._connection.executemany(
+            "INSERT INTO extensions VALUES (?)",
+            ((one,) for one in ([None] if too_many else sorted(self._extensions))),
+        )
         self._connection.executemany("INSERT INTO blocks VALUES (?,?,?,?)", self._blocks)
         self._connection.executemany(
             "INSERT INTO kinds VALUES (?,?,?,?,?,?,?,?,?,?)",
@@ -264,6 +273,9 @@ class _Writing:
         """Remember for the indexes where a row is."""
         place = len(self._seqs)
         self._seqs.append(row.seq)
+        if len(self._extensions) <= MOST_EXTENSIONS:
+            endings = (extension(name) for name in names if name is not None)
+            self._extensions.update(ending for ending in endings if ending is not None)
         self._names += (hashed(name) << 20 | place for name in names if name is not None)
         self._in_folders += (folder << 20 | place for folder in folders if folder is not None)
         value = task_id.encode() if isinstance(task_id, str) else task_id

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 from watchman.journal import archive, tallies
+from watchman.journal.question import Question
 from watchman.journal.sealed import Segment
 from watchman.journal.tallies import Summary
 from watchman.model import State
@@ -46,6 +48,26 @@ def summary(connection: sqlite3.Connection, state_dir: str) -> Summary:
         return Summary(counts, discarded, found.latest)
     finally:
         connection.execute("ROLLBACK")
+
+
+def count(found: Summary, question: Question) -> int | None:
+    """Return how many deliveries are meant, where the counts tell; None where they do not."""
+    if replace(question, state=None, discarded=None, broker=None) != Question():
+        return None
+
+    def number(of: Iterable[tuple[str, State, int]]) -> int:
+        return sum(
+            many
+            for broker, state, many in of
+            # Without a broker is what is only moved.
+            if question.state in {None, state} and question.broker in {None, broker or None}
+        )
+
+    by_hand = ((b, State.VANISHED, many) for b, (many, _) in found.discarded.items())
+    others = ((b, state, many) for (b, state), (many, _) in found.counts.items())
+    return (0 if question.discarded is False else number(by_hand)) + (
+        0 if question.discarded is True else number(others)
+    )
 
 
 def _with(part: _Part, before: tuple[int, int] | None) -> tuple[int, int]:

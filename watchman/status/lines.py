@@ -224,7 +224,7 @@ class _Lines:
         name = f"task:{one.name}" if one.kind == "task" else one.name
         return [
             printable(name),
-            counted(one.number, "task"),
+            counted(one.number, "task", or_more=one.or_more),
             f"{self.ago(one.since_ns)} by {printable(one.by)}",
         ]
 

@@ -58,6 +58,8 @@ class HeldTasks(NamedTuple):
     """When the first of them arrived; 0 where there are none."""
     brokers: Mapping[str, int]
     """How many of them are for which broker."""
+    or_more: bool = False
+    """Whether more may wait, which no sender has come to yet."""
 
 
 @dataclass(frozen=True)
@@ -244,6 +246,7 @@ def as_json(status: Status, now_ns: int) -> dict[str, Any]:
                 "since": _iso(hold.since_ns),
                 "by": hold.by,
                 "waiting": hold.number,
+                "or_more": hold.or_more,
                 "oldest": _iso(hold.oldest_ns),
             }
             for hold in status.held

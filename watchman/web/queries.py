@@ -71,10 +71,13 @@ class WebQuery:
             "state": self.state or None,
             "broker": self.broker or None,
             "task": self.task or None,
-            "task_id": self.q.lower() if narrowing.is_task_id(self.q) else None,
+            "task_id": self.q if narrowing.is_task_id(self.q) else None,
             "reason": self.reason or None,
         }
-        question = narrowing.question((), given)
+        try:
+            question = narrowing.question((), given)
+        except click.UsageError as error:
+            raise BadQuestion(error.message) from None
         return replace(
             question, up_to=min(int(self.before) - 1, LARGEST) if self.before else LARGEST
         )

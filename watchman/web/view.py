@@ -97,6 +97,7 @@ class HoldCard(NamedTuple):
 
     name: str
     number: int
+    or_more: bool
     since: Time | None
     by: str
 
@@ -335,7 +336,8 @@ def _brokers(found: Status, snapshot: Snapshot | None, now: int) -> Iterator[Bro
 def _held(found: Status, now: int) -> Iterator[HoldCard]:
     for one in found.held:
         name = f"task:{one.name}" if one.kind == "task" else one.name
-        yield HoldCard(printable(name), one.number, time_of(one.since_ns, now), printable(one.by))
+        since = time_of(one.since_ns, now)
+        yield HoldCard(printable(name), one.number, one.or_more, since, printable(one.by))
 
 
 def _scan(one: ShownScan) -> ScanBar:

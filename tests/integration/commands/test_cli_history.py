@@ -114,6 +114,33 @@ def test_an_option_without_a_value_is_a_usage_error(site: Site) -> None:
         assert f"{option} is empty" in done.stderr.splitlines()[-1]
 
 
+def test_a_time_that_ends_before_it_begins_is_a_usage_error(site: Site) -> None:
+    asked = "--since", "2026-11-25", "--until", "2026-11-24"
+    for command in (["history"], ["failed"], ["retry", "--yes"], ["resend", "--yes"]):
+        done = site.notify(*command, *asked)
+        assert (done.returncode, done.stdout) == (2, ""), done
+        assert done.stderr.splitlines()[-1] == (
+            "Error: --until (2026-11-24 23:59:59) is before --since (2026-11-25 00:00:00): nothing "
+            "can have arrived between them"
+        )
+    assert site.notify("history", "--since", "2026-11-24", "--until", "2026-11-24").returncode == 0
+
+
+def test_a_task_id_is_meant_in_any_case_of_its_letters(site: Site) -> None:
+    task_id = "0123abcd-0123-5123-a123-0123456789ab"
+    state = site.top / "var"
+    state.mkdir(mode=0o700)
+    journal = Journal(str(state))
+    about = "/up/1.csv", None, Version(1, 1, 2, 3), noon(1), Route("a", "t")
+    journal.record([NewDelivery(task_id, *about)])
+    journal.note([(1, State.SENT, "")])
+    journal.close()
+    assert days(site, "--id", task_id.upper()) == [1]
+    assert site.notify("where", task_id.upper()).stdout.startswith("/up/1.csv\n")
+    done = site.notify("resend", task_id.upper(), "--yes")
+    assert "1 is left out: /up/1.csv" in done.stderr
+
+
 def test_what_is_not_there_is_said(site: Site) -> None:
     fill(site)
     assert site.notify("history", "--state", "moving").stdout == "nothing of the kind is recorded\n"

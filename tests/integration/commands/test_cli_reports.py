@@ -311,8 +311,8 @@ def test_history_finds_a_name_that_is_not_here(site: Site) -> None:
 
 def left_out(number: int, shown: int) -> str:
     return (
-        f"notify: {number} more than these {shown} are left out; --limit shows as many as you "
-        "like, --all every one\n"
+        f"notify: {number} more than these {shown} {'is' if number == 1 else 'are'} left out; "
+        "--limit shows as many as you like, --all every one\n"
     )
 
 

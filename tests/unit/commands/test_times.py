@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from watchman.commands import times
 from watchman.commands.times import FIRST, LAST, since, until
+from watchman.text import iso, moment
 
 NOW = datetime.datetime(2026, 11, 26, 15, 30, 20, 500_000)
 DAY = 86_400
@@ -122,3 +123,14 @@ def test_any_text_is_a_time_or_an_error(text: str) -> None:
     except click.BadParameter:
         return
     assert FIRST <= found <= until(text) <= LAST
+
+
+@given(st.integers(FIRST + SECOND, LAST - SECOND))
+def test_what_reports_show_of_a_time_means_it(ns: int) -> None:
+    shown = iso(ns)
+    assert shown is not None
+    assert ns - 1000 < since(shown) <= ns <= until(shown)
+
+
+def test_a_time_is_shown_as_the_second_that_it_is_in() -> None:
+    assert moment(ns("2026-11-26 14:30:20") + SECOND - 1) == "2026-11-26 15:30:20"

@@ -18,14 +18,23 @@ from hypothesis import strategies as st
 from tests.checkout import ROOT
 from tests.unit.journal.test_segment import expected, questions, some_rows
 from tests.waiting import wait_until
-from watchman.journal import Archive, Journal, NewDelivery, archive, archiving, rescue, sealing
+from watchman.journal import (
+    Archive,
+    Journal,
+    NewDelivery,
+    archive,
+    archiving,
+    rescue,
+    sealing,
+    totals,
+)
 from watchman.journal.answers import Matches, ask
 from watchman.journal.journal_reader import open_reader
 from watchman.journal.question import Question
 from watchman.journal.record import Record
 from watchman.journal.sealed import Segment
 from watchman.journal.segment import SealedRow
-from watchman.journal.tallies import Summary
+from watchman.journal.tallies import RECOUNT, Summary
 from watchman.model import DISCARDED, Route, State, Version
 
 ROUTE = Route("b", "t")
@@ -491,6 +500,7 @@ def fill(top: Path, rows: Sequence[SealedRow]) -> None:
                 *(row.broker, row.task),
             ),
         )
+    connection.execute(RECOUNT)
     connection.commit()
     connection.close()
 
@@ -516,6 +526,8 @@ def test_journal_and_archive_answer_as_a_look_at_every_row(
                 meant = [one for one in every if question.means(one)]
                 assert plain(answer(top, question).records) == meant
                 assert plain(answer(top, question, limit).records) == meant[:limit]
+                with open_reader(str(top)) as reader:
+                    assert totals.count(reader.summary(), question) in {None, len(meant)}
     finally:
         journal.close()
 

@@ -106,6 +106,8 @@ ASKED = {
     "no time": (Question(until_ns=BASE - 1), 0),
     "no state": (Question(state=State.MOVED), 0),
     "no broker": (Question(broker="none"), 0),
+    "no extension": (Question(("*.xml",)), 0),
+    "no extension in a directory": (Question((f"{TOP}/*[0-9].txt",)), 0),
     "no id": (Question(task_id=str(uuid.UUID(int=0))), 0),
     "the newest": (Question(), 100),
     "the newest below": (Question(("/srv",)), 100),
@@ -147,7 +149,7 @@ def test_a_row_takes_150_bytes_at_most(tmp_path: Path, moved: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    "pattern", ["*.xml", "*[0-9].txt", "*2025-1?*", "*IMG*x*y*", "/srv/*[a].xml"]
+    "pattern", ["*xml.csv", "*[0-9]txt", "*2025-1?*", "*IMG*x*y*", "/srv/*[a]xml"]
 )
 def test_a_pattern_without_a_beginning_makes_no_object_of_a_row(
     pair: tuple[Segment, Segment], pattern: str, monkeypatch: pytest.MonkeyPatch

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import sqlite3
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -116,7 +117,20 @@ paths = st.builds(str.__add__, st.sampled_from(FOLDERS), st.sampled_from(NAMES))
 asked = st.one_of(
     paths,
     st.sampled_from([folder.rstrip("/") or "/" for folder in FOLDERS]),
-    st.sampled_from(["*", "*/a", "/up/*", "/up/a*", "/up/a/?", "*/data.*", "/up/[ab]", "*[a]*"]),
+    st.sampled_from(
+        [
+            "*",
+            "*/a",
+            "/up/*",
+            "/up/a*",
+            "/up/a/?",
+            "*/data.*",
+            "/up/[ab]",
+            "*[a]*",
+            "*.csv",
+            "*.xml",
+        ]
+    ),
     st.sampled_from(
         ["/up/[!a]/b", "[/]up/a", "*/[]a]b", "/up/\udcff*", "/dst/*.csv", "*sv", "?up/a*"]
     ),
@@ -208,4 +222,32 @@ def test_a_file_is_found_where_it_was_and_where_it_is(tmp_path: Path) -> None:
     assert seqs("/dst") == seqs("/dst/a") == [3, 2, 1]
     assert seqs("/up/a") == [2, 1]
     assert seqs("*/x.csv") == [3, 1]
+    file.close()
+
+
+@pytest.mark.parametrize("how", ["older", "too many", "told"])
+def test_what_extensions_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    if how == "too many":
+        monkeypatch.setattr(segment, "MOST_EXTENSIONS", 2)
+    rows = [
+        plain(1, b"/up/a.csv"),
+        plain(2, b"/up/b.nc", final=b"/dst/b.zarr"),
+        plain(3, b"/up/none"),
+        plain(4, b"/up/sub.xml/c.csv"),
+    ]
+    make(tmp_path, rows).close()
+    if how == "older":
+        connection = sqlite3.connect(tmp_path / "segment")
+        connection.execute("DROP TABLE extensions")
+        connection.close()
+    file = Segment(str(tmp_path / "segment"))
+    for pattern, seqs in (
+        ("*.csv", [4, 1]), ("*.zarr", [2]), ("*.nc", [2]), ("*.xml", []), ("*xml*", [4]),
+        ("*.", []), ("/up/*.csv", [4, 1]), ("/up/sub.???", []),
+    ):  # fmt: skip
+        assert [record.seq for record in found(file, Question((pattern,)))] == seqs, pattern
+    told = frozenset({b"csv", b"nc", b"zarr"})
+    assert file._extensions == (told if how == "told" else None)
     file.close()

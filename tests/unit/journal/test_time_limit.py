@@ -16,7 +16,7 @@ from watchman.journal.time_limit import TimeLimit
 from watchman.model import Route, State, Version
 
 COUNT = 3000
-SLOW = Question(("*[xy].nothing",))
+SLOW = Question(("*[xy]nothing",))
 
 
 class Ending(TimeLimit):

@@ -42,6 +42,7 @@ def test_what_is_not_known_is_passed_over() -> None:
         (b"before=%D9%A3", "is no number of a delivery"),
         (b"since=soon", "'soon' is no"),
         (b"until=2026-13-01", "'2026-13-01' is no"),
+        (b"since=2026-11-26&until=2026-11-25", "nothing can have arrived between them"),
         (b"q=a%00b", "q: no path and no name has the character NUL in it"),
         (b"q=" + b"x" * 9000, "longer than any path"),
         (b"&".join([b"q=a"] * 60), "too many things"),

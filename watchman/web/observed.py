@@ -17,6 +17,7 @@ from watchman.journal import acts
 from watchman.journal.activity import Minute
 from watchman.journal.acts import Act
 from watchman.journal.answers import Matches, ask
+from watchman.journal.bundles import Membership
 from watchman.journal.failed_deliveries import failed
 from watchman.journal.held import HoldCounts
 from watchman.journal.journal_reader import JournalReader, open_reader
@@ -24,7 +25,7 @@ from watchman.journal.question import Question
 from watchman.journal.record import Record
 from watchman.journal.tallies import Summary
 from watchman.journal.time_limit import TimeLimit
-from watchman.model import Config, Noted
+from watchman.model import Config, Hold, Noted, Upload
 from watchman.status import Status
 from watchman.web.queries import WebQuery
 
@@ -84,6 +85,14 @@ class Told(NamedTuple):
     """What operators did to it, or by what they made it."""
     later: Record | None
     """The next upload at its path."""
+    upload: Upload | None
+    """What a transfer log tells of it."""
+    incomplete: str
+    """Why its file was not whole in time; empty where it was."""
+    together: Membership | None
+    """With which others it is announced."""
+    holds: tuple[Hold, ...]
+    """What operators have ordered to wait."""
 
 
 class Observer:
@@ -149,8 +158,15 @@ class Observer:
         """Return the delivery with a number; None if there is none. Raises Busy, JournalError."""
         with self._turn(), self._journal() as journal:
             for record in _numbered(journal, seq):
-                done = acts.about(journal.connection, [seq])
-                return Told(record, done, _later(journal, record))
+                return Told(
+                    record,
+                    acts.about(journal.connection, [seq]),
+                    _later(journal, record),
+                    journal.uploads([seq]).get(seq),
+                    journal.incomplete([seq]).get(seq, ""),
+                    journal.memberships([seq]).get(seq),
+                    tuple(one.hold for one in journal.holds()),
+                )
         return None
 
     def _journal(self) -> contextlib.AbstractContextManager[JournalReader]:

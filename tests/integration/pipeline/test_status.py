@@ -173,7 +173,7 @@ def test_text_says_it_all() -> None:
     assert line("(no task)", "moved", " 1 ", "(1 s ago)")
     assert line("Last arrival:", "(5 s ago)")
     assert line("Last sent:", "(1 s ago)")
-    assert line("25 % of 2.0 GiB, 1.0 MiB/s, 25 min left", "/up/a → /dst/a")
+    assert line("25 % of 2.1 GB, 1.0 MB/s, 25 min left", "/up/a → /dst/a")
     assert lines[1] == "1 watch · 41/s in, 1,234/s out · oldest waiting 1 min"
     assert line("  b ", "2 waiting", "oldest 1 min ago", "3.2/s", "takes no tasks for 1 min")
     assert line("/up → /dst", "2 waiting", "0.5/s", "stuck")

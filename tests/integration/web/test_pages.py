@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
@@ -18,7 +19,8 @@ from tests.running import config_for
 from watchman import metrics
 from watchman.journal import Journal, NewDelivery
 from watchman.journal.failed_deliveries import Selection, retry
-from watchman.model import Config, Noted, Route, State, Version
+from watchman.journal.hold_orders import hold
+from watchman.model import INCOMPLETE, Config, HoldKind, Noted, Route, State, Upload, Version
 from watchman.web import observed
 from watchman.web.access import HEADERS, Access
 from watchman.web.flask_app import create_app
@@ -202,7 +204,7 @@ def test_one_delivery_is_told(client: FlaskClient, journal: Journal) -> None:
     text = " ".join(Tags(client.get("/files/1")).text.split())
     for words in (
         "/store/a.csv",
-        "2.0 KiB",
+        "2.0 kB",
         ID,
         "process",
         "lizard",
@@ -230,6 +232,32 @@ def test_what_an_operator_did_and_what_came_later_is_told(
     assert "Superseded by a later upload, delivery 3" in text
     assert "uperseded" not in Tags(client.get("/files/2")).text
     assert "uperseded" not in Tags(client.get("/files/3")).text
+
+
+def test_a_file_is_told_as_where_tells_it(
+    client: FlaskClient, journal: Journal, config: Config
+) -> None:
+    """By whom it came, that it was not whole, with what it goes, and who has it wait."""
+
+    def new(seq: int, **more: Any) -> NewDelivery:
+        version = Version(1, seq, 2048, 3)
+        return NewDelivery(f"id-{seq}", f"/up/{seq}.csv", None, version, seq, ROUTE, **more)
+
+    members = [new(2, set_id="id-set"), new(3, set_id="id-set")]
+    journal.record([new(1, told=f"{INCOMPLETE}its end is <missing>"), *members])
+    journal.uploads.note(1, Upload("<anna>", "host.example.org", "sftp", 2000, 1.5, 0))
+    journal.uploads.write({})
+    hold(config.state_dir, [(HoldKind.TASK, "process")], "bert")
+
+    def told(seq: int) -> str:
+        return " ".join(Tags(client.get(f"/files/{seq}")).text.split())
+
+    one = told(1)
+    assert "Uploaded by <anna> from host.example.org by sftp: 2.0 kB in 1.5 s" in one
+    assert "Incomplete, 2.0 kB: delivery 1" in one
+    assert "Not whole: its end is <missing>" in one
+    assert "by bert: 'notify release'" in one
+    assert "In a set of 2 files, task id id-set" in told(2)
 
 
 def test_metrics_and_health_are_those_of_the_commands(

@@ -183,7 +183,8 @@ class _Lookup:
         self._not_everywhere = False
         if "/" not in name and not _is_wild(name):
             found += self._journal.with_name(name, _DIRECTORIES)
-            found += filter(_is_there, self._journal.partial_with_name(name, _PARTIAL))
+            partial = self._journal.partial_with_name(name, _PARTIAL)
+            found += filter(_is_there, (one.path for one in partial))
             found += self._on_disk(name)
         path = absolute(name)
         if "/" in name or not (found or is_found):

@@ -191,9 +191,9 @@ class JournalReader:
             if text.startswith(INCOMPLETE)
         }
 
-    def partial_with_name(self, name: str, most: int) -> list[str]:
-        """Return the paths of files with a name that wait for their criteria."""
-        return [one.path for one in partial.named(self.connection, name, most)]
+    def partial_with_name(self, name: str, most: int) -> list[PartialFile]:
+        """Return files with a name that wait for their criteria."""
+        return partial.named(self.connection, name, most)
 
     def known_version(self, directory: str, name: str) -> Version | None:
         """Return the known version of a name in a directory; None if it is not known."""

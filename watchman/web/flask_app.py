@@ -83,7 +83,7 @@ class _Pages:
 
     def files(self) -> tuple[str, int]:
         asked, code, problem = WebQuery(), 200, ""
-        found = observed.FoundDeliveries((), False, False, None, ())
+        found = observed.FoundDeliveries((), False, False, None, (), ())
         try:
             asked = parse(request.query_string)
             found = self._observer.find(asked)
@@ -106,6 +106,12 @@ class _Pages:
             found=found,
             files=listed,
             why_noted=WHY_NOTED[found.noted] if found.noted is not None else "",
+            partial=[
+                view.PartialFileRow(
+                    printable(one.path), view.time_of(one.since_ns, now), printable(one.reason)
+                )
+                for one in found.partial
+            ],
             unreadable=list(map(printable, found.unreadable)),
         )
         return page, code

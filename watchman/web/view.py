@@ -7,6 +7,7 @@ which is also all that no UTF-8 can hold; by the templates what would be HTML.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 from urllib.parse import quote_from_bytes
@@ -180,11 +181,16 @@ class Page(NamedTuple):
     """When the process last said that it works."""
     silent: bool
     """Whether it does not answer now, so that what is shown was true when it was last seen."""
+    counted: bool
+    """Whether the journal could be read; nothing is known of deliveries where not."""
     rates: str
     """What came and went in the last minute; empty where nobody tells."""
     now: Time
-    waiting: int
+    moving: int
+    ready: int
+    all_held: int
     oldest: Time | None
+    """Of those that nobody holds."""
     failed: int
     last_arrival: Time | None
     last_sent: Time | None
@@ -217,9 +223,12 @@ def page(seen: Overview) -> Page:
     troubles = list(_troubles(seen))
     title, words = WORDS[found.state]
     tone = "bad" if found.state in {"inactive", "hung"} else "good"
-    if tone == "good" and (troubles or found.state != "active"):
+    silent = snapshot is not None and not found.answered
+    if tone == "good" and (troubles or silent or found.state != "active"):
         tone = "fair"
-    waiting = [one for one in found.deliveries if one.state in {"ready", "moving"}]
+    counts = Counter[str]()
+    for one in found.deliveries:
+        counts[one.state] += one.count
     return Page(
         state=found.state,
         tone=tone,
@@ -228,12 +237,15 @@ def page(seen: Overview) -> Page:
         pid=found.pid or 0,
         since=time_of(found.since_ns, now),
         seen=time_of(found.beat_ns, now),
-        silent=snapshot is not None and found.state != "hung" and not found.answered,
-        rates=_rates(snapshot),
+        silent=silent,
+        counted=found.counted,
+        rates="" if silent else _rates(snapshot),
         now=time_of(now, now) or _UNKNOWN,
-        waiting=sum(one.count for one in waiting),
+        moving=counts["moving"],
+        ready=counts["ready"],
+        all_held=found.all_held,
         oldest=time_of(found.oldest_waiting_ns, now),
-        failed=sum(one.count for one in found.deliveries if one.state == "failed"),
+        failed=counts["failed"],
         last_arrival=time_of(found.last_arrival_ns, now),
         last_sent=time_of(found.last_sent_ns, now),
         hour=plot(seen.minutes, now, count=60, step=1),
@@ -390,7 +402,7 @@ def time_of(ns: int | None, now_ns: int) -> Time | None:
 
 def number(value: int) -> str:
     """Return a number with its thousands apart."""
-    return f"{value:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+    return f"{value:,}"
 
 
 def _name(path: str) -> Name:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import os
@@ -135,6 +136,11 @@ def test_without_a_word_from_any_run() -> None:
     assert "Last sent:    never" in text
 
 
+def test_what_could_not_be_counted_is_not_said_to_be_none() -> None:
+    found = dataclasses.replace(compose((7, STARTED)), counted=False)
+    assert "nothing waits" not in status.as_text(found, NOW)
+
+
 def test_text_says_it_all() -> None:
     move = {
         "source": "/up",
@@ -237,10 +243,7 @@ def test_what_waits_for_its_criteria_is_counted_and_named() -> None:
     one = {"path": "/up/half.gz\n", "since_ns": NOW - 130 * SECOND, "reason": "it ends early"}
     found = compose((7, STARTED), partial=1234, oldest_partial=[one])
     text = status.as_text(found, NOW)
-    assert (
-        "Waiting for what 'complete' asks: 1,234 files\n"
-        "  /up/half.gz\\x0a  for 2 min  it ends early\n"
-    ) in text
+    assert ("Not whole yet: 1,234 files\n  /up/half.gz\\x0a  for 2 min  it ends early\n") in text
     plain = status.as_json(found, NOW)
     assert plain["partial"] == 1234
     assert [waits["reason"] for waits in plain["oldest_partial"]] == ["it ends early"]

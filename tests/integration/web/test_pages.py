@@ -20,6 +20,7 @@ from watchman import metrics
 from watchman.journal import Journal, NewDelivery
 from watchman.journal.failed_deliveries import Selection, retry
 from watchman.journal.hold_orders import hold
+from watchman.journal.partial import PartialFile
 from watchman.model import INCOMPLETE, Config, HoldKind, Noted, Route, State, Upload, Version
 from watchman.web import observed
 from watchman.web.access import HEADERS, Access
@@ -108,6 +109,19 @@ def test_nothing_is_made_where_there_is_nothing(client: FlaskClient, config: Con
     client.get("/")
     client.get("/files?q=x")
     assert not os.path.exists(config.state_dir)
+
+
+def test_who_does_not_answer_is_not_called_well(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = compose((7, NOW), troubles=[], brokers={})
+    assert told.state == "active"
+    seen = Overview(NOW, told, (), (), (), "")
+    monkeypatch.setattr(Observer, "overview", lambda _: seen)
+    page = client.get("/")
+    assert "It does not answer now: what follows was true 10 s ago." in Tags(page).text
+    assert "41/s in" not in Tags(page).text
+    assert 'class="state-now fair"' in page.get_data(as_text=True)
 
 
 def test_what_is_read_for_long_is_shown(
@@ -279,13 +293,53 @@ def test_what_has_no_task_is_told(client: FlaskClient, journal: Journal) -> None
     assert "No task was sent for what is there: no pattern matched it." in text
 
 
+def test_all_files_of_one_task_are_found_by_its_id(client: FlaskClient, journal: Journal) -> None:
+    """While it is under way, each has another one."""
+    version = Version(1, 1, 2048, 3)
+    journal.record(
+        [
+            NewDelivery(f"{n}{ID[1:]}", f"/up/{n}", None, version, n, ROUTE, set_id=ID)
+            for n in (1, 2)
+        ]
+    )
+    assert listed(client.get(f"/files?q={ID}")) == [2, 1]
+
+
+def test_what_is_not_whole_yet_is_told(client: FlaskClient, journal: Journal) -> None:
+    journal.partial.note([PartialFile(SCRIPT, Version(1, 2, 3, 4), NOW, "no <end>")])
+    expected = f"{SCRIPT} is not whole yet: no <end>; so since 2026-"
+    for asked in (SCRIPT, SCRIPT.rpartition("/")[2]):
+        text = " ".join(Tags(client.get("/files", query_string={"q": asked})).text.split())
+        assert expected in text
+        assert "Nothing of the kind" not in text
+
+
+def test_what_waits_is_told_and_can_be_listed(client: FlaskClient, journal: Journal) -> None:
+    """All that waits, of it what is to be moved, to be sent, and held: each where it is listed."""
+    record(journal, "/up/a", "/up/b", "/up/c")
+    record(journal, "/up/d", final="/store/d")
+    hold(os.path.dirname(journal.path), [(HoldKind.BROKER, "lizard")], "anna")
+    page = client.get("/")
+    text = " ".join(Tags(page).text.split())
+    assert "4 waiting 1 to be moved, 3 to be sent (3 held)" in text
+    links = Tags(page).links("/files?state=")
+    assert [len(listed(client.get(link))) for link in links[:2]] == [1, 3]
+
+
+def test_what_was_sent_can_be_listed(client: FlaskClient, journal: Journal) -> None:
+    record(journal, "/up/a", "/up/b")
+    journal.note([(1, State.SENT, "")])
+    (link,) = Tags(client.get("/")).links("/files?broker=lizard&state=sent")
+    assert listed(client.get(link)) == [1]
+
+
 def test_a_thousand_failed_are_one_trouble(client: FlaskClient, journal: Journal) -> None:
     record(journal, *(f"/up/{n}.csv" for n in range(1000)))
     journal.note([(n, State.FAILED, "refused") for n in range(1, 1001)])
     page = client.get("/")
     text = Tags(page).text
-    assert "1000 have failed: 'notify failed' tells why" in text
-    assert "All 1\N{NARROW NO-BREAK SPACE}000 that failed" in text
+    assert "1,000 have failed: 'notify failed' tells why" in text
+    assert "All 1,000 that failed" in text
     assert text.count("refused") == observed.SHOWN_FAILED + PAGE
     assert len(page.data) < 100_000
     assert listed(client.get("/files?state=failed")) == list(range(1000, 1000 - PAGE, -1))
@@ -394,7 +448,10 @@ def test_a_damaged_journal_is_told_and_the_rest_goes_on(
     page = client.get("/")
     assert page.status_code == 200
     assert "the journal" in Tags(page).text
-    assert "is damaged" in Tags(page).text
+    text = " ".join(Tags(page).text.split())
+    assert "is damaged" in text
+    for unknown in ("waiting", "failed", "arrived", "sent", "Nothing is recorded"):
+        assert unknown not in text, unknown
     assert client.get("/files").status_code == 503
 
 

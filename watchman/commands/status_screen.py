@@ -54,17 +54,18 @@ class Screen(NamedTuple):
 
 def look(config: Config) -> Screen:
     """Find out how it stands now. Raises WatchmanError where this user may not know."""
-    summary, held, readable = Summary({}, {}, (0, 0)), [], True
+    summary, held, trouble = Summary({}, {}, (0, 0)), list[HoldCounts](), ""
     try:
         # Before the snapshot: that must not tell of a copy which is over by the journal's word.
         with open_reader(config.state_dir) as journal:
             summary, held = journal.summary(), journal.holds()
     except JournalError as error:
-        # Whether it runs and watches can be said all the same.
-        readable = False
-        warn(str(error))
+        # Whether it runs and watches can be said all the same; where not, that is said alone.
+        trouble = str(error)
     found, now_ns = of_now(config, summary, held)
-    return Screen(dataclasses.replace(found, counted=readable), now_ns, readable)
+    if trouble:
+        warn(trouble)
+    return Screen(dataclasses.replace(found, counted=not trouble), now_ns, not trouble)
 
 
 def of_now(config: Config, summary: Summary, held: Sequence[HoldCounts]) -> tuple[Status, int]:

@@ -47,6 +47,9 @@ class _Lines:
         told = snapshot if self.status.state != "inactive" else None
         if told:
             lines += self.summary(told)
+        # Ahead of all that is as it should be: a terminal may not show it all.
+        lines += self.troubles()
+        if told:
             lines += self.scans(told)
             lines += self.watches(told)
         lines += self.brokers(told)
@@ -56,7 +59,6 @@ class _Lines:
             lines += self.partial(told)
             lines += self.being_read(told)
         lines += self.held()
-        lines += self.troubles()
         lines += self.notes(told) if told else []
         if not self.status.counted:
             return [*lines, "", "Deliveries cannot be counted: the journal cannot be read"]

@@ -136,6 +136,12 @@ def test_without_a_word_from_any_run() -> None:
     assert "Last sent:    never" in text
 
 
+def test_what_is_wrong_comes_first() -> None:
+    """A screen may be shorter than the report."""
+    text = status.as_text(compose((7, STARTED)), NOW)
+    assert text.index("Troubles") < text.index("Watches") < text.index("Deliveries")
+
+
 def test_what_could_not_be_counted_is_not_said_to_be_none() -> None:
     found = dataclasses.replace(compose((7, STARTED)), counted=False)
     assert "nothing waits" not in status.as_text(found, NOW)

@@ -62,7 +62,9 @@ class Answers:
     def reason(self, error: Exception | str) -> str:
         """Return what is wrong, in one line without credentials and control characters."""
         if isinstance(error, Unusable):
-            found = (f"{public_url(url)}: {_kind(one)}{one}".rstrip(".") for url, one in error.errors)
+            found = (
+                f"{public_url(url)}: {_kind(one)}{one}".rstrip(".") for url, one in error.errors
+            )
             return _clause(mask("; ".join(found), *self._urls))
         return _clause(f"{self.where}: {mask(f'{_kind(error)}{error}', *self._urls)}")
 

@@ -49,7 +49,7 @@ def create_app(config: Config, access: Access, max_age: float = metrics.MAX_AGE)
     app.jinja_env.filters["number"] = view.number
     app.url_map.merge_slashes = False
     host = printable(socket.gethostname())
-    app.jinja_env.globals.update(host=host, version=__version__)
+    app.jinja_env.globals.update(host=host, version=__version__, zone=view.zone)
     access.guard(app)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(WatchmanError, _our_error)

@@ -7,6 +7,7 @@ which is also all that no UTF-8 can hold; by the templates what would be HTML.
 from __future__ import annotations
 
 import os
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -398,6 +399,11 @@ def time_of(ns: int | None, now_ns: int) -> Time | None:
     day, _, of_day = text.partition(" ")
     today = moment(now_ns).partition(" ")[0]
     return Time(iso(ns) or "", of_day if day == today else text, ago(now_ns - ns))
+
+
+def zone() -> str:
+    """Return the time zone of all times that are shown, as its name or as ``+01``."""
+    return time.strftime("%Z")
 
 
 def number(value: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -103,6 +104,23 @@ def test_before_there_is_anything(client: FlaskClient) -> None:
     assert "Nothing is recorded yet." in text
     assert "Nothing is recorded yet." in Tags(client.get("/files")).text
     assert client.get("/status.json").get_json()["state"] == "inactive"
+
+
+def test_each_page_says_whose_times_it_shows(
+    client: FlaskClient, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who looks may be elsewhere."""
+    record(journal, "/up/a")
+    monkeypatch.setenv("TZ", "XYZ-5")
+    time.tzset()
+    try:
+        for path in ("/", "/files", "/files/1"):
+            page = Tags(client.get(path))
+            assert "times in XYZ" in page.text
+        assert "2001-09-09 06:46:40" in page.text
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_nothing_is_made_where_there_is_nothing(client: FlaskClient, config: Config) -> None:

@@ -285,7 +285,7 @@ def _show_groups(groups: Sequence[FailedGroup], as_json: bool, *, nothing: str) 
     for group in groups:
         task = f"{printable(group.task or '')} on {printable(group.broker or 'none')}"
         say(_row((sum(group.ages), *group.ages), task if group.task else "only moved"))
-        below = _COLUMN if columns() else len(_row((0,) * 6, ""))
+        below = _COLUMN if columns() else 6 * _COLUMN + 2
         say(f"{'':{below}}{printable(group.reason)}")
 
 

@@ -200,6 +200,7 @@ def as_json(status: Status, now_ns: int) -> dict[str, Any]:
         "watches": snapshot.get("watches", []),
         "troubles": [_with_since(one) for one in (*snapshot.get("troubles", []), *status.failed)],
         "notes": [_with_since(note) for note in snapshot.get("notes", [])],
+        "counted": status.counted,
         "deliveries": [
             {
                 "broker": part.broker,

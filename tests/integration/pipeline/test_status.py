@@ -145,6 +145,7 @@ def test_what_is_wrong_comes_first() -> None:
 def test_what_could_not_be_counted_is_not_said_to_be_none() -> None:
     found = dataclasses.replace(compose((7, STARTED)), counted=False)
     assert "nothing waits" not in status.as_text(found, NOW)
+    assert status.as_json(found, NOW)["counted"] is False
 
 
 def test_text_says_it_all() -> None:

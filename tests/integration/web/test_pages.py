@@ -470,6 +470,7 @@ def test_a_damaged_journal_is_told_and_the_rest_goes_on(
     assert "is damaged" in text
     for unknown in ("waiting", "failed", "arrived", "sent", "Nothing is recorded"):
         assert unknown not in text, unknown
+    assert client.get("/status.json").get_json()["counted"] is False
     assert client.get("/files").status_code == 503
 
 
@@ -495,4 +496,5 @@ def test_json_is_what_status_says(client: FlaskClient, journal: Journal) -> None
     assert answer.content_type == "application/json"
     found = json.loads(answer.data)
     assert found["deliveries"][0]["broker"] == "lizard"
+    assert found["counted"]
     assert found["deliveries"][0]["count"] == 1

@@ -14,7 +14,7 @@ from watchman.commands import printing
 from watchman.commands.common import absolute, as_json_option, common, load, load_own, warn
 from watchman.commands.fitting import unbroken
 from watchman.commands.history import WHY_NOTED
-from watchman.commands.narrowing import is_task_id
+from watchman.commands.narrowing import task_id_of
 from watchman.errors import WatchmanError
 from watchman.model import MOST_BATCHED, Config, Noted, State
 from watchman.router import Router
@@ -156,10 +156,11 @@ class _Lookup:
 
     def _by_id(self, name: str) -> list[Record]:
         """Return all deliveries of the files whose task has an id, as far as they are shown."""
-        if not is_task_id(name):
+        task_id = task_id_of(name)
+        if not task_id:
             return []
-        found = self._ask(MOST_BATCHED, task_id=name)
-        seqs = self._journal.under_way_as(name, MOST_BATCHED)
+        found = self._ask(MOST_BATCHED, task_id=task_id)
+        seqs = self._journal.under_way_as(task_id, MOST_BATCHED)
         found += self._ask(MOST_BATCHED, seqs=frozenset(seqs)) if seqs else []
         files = {one.source: [one] for one in found}
         for source in itertools.islice(files, self._limit):

@@ -107,10 +107,7 @@ class _Pages:
             files=listed,
             why_noted=WHY_NOTED[found.noted] if found.noted is not None else "",
             partial=[
-                view.PartialFileRow(
-                    printable(one.path), view.time_of(one.since_ns, now), printable(one.reason)
-                )
-                for one in found.partial
+                view.partial_file(one.path, one.since_ns, one.reason, now) for one in found.partial
             ],
             unreadable=list(map(printable, found.unreadable)),
         )

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Generic, NamedTuple, TypeVar
 
 from watchman import metrics
-from watchman.commands.narrowing import is_task_id
+from watchman.commands.narrowing import task_id_of
 from watchman.commands.status_screen import of_now
 from watchman.errors import JournalError
 from watchman.journal import acts
@@ -146,7 +146,7 @@ class Observer:
         question = asked.question()
         ways = asked.ways()
         with self._turn(), self._journal() as journal:
-            named = _numbered(journal, asked.number) or _under_way(journal, asked.q)
+            named = _numbered(journal, asked.number) or _under_way(journal, task_id_of(asked.q))
             way, matches = 0, Matches([], [])
             for way, paths in enumerate(ways):  # noqa: B007 — the last one is meant
                 matches = ask(journal, replace(question, paths=paths), PAGE + 1)
@@ -200,9 +200,9 @@ def _later(journal: JournalReader, record: Record) -> Record | None:
     return min((one for one in later if one.seq not in again), default=None)
 
 
-def _under_way(journal: JournalReader, name: str) -> list[Record]:
+def _under_way(journal: JournalReader, task_id: str) -> list[Record]:
     """Return what a task with an id will announce: each file of it has another id until then."""
-    seqs = journal.under_way_as(name, MOST_BATCHED) if is_task_id(name) else []
+    seqs = journal.under_way_as(task_id, MOST_BATCHED) if task_id else []
     return ask(journal, Question(seqs=frozenset(seqs)), MOST_BATCHED).records if seqs else []
 
 

@@ -261,9 +261,7 @@ def page(seen: Overview) -> Page:
         ],
         partial=snapshot["partial"] if snapshot else 0,
         oldest_partial=[
-            PartialFileRow(
-                printable(one["path"]), time_of(one["since_ns"], now), printable(one["reason"])
-            )
+            partial_file(one["path"], one["since_ns"], one["reason"], now)
             for one in (snapshot["oldest_partial"] if snapshot else ())
         ],
         being_read=[
@@ -309,6 +307,11 @@ def file(record: Record, now_ns: int) -> File:
         printable(record.broker or ""),
         printable(reason),
     )
+
+
+def partial_file(path: str, since_ns: int, reason: str, now_ns: int) -> PartialFileRow:
+    """Return a file that is not whole yet, as it is listed."""
+    return PartialFileRow(printable(path), time_of(since_ns, now_ns), printable(reason))
 
 
 def _troubles(seen: Overview) -> Iterator[Problem]:

@@ -86,7 +86,7 @@ def test_a_running_daemon_sends_the_second_task(site: Site) -> None:
     assert f"by {name} (uid {os.getuid()}" in told
     # A time that is set makes no other delivery of it, whichever delivery is known there.
     os.chmod(one, 0o600)
-    assert site.notify("resend", "--id", new_id, "--same-id", "--yes").returncode == 0
+    assert site.notify("resend", "--id", new_id.upper(), "--same-id", "--yes").returncode == 0
     assert [task_id for source, task_id in sent(site, 5) if source == one].count(new_id) == 2
 
 

@@ -320,7 +320,7 @@ def test_all_files_of_one_task_are_found_by_its_id(client: FlaskClient, journal:
             for n in (1, 2)
         ]
     )
-    assert listed(client.get(f"/files?q={ID}")) == [2, 1]
+    assert listed(client.get(f"/files?q={ID.upper()}")) == [2, 1]
 
 
 def test_what_is_not_whole_yet_is_told(client: FlaskClient, journal: Journal) -> None:

@@ -31,15 +31,14 @@ _BLOCK = re.compile(
 _FORMS = (
     (re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b"), "ID"),
     (re.compile(r"@\d{13}\b"), "@MILLISECONDS"),
-    (re.compile(r"\b\d+\.\d MB$", re.MULTILINE), "SIZE"),
-    (re.compile(r"\b\d+(\.\d)? (KiB|MiB|GiB|TiB)\b"), "SIZE"),
+    (re.compile(r"\b[\d,]+(\.\d)? (kB|MB|GB|TB)\b"), "SIZE"),
     (re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?\+00:00"), "TIME"),
     (re.compile(r"\b\d{19}\b"), "NANOSECONDS"),
     (re.compile(r"\b\d+ (s|min|h|d)( \d+ (min|h))?\b"), "SPAN"),
     (re.compile(r"\boldest=[\d.]+s"), "oldest=AGE"),
     (re.compile(r"\b\d+ allowed\b"), "N allowed"),
     (re.compile(r"\bdirectories on \w+"), "directories on FILESYSTEM"),
-    (re.compile(r"[\d.]+ \w+ free of [\d.]+ \w+"), "SPACE"),
+    (re.compile(r"[\d.,]+ \w+ free of [\d.,]+ \w+"), "SPACE"),
     (re.compile(r"\([\w.]+, user \S+\)"), "(PROGRAM)"),
     (re.compile(r"\b\S+ \(uid \d+[^)]*\)"), "SOMEBODY"),
 )

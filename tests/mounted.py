@@ -37,6 +37,23 @@ def mounted(path: Path, size: str = "8m") -> Iterator[Path]:
             unmount(path)
 
 
+@contextlib.contextmanager
+def read_only(path: Path) -> Iterator[Path]:
+    """Have a directory at another path as well, where nothing can be written."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may mount")
+    place = path.with_name(f"{path.name}-read-only")
+    place.mkdir()
+    bind = ["mount", "--bind", str(path), str(place)]
+    if subprocess.run(bind, check=False).returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", str(place)], check=True)
+        yield place
+    finally:
+        unmount(place)
+
+
 def fill(path: Path) -> None:
     """Write a file that leaves not a byte free."""
     with path.open("wb", buffering=0) as file:

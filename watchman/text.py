@@ -79,12 +79,12 @@ def counted(number: int, one: str, many: str = "", *, or_more: bool = False) -> 
 
 
 def size(number: float) -> str:
-    """Return a number of bytes as people read it: ``512 B``, ``1.5 GiB``."""
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if number < 1024 or unit == "TiB":
-            break
-        number /= 1024
-    return f"{number:.0f} {unit}" if unit == "B" or number >= 100 else f"{number:.1f} {unit}"
+    """Return a number of bytes as people read it: ``1 byte``, ``812 bytes``, ``1.5 GB``."""
+    for unit, least in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if number >= least:
+            amount = number / least
+            return f"{amount:,.0f} {unit}" if amount >= 100 else f"{amount:.1f} {unit}"
+    return counted(int(number), "byte")
 
 
 def rate(number: float) -> str:

@@ -101,6 +101,10 @@ class Step(NamedTuple):
 PAGE = "http://127.0.0.1:9002/"
 STEPS = (
     Step("bin/notify demo --once", "All 4 uploads became tasks, and the worker received them."),
+    Step(
+        "bin/notify init ../site",
+        "Now start the daemon, upload a file, and see a worker do its task:",
+    ),
     Step("bin/test", "pytest "),
     Step("bin/notify check", "ok   broker lizard: reachable", as_json=True),
     Step(

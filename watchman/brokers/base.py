@@ -62,9 +62,11 @@ class Answers:
     def reason(self, error: Exception | str) -> str:
         """Return what is wrong, in one line without credentials and control characters."""
         if isinstance(error, Unusable):
-            found = (f"{public_url(url)}: {_kind(one)}{one}" for url, one in error.errors)
-            return _cut(mask("; ".join(found), *self._urls))
-        return _cut(f"{self.where}: {mask(f'{_kind(error)}{error}', *self._urls)}")
+            found = (
+                f"{public_url(url)}: {_kind(one)}{one}".rstrip(".") for url, one in error.errors
+            )
+            return _clause(mask("; ".join(found), *self._urls))
+        return _clause(f"{self.where}: {mask(f'{_kind(error)}{error}', *self._urls)}")
 
     def again(self, error: Exception | str, target: str = "") -> Outcome:
         """Return the answer for what can be tried again; ``target`` where the trouble is its."""
@@ -89,8 +91,12 @@ def _kind(error: Exception | str) -> str:
     return f"{type(error).__name__}: " if isinstance(error, Exception) else ""
 
 
-def _cut(reason: str) -> str:
-    """Keep a broker from filling log and journal: a reason is noted with each delivery."""
+def _clause(reason: str) -> str:
+    """Return a reason as a clause: it is followed by a remedy, or by others.
+
+    A broker shall not fill log and journal: it is noted with each delivery.
+    """
+    reason = reason.rstrip(".")
     return reason if len(reason) <= _LONGEST_REASON else f"{reason[:_LONGEST_REASON]}…"
 
 

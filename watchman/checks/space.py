@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from watchman import timelimit
 from watchman.checks.result import Check
 from watchman.model import Config
+from watchman.text import size
 
 NONE_LEFT = 16 << 20
 """Bytes below which a file system counts as full."""
@@ -65,13 +66,3 @@ def _check(uses: Iterable[str], room: os.statvfs_result) -> Check:
     if files is not None and files < FEW_FILES:
         return Check(subject, True, f"{detail}, but only {files} files (inodes)", "make room soon")
     return Check(subject, True, detail)
-
-
-def size(number: int) -> str:
-    """Return a number of bytes as people write it."""
-    amount = float(number)
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if amount < 1000:
-            return f"{amount:.3g} {unit}"
-        amount /= 1000
-    return f"{amount:.3g} TB"

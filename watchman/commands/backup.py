@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from watchman.commands.common import absolute, common, load_own, say
-from watchman.text import printable
+from watchman.text import printable, size
 
 
 @click.command(
@@ -23,7 +23,7 @@ def backup(file: str) -> None:
     target = absolute(file)
     copied = back_up(load_own().state_dir, target)
     parts = f"{copied.parts} part{'' if copied.parts == 1 else 's'} of the history"
-    say(f"{printable(target)}: the journal and {parts}, {copied.size / 1e6:.1f} MB")
+    say(f"{printable(target)}: the journal and {parts}, {size(copied.size)}")
 
 
 COMMANDS = (backup,)

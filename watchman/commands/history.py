@@ -44,7 +44,7 @@ _AGES = ((600, "10 min"), (3600, "1 h"), (86_400, "1 d"), (604_800, "1 w"), (Non
 
 _limit = click.option(
     "--limit",
-    type=click.IntRange(min=1, max=MOST),
+    type=click.IntRange(min=1),
     metavar="NUMBER",
     help=f"How many at the most; default: {SHOWN}.",
 )
@@ -55,7 +55,7 @@ def _most(limit: int | None, everything: bool) -> int | None:
     """Return how many are shown; None for all. Raises UsageError."""
     if everything and limit is not None:
         raise click.UsageError("--all and --limit exclude one another")
-    return None if everything else limit or SHOWN
+    return None if everything else min(limit or SHOWN, MOST)
 
 
 @click.command(
@@ -282,29 +282,25 @@ def _show_groups(groups: Sequence[FailedGroup], as_json: bool, *, nothing: str) 
     if not groups:
         say(nothing)
         return
-    say("".join(f"{title:>9}" for title in ("total", *(title for _, title in _AGES))))
     total = [sum(column) for column in zip(*(group.ages for group in groups), strict=True)]
-    say(_beside(_row(total), "failed, by the time since their arrival"))
+    say(_row(("total", *(title for _, title in _AGES)), "time since arrival"))
+    say(_row((sum(total), *total), "all that failed"))
     for group in groups:
         task = f"{printable(group.task or '')} on {printable(group.broker or 'none')}"
-        say(_beside(_row(group.ages), task if group.task else "only moved"))
-        say(f"{'':{_BELOW if columns() else 56}}{printable(group.reason)}")
+        say(_row((sum(group.ages), *group.ages), task if group.task else "only moved"))
+        below = _COLUMN if columns() else 6 * _COLUMN + 2
+        say(f"{'':{below}}{printable(group.reason)}")
 
 
-_BELOW = 9
-"""Columns before words that stand below their row, in a terminal."""
+_COLUMN = 8
+"""Letters of a number, at least, and before words that stand below their row in a terminal."""
 
 
-def _row(ages: Sequence[int]) -> str:
-    return "".join(f"{number:>9}" for number in (sum(ages), *ages))
-
-
-def _beside(row: str, words: str) -> str:
-    """Return words behind a row, or below it where both are too long for the terminal."""
-    line, width = f"{row}  {words}", columns()
-    if width is None or len(line) <= width:
-        return line
-    return f"{row}\n{'':{_BELOW}}{words}"
+def _row(cells: Iterable[object], words: str) -> str:
+    """Return numbers and words, those below where both are too long for the terminal."""
+    row, width = "".join(f" {cell:>{_COLUMN - 1}}" for cell in cells), columns()
+    line = f"{row}  {words}"
+    return line if width is None or len(line) <= width else f"{row}\n{'':{_COLUMN}}{words}"
 
 
 COMMANDS = (history, failed)

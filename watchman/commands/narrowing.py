@@ -59,9 +59,9 @@ def is_narrowed(asked: dict[str, Any]) -> bool:
     return any(value is not None for value in asked.values())
 
 
-def is_task_id(text: str) -> bool:
-    """Say whether it has the form of the ids that watchman gives to tasks, a UUID."""
-    return _TASK_ID.fullmatch(text.lower()) is not None
+def task_id_of(text: str) -> str:
+    """Return a UUID as the ids of tasks are written, whatever its case; empty for other texts."""
+    return text.lower() if _TASK_ID.fullmatch(text.lower()) else ""
 
 
 def question(paths: tuple[str, ...], asked: dict[str, Any]) -> Question:
@@ -81,8 +81,8 @@ def question(paths: tuple[str, ...], asked: dict[str, Any]) -> Question:
             f"--until ({moment(end)}) is before --since ({moment(begin)}): nothing can have "
             "arrived between them"
         )
-    if is_task_id(given.get("task_id", "")):
-        given["task_id"] = given["task_id"].lower()
+    if "task_id" in given:
+        given["task_id"] = task_id_of(given["task_id"]) or given["task_id"]
     word = given.pop("state", None)
     if word is not None:
         given["state"] = State.VANISHED if word == _DISCARDED else State[word.upper()]

@@ -14,7 +14,7 @@ from watchman.commands import printing
 from watchman.commands.common import absolute, as_json_option, common, load, load_own, say, warn
 from watchman.commands.deliveries import is_number
 from watchman.commands.gone_patterns import GonePatterns
-from watchman.commands.narrowing import is_narrowed, is_task_id, narrowing, question
+from watchman.commands.narrowing import is_narrowed, narrowing, question, task_id_of
 from watchman.commands.operator import have_obeyed, operator
 from watchman.errors import WatchmanError
 from watchman.file_access import Seen, ignoring_sigio, look, release, version_of
@@ -107,7 +107,7 @@ def _meanings(one: str, sent: dict[str, Any]) -> list[Any]:
     found = []
     if is_number(one):
         found.append(replace(question((), sent), seqs=frozenset({int(one)})))
-    if is_task_id(one) and sent.get("task_id") is None:
+    if task_id_of(one) and sent.get("task_id") is None:
         found.append(question((), {**sent, "task_id": one}))
     # What has brackets may be the name of a file: no other is sent again then.
     found += [question((path,), sent) for path in (escape(absolute(one)), absolute(one))]

@@ -102,10 +102,12 @@ def _shown(found: Iterable[Unknown]) -> str:
         echo(f"{clear}{line}")
     # What cannot be read is no file, and its reason stands above.
     summary = f"{ends.total()} not known"
-    for counts in (states, ends):
-        if counts:
-            words = ", ".join(f"{count} {printable(word)}" for word, count in counts.most_common(5))
-            summary += f"; {words}"
+    if states:
+        summary += f"; {', '.join(f'{count} {word}' for word, count in states.most_common(5))}"
+    if ends:
+        # Some are whole sentences, into which no number fits.
+        words = (f"{count} × {printable(word)}" for word, count in ends.most_common(5))
+        summary += f"; {', '.join(words)}"
     return summary
 
 

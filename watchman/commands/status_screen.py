@@ -24,6 +24,8 @@ from watchman.status import HeldTasks, Status
 NARROW, WIDE = 80, 120
 """Columns that are used at least and at the most."""
 _HOME, _END_OF_LINE, _END_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
+_CUT, _WRAP = "\x1b[?7l", "\x1b[?7h"
+"""What becomes of a line that is too long: it would take rows that nobody has counted."""
 _FASTEST = 0.2
 """Seconds between two screens at the least."""
 
@@ -54,17 +56,18 @@ class Screen(NamedTuple):
 
 def look(config: Config) -> Screen:
     """Find out how it stands now. Raises WatchmanError where this user may not know."""
-    summary, held, readable = Summary({}, {}, (0, 0)), [], True
+    summary, held, trouble = Summary({}, {}, (0, 0)), list[HoldCounts](), ""
     try:
         # Before the snapshot: that must not tell of a copy which is over by the journal's word.
         with open_reader(config.state_dir) as journal:
             summary, held = journal.summary(), journal.holds()
     except JournalError as error:
-        # Whether it runs and watches can be said all the same.
-        readable = False
-        warn(str(error))
+        # Whether it runs and watches can be said all the same; where not, that is said alone.
+        trouble = str(error)
     found, now_ns = of_now(config, summary, held)
-    return Screen(dataclasses.replace(found, counted=readable), now_ns, readable)
+    if trouble:
+        warn(trouble)
+    return Screen(dataclasses.replace(found, counted=not trouble), now_ns, not trouble)
 
 
 def of_now(config: Config, summary: Summary, held: Sequence[HoldCounts]) -> tuple[Status, int]:
@@ -123,7 +126,7 @@ def _redraw(text: str) -> None:
         lines = [*lines[: height - 1], f"and {left} more lines: 'notify status'"]
     body = "".join(f"{line}{_END_OF_LINE}\n" for line in lines)
     # As it is: click would take the codes out where NO_COLOR is set, and these are no colours.
-    sys.stdout.write(f"{_HOME}{body}{_END_OF_SCREEN}")
+    sys.stdout.write(f"{_HOME}{_CUT}{body}{_WRAP}{_END_OF_SCREEN}")
     sys.stdout.flush()
 
 

@@ -10,7 +10,7 @@ from watchman.journal.bundles import Membership
 from watchman.journal.record import Record
 from watchman.model import Hold, HoldKind, State, Upload
 from watchman.status import Snapshot
-from watchman.text import moment, printable, remedy_for_part
+from watchman.text import moment, printable, remedy_for_part, size
 
 _TOGETHER = (State.READY, State.SENT, State.FAILED)
 """The states of what is announced, was announced, or should have been."""
@@ -45,14 +45,6 @@ class DaemonNow(NamedTuple):
     """Its own word, or the last one of one that has ended."""
     holds: tuple[Hold, ...] = ()
     """What operators have ordered to wait."""
-
-
-def size(number: int) -> str:
-    """Return a number of bytes for people: ``812 bytes``, ``1.2 MB``."""
-    for unit, least in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if number >= least:
-            return f"{number / least:.1f} {unit}"
-    return "1 byte" if number == 1 else f"{number} bytes"
 
 
 def timeline(

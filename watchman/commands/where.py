@@ -14,7 +14,7 @@ from watchman.commands import printing
 from watchman.commands.common import absolute, as_json_option, common, load, load_own, warn
 from watchman.commands.fitting import unbroken
 from watchman.commands.history import WHY_NOTED
-from watchman.commands.narrowing import is_task_id
+from watchman.commands.narrowing import task_id_of
 from watchman.errors import WatchmanError
 from watchman.model import MOST_BATCHED, Config, Noted, State
 from watchman.mounts import MountTable
@@ -157,9 +157,9 @@ class _Lookup:
 
     def _by_id(self, name: str) -> list[Record]:
         """Return all deliveries of the files whose task has an id, as far as they are shown."""
-        if not is_task_id(name):
+        task_id = task_id_of(name)
+        if not task_id:
             return []
-        task_id = name.lower()
         found = self._ask(MOST_BATCHED, task_id=task_id)
         seqs = self._journal.under_way_as(task_id, MOST_BATCHED)
         found += self._ask(MOST_BATCHED, seqs=frozenset(seqs)) if seqs else []
@@ -185,8 +185,8 @@ class _Lookup:
         self._not_everywhere = False
         if "/" not in name and not _is_wild(name):
             found += self._journal.with_name(name, _DIRECTORIES)
-            waiting = self._journal.partial_with_name(name, _PARTIAL)
-            found += (path for path in waiting if _is_there(path))
+            partial = self._journal.partial_with_name(name, _PARTIAL)
+            found += filter(_is_there, (one.path for one in partial))
             found += self._on_disk(name)
         path = absolute(name)
         if "/" in name or not (found or is_found):

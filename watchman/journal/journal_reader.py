@@ -84,7 +84,13 @@ def _connect(path: str) -> sqlite3.Connection:
     # Without a log beside it nobody has the journal open and the file alone is whole. Opened in
     # the usual way, even for reading, SQLite would make one, and leave it behind.
     # (https://www.sqlite.org/wal.html#read_only_databases)
-    idle = "" if os.path.exists(f"{path}-wal") else "&immutable=1"
+    has_log = os.path.exists(f"{path}-wal")
+    if has_log and not (os.path.exists(f"{path}-shm") or os.access(os.path.dirname(path), os.W_OK)):
+        raise JournalError(
+            f"the journal {path} cannot be read: {path}-shm is missing, and cannot be made here; "
+            "start watchman, or ask where STATE_DIR can be written"
+        )
+    idle = "" if has_log else "&immutable=1"
     connection = sqlite3.connect(
         f"file:{quote(os.fsencode(path))}?mode=ro{idle}", uri=True, isolation_level=None, timeout=60
     )
@@ -196,9 +202,9 @@ class JournalReader:
             if text.startswith(INCOMPLETE)
         }
 
-    def partial_with_name(self, name: str, most: int) -> list[str]:
-        """Return the paths of files with a name that wait for their criteria."""
-        return [one.path for one in partial.named(self.connection, name, most)]
+    def partial_with_name(self, name: str, most: int) -> list[PartialFile]:
+        """Return files with a name that wait for their criteria."""
+        return partial.named(self.connection, name, most)
 
     def known_version(self, directory: str, name: str) -> Version | None:
         """Return the known version of a name in a directory; None if it is not known."""

@@ -74,11 +74,11 @@ class CopyProgress:
             self._said = now
             rate = self.done / max(now - self.began, 1.0)
             log.info(
-                "Copying %s to %s: %d of %d MiB, %s/s, %s left",
+                "Copying %s to %s: %s of %s, %s/s, %s left",
                 printable(self.source),
                 printable(self.final),
-                self.done >> 20,
-                self.total >> 20,
+                size(self.done),
+                size(self.total),
                 size(rate),
                 span((self.total - self.done) / max(rate, 1.0)),
             )

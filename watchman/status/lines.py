@@ -47,6 +47,9 @@ class _Lines:
         told = snapshot if self.status.state != "inactive" else None
         if told:
             lines += self.summary(told)
+        # Ahead of all that is as it should be: a terminal may not show it all.
+        lines += self.troubles()
+        if told:
             lines += self.scans(told)
             lines += self.watches(told)
         lines += self.brokers(told)
@@ -56,7 +59,6 @@ class _Lines:
             lines += self.partial(told)
             lines += self.being_read(told)
         lines += self.held()
-        lines += self.troubles()
         lines += self.notes(told) if told else []
         if not self.status.counted:
             return [*lines, "", "Deliveries cannot be counted: the journal cannot be read"]
@@ -90,11 +92,12 @@ class _Lines:
     def summary(self, snapshot: Snapshot) -> list[str]:
         rates, oldest_ns = snapshot["rates"], self.status.oldest_waiting_ns
         oldest = f"oldest waiting {span((self.now_ns - oldest_ns) / 1e9)}" if oldest_ns else ""
-        held = sum(map(self.status.held_for, {one.broker for one in self.status.deliveries}))
+        held = self.status.all_held
+        waiting = [oldest or "nothing waits"] if self.status.counted else []
         parts = [
             counted(len(snapshot["watches"]), "watch", "watches"),
             f"{rate(rates['in'])} in, {rate(rates['out'])} out",
-            oldest or "nothing waits",
+            *waiting,
             *([f"{held:,} held"] if held else []),
         ]
         lines = [" · ".join(parts)]
@@ -148,7 +151,8 @@ class _Lines:
         for name in sorted(shown.keys() | waiting.keys()):
             part, broker = waiting.get(name), shown.get(name)
             held = self.status.held_for(name)
-            row = [printable(name), f"{part.count:,} waiting" if part else "nothing waits"]
+            nothing = "nothing waits" if self.status.counted else ""
+            row = [printable(name), f"{part.count:,} waiting" if part else nothing]
             oldest = part is not None and held < part.count
             row.append(f"oldest {self.ago(part.oldest_ns)}" if part and oldest else "")
             row.append(f"{held:,} held" if held else "")
@@ -200,7 +204,7 @@ class _Lines:
             ]
             for one in snapshot["oldest_partial"]
         ]
-        title = f"Waiting for what 'complete' asks: {counted(snapshot['partial'], 'file')}"
+        title = f"Not whole yet: {counted(snapshot['partial'], 'file')}"
         return self.section(title, self.with_words(rows))
 
     def being_read(self, snapshot: Snapshot) -> list[str]:

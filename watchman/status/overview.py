@@ -92,7 +92,7 @@ class Status:
         return [
             {
                 "subject": f"broker {one.broker}" if one.broker else "moving without a task",
-                "message": f"{one.count} {'has' if one.count == 1 else 'have'} failed: "
+                "message": f"{one.count:,} {'has' if one.count == 1 else 'have'} failed: "
                 "'notify failed' tells why; then 'notify retry' or 'notify discard'",
                 "since_ns": one.oldest_ns,
             }
@@ -118,6 +118,11 @@ class Status:
         # What is for a broker that is held as a whole may be kept by another hold as well.
         whole = [one.number for one in self.held if (one.kind, one.name) == ("broker", broker)]
         return max(whole, default=sum(one.brokers.get(broker, 0) for one in self.held))
+
+    @property
+    def all_held(self) -> int:
+        """How many tasks operators have ordered to wait."""
+        return sum(map(self.held_for, {one.broker for one in self.deliveries}))
 
     @property
     def oldest_waiting_ns(self) -> int:
@@ -197,6 +202,7 @@ def as_json(status: Status, now_ns: int) -> dict[str, Any]:
         "watches": snapshot.get("watches", []),
         "troubles": [_with_since(one) for one in (*snapshot.get("troubles", []), *status.failed)],
         "notes": [_with_since(note) for note in snapshot.get("notes", [])],
+        "counted": status.counted,
         "deliveries": [
             {
                 "broker": part.broker,

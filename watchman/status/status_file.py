@@ -211,7 +211,7 @@ def have_written(state_dir: str, timeout: float = ANSWER) -> bool:
 def broker_trouble(name: str, broker: ShownBroker) -> ShownTrouble:
     """Return what is to be said of a broker that takes no tasks, and the remedy."""
     remedy = "see that it runs and can be reached: 'notify check' tries it, and tasks wait"
-    message = f"{broker['trouble'].rstrip('.')}; {remedy}"
+    message = f"{broker['trouble']}; {remedy}"
     return {"subject": f"broker {name}", "message": message, "since_ns": broker["since_ns"]}
 
 

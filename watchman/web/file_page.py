@@ -34,8 +34,17 @@ def steps(told: Told, status: Status, now_ns: int) -> list[Step]:
 def _steps(told: Told, status: Status, now_ns: int) -> Iterator[Step]:
     written = time_of(told.record.version.mtime_ns, now_ns)
     yield Step(written, "Last written, by the file's own time", "")
-    daemon = DaemonNow(status.state != "inactive", status.snapshot)
-    for event in timeline(told.record, told.acts, _UNKNOWN_WAY, told.later, daemon):
+    daemon = DaemonNow(status.state != "inactive", status.snapshot, told.holds)
+    for event in timeline(
+        told.record,
+        told.acts,
+        _UNKNOWN_WAY,
+        told.later,
+        daemon,
+        told.upload,
+        told.incomplete,
+        told.together,
+    ):
         words = f"{event.what[:1].upper()}{event.what[1:]}"
         yield Step(time_of(event.at_ns, now_ns), words, event.state)
 

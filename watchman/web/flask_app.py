@@ -49,7 +49,7 @@ def create_app(config: Config, access: Access, max_age: float = metrics.MAX_AGE)
     app.jinja_env.filters["number"] = view.number
     app.url_map.merge_slashes = False
     host = printable(socket.gethostname())
-    app.jinja_env.globals.update(host=host, version=__version__)
+    app.jinja_env.globals.update(host=host, version=__version__, zone=view.zone)
     access.guard(app)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(WatchmanError, _our_error)
@@ -83,7 +83,7 @@ class _Pages:
 
     def files(self) -> tuple[str, int]:
         asked, code, problem = WebQuery(), 200, ""
-        found = observed.FoundDeliveries((), False, False, None, ())
+        found = observed.FoundDeliveries((), False, False, None, (), ())
         try:
             asked = parse(request.query_string)
             found = self._observer.find(asked)
@@ -106,6 +106,9 @@ class _Pages:
             found=found,
             files=listed,
             why_noted=WHY_NOTED[found.noted] if found.noted is not None else "",
+            partial=[
+                view.partial_file(one.path, one.since_ns, one.reason, now) for one in found.partial
+            ],
             unreadable=list(map(printable, found.unreadable)),
         )
         return page, code

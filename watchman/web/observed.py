@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -11,20 +12,23 @@ from dataclasses import replace
 from typing import Generic, NamedTuple, TypeVar
 
 from watchman import metrics
+from watchman.commands.narrowing import task_id_of
 from watchman.commands.status_screen import of_now
 from watchman.errors import JournalError
 from watchman.journal import acts
 from watchman.journal.activity import Minute
 from watchman.journal.acts import Act
 from watchman.journal.answers import Matches, ask
+from watchman.journal.bundles import Membership
 from watchman.journal.failed_deliveries import failed
 from watchman.journal.held import HoldCounts
 from watchman.journal.journal_reader import JournalReader, open_reader
+from watchman.journal.partial import PartialFile
 from watchman.journal.question import Question
 from watchman.journal.record import Record
 from watchman.journal.tallies import Summary
 from watchman.journal.time_limit import TimeLimit
-from watchman.model import Config, Noted
+from watchman.model import MOST_BATCHED, Config, Hold, Noted, Upload
 from watchman.status import Status
 from watchman.web.queries import WebQuery
 
@@ -72,6 +76,8 @@ class FoundDeliveries(NamedTuple):
     """Whether nothing has the name, and these have it as a part of their path."""
     noted: Noted | None
     """Why what is known at that path has no delivery, where that is so."""
+    partial: Sequence[PartialFile]
+    """Files of that name that are not whole yet, where there is no delivery of any."""
     unreadable: Sequence[str]
     """A line for each part of the history that cannot be read."""
 
@@ -84,6 +90,14 @@ class Told(NamedTuple):
     """What operators did to it, or by what they made it."""
     later: Record | None
     """The next upload at its path."""
+    upload: Upload | None
+    """What a transfer log tells of it."""
+    incomplete: str
+    """Why its file was not whole in time; empty where it was."""
+    together: Membership | None
+    """With which others it is announced."""
+    holds: tuple[Hold, ...]
+    """What operators have ordered to wait."""
 
 
 class Observer:
@@ -116,6 +130,7 @@ class Observer:
         except JournalError as error:
             trouble = str(error)
         found, now_ns = of_now(self._config, summary, held)
+        found = replace(found, counted=not trouble)
         return Overview(now_ns, found, minutes, latest, failures, trouble)
 
     def health(self) -> metrics.Health:
@@ -131,26 +146,37 @@ class Observer:
         question = asked.question()
         ways = asked.ways()
         with self._turn(), self._journal() as journal:
-            number = _numbered(journal, asked.number)
+            named = _numbered(journal, asked.number) or _under_way(journal, task_id_of(asked.q))
             way, matches = 0, Matches([], [])
             for way, paths in enumerate(ways):  # noqa: B007 — the last one is meant
                 matches = ask(journal, replace(question, paths=paths), PAGE + 1)
                 if matches.records:
                     break
-            noted = None
+            noted, partial = None, list[PartialFile]()
             if not matches.records and asked.q.startswith("/"):
                 noted = journal.noted(ways[0][0])
-        records = number if number and not asked.before else []
-        records += [one for one in matches.records[:PAGE] if one not in number]
+            if not matches.records and noted is None:
+                partial = _partial(journal, asked.q)
+        records = named if named and not asked.before else []
+        records += [one for one in matches.records[:PAGE] if one not in named]
         more = len(matches.records) > PAGE
-        return FoundDeliveries(records, more, way > 0 and bool(records), noted, matches.unreadable)
+        return FoundDeliveries(
+            records, more, way > 0 and bool(records), noted, partial, matches.unreadable
+        )
 
     def one(self, seq: int) -> Told | None:
         """Return the delivery with a number; None if there is none. Raises Busy, JournalError."""
         with self._turn(), self._journal() as journal:
             for record in _numbered(journal, seq):
-                done = acts.about(journal.connection, [seq])
-                return Told(record, done, _later(journal, record))
+                return Told(
+                    record,
+                    acts.about(journal.connection, [seq]),
+                    _later(journal, record),
+                    journal.uploads([seq]).get(seq),
+                    journal.incomplete([seq]).get(seq, ""),
+                    journal.memberships([seq]).get(seq),
+                    tuple(one.hold for one in journal.holds()),
+                )
         return None
 
     def _journal(self) -> contextlib.AbstractContextManager[JournalReader]:
@@ -172,6 +198,20 @@ def _later(journal: JournalReader, record: Record) -> Record | None:
     later = [one for one in found if one.source == record.source and one.seq > record.seq]
     again = {act.other for act in acts.about(journal.connection, [one.seq for one in later])}
     return min((one for one in later if one.seq not in again), default=None)
+
+
+def _under_way(journal: JournalReader, task_id: str) -> list[Record]:
+    """Return what a task with an id will announce: each file of it has another id until then."""
+    seqs = journal.under_way_as(task_id, MOST_BATCHED) if task_id else []
+    return ask(journal, Question(seqs=frozenset(seqs)), MOST_BATCHED).records if seqs else []
+
+
+def _partial(journal: JournalReader, name: str) -> list[PartialFile]:
+    """Return the files of a name, or at a path, that are not whole yet."""
+    if not name.startswith("/"):
+        return journal.partial_with_name(name, PAGE) if name else []
+    found = journal.partial(os.path.normpath(name))
+    return [] if found is None else [found]
 
 
 def _numbered(journal: JournalReader, seq: int | None) -> list[Record]:

@@ -71,7 +71,7 @@ class WebQuery:
             "state": self.state or None,
             "broker": self.broker or None,
             "task": self.task or None,
-            "task_id": self.q if narrowing.is_task_id(self.q) else None,
+            "task_id": narrowing.task_id_of(self.q) or None,
             "reason": self.reason or None,
         }
         try:
@@ -84,7 +84,7 @@ class WebQuery:
 
     def ways(self) -> list[tuple[str, ...]]:
         """Return what the name may mean, as paths of a question; the next if one finds nothing."""
-        if not self.q or narrowing.is_task_id(self.q):
+        if not self.q or narrowing.task_id_of(self.q):
             return [()]
         if self.q.startswith("/"):
             return [(os.path.normpath(self.q),)]

@@ -7,6 +7,8 @@ which is also all that no UTF-8 can hold; by the templates what would be HTML.
 from __future__ import annotations
 
 import os
+import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 from urllib.parse import quote_from_bytes
@@ -181,11 +183,16 @@ class Page(NamedTuple):
     """When the process last said that it works."""
     silent: bool
     """Whether it does not answer now, so that what is shown was true when it was last seen."""
+    counted: bool
+    """Whether the journal could be read; nothing is known of deliveries where not."""
     rates: str
     """What came and went in the last minute; empty where nobody tells."""
     now: Time
-    waiting: int
+    moving: int
+    ready: int
+    all_held: int
     oldest: Time | None
+    """Of those that nobody holds."""
     failed: int
     last_arrival: Time | None
     last_sent: Time | None
@@ -218,9 +225,12 @@ def page(seen: Overview) -> Page:
     troubles = list(_troubles(seen))
     title, words = WORDS[found.state]
     tone = "bad" if found.state in {"inactive", "hung"} else "good"
-    if tone == "good" and (troubles or found.state != "active"):
+    silent = snapshot is not None and not found.answered
+    if tone == "good" and (troubles or silent or found.state != "active"):
         tone = "fair"
-    waiting = [one for one in found.deliveries if one.state in {"ready", "moving"}]
+    counts = Counter[str]()
+    for one in found.deliveries:
+        counts[one.state] += one.count
     return Page(
         state=found.state,
         tone=tone,
@@ -229,12 +239,15 @@ def page(seen: Overview) -> Page:
         pid=found.pid or 0,
         since=time_of(found.since_ns, now),
         seen=time_of(found.beat_ns, now),
-        silent=snapshot is not None and found.state != "hung" and not found.answered,
-        rates=_rates(snapshot),
+        silent=silent,
+        counted=found.counted,
+        rates="" if silent else _rates(snapshot),
         now=time_of(now, now) or _UNKNOWN,
-        waiting=sum(one.count for one in waiting),
+        moving=counts["moving"],
+        ready=counts["ready"],
+        all_held=found.all_held,
         oldest=time_of(found.oldest_waiting_ns, now),
-        failed=sum(one.count for one in found.deliveries if one.state == "failed"),
+        failed=counts["failed"],
         last_arrival=time_of(found.last_arrival_ns, now),
         last_sent=time_of(found.last_sent_ns, now),
         hour=plot(seen.minutes, now, count=60, step=1),
@@ -249,9 +262,7 @@ def page(seen: Overview) -> Page:
         ],
         partial=snapshot["partial"] if snapshot else 0,
         oldest_partial=[
-            PartialFileRow(
-                printable(one["path"]), time_of(one["since_ns"], now), printable(one["reason"])
-            )
+            partial_file(one["path"], one["since_ns"], one["reason"], now)
             for one in (snapshot["oldest_partial"] if snapshot else ())
         ],
         being_read=[
@@ -297,6 +308,11 @@ def file(record: Record, now_ns: int) -> File:
         printable(record.broker or ""),
         printable(reason),
     )
+
+
+def partial_file(path: str, since_ns: int, reason: str, now_ns: int) -> PartialFileRow:
+    """Return a file that is not whole yet, as it is listed."""
+    return PartialFileRow(printable(path), time_of(since_ns, now_ns), printable(reason))
 
 
 def _troubles(seen: Overview) -> Iterator[Problem]:
@@ -390,9 +406,14 @@ def time_of(ns: int | None, now_ns: int) -> Time | None:
     return Time(iso(ns) or "", of_day if day == today else text, ago(now_ns - ns))
 
 
+def zone() -> str:
+    """Return the time zone of all times that are shown, as its name or as ``+01``."""
+    return time.strftime("%Z")
+
+
 def number(value: int) -> str:
     """Return a number with its thousands apart."""
-    return f"{value:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+    return f"{value:,}"
 
 
 def _name(path: str) -> Name:

@@ -142,6 +142,9 @@ def test_a_terminal_gets_colours_and_lines_that_fit(site: Site) -> None:
     assert all(len(line.split()) == 1 for line in words), words
     assert f"\n  {long}\n    0 tasks" in plain
     assert "\x1b" not in site.notify("status").stdout
+    helped = in_terminal(site, 80, "history", "--help")
+    assert all(len(line) <= 80 for line in helped.splitlines())
+    assert "9223372036854775807" not in helped
     site.stop()
 
 

@@ -36,6 +36,19 @@ def test_a_log_dir_that_cannot_be_made(site: Site) -> None:
     assert (private / "watchman.out").exists()
 
 
+def test_who_may_not_look_is_told_so_in_a_line(users_site: Site) -> None:
+    site = users_site
+    (site.top / "var").mkdir()
+    (site.top / "var/journal.db").touch()
+    (site.top / "var").chmod(0)
+    for question in ("status", "history", "health", "metrics"):
+        done = site.notify(question)
+        assert done.returncode > 0
+        (line,) = f"{done.stdout}{done.stderr}".splitlines()
+        assert "Permission denied" in line
+        assert "try it as the user" in line
+
+
 def test_a_read_only_log_dir(users_site: Site) -> None:
     site = users_site
     log_dir = site.top / "log"

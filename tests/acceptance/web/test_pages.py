@@ -69,7 +69,7 @@ def test_it_shows_the_daemon_and_its_end(site: Site) -> None:
         assert web.get("/files/1").status == 200
         site.stop()
         wait_until(lambda: b">Inactive</h1>" in web.get("/").body, 20.0, "it says so", interval=0.2)
-        assert b"Last sign of work" in web.get("/").body
+        assert b"last sign of work" in web.get("/").body
 
 
 def test_it_shows_all_that_status_shows(site: Site) -> None:

@@ -21,7 +21,7 @@ from tests.servers.turns import Then, Turn
 from watchman.brokers import amqp_connection, app, open_publisher
 from watchman.brokers import redis as redis_publisher
 from watchman.brokers.amqp_confirms import Confirms
-from watchman.brokers.base import Answers
+from watchman.brokers.base import Answers, Unusable
 from watchman.model import ACCEPTED, Answer, Broker, Outcome, Publisher
 
 SETTINGS: dict[str, Any] = {"broker_connection_timeout": 0.3}
@@ -302,3 +302,13 @@ def test_a_reason_is_no_longer_than_a_line_should_be() -> None:
     reason = answers.reason("ERR " + "very long " * 10_000)
     assert reason.startswith("redis://host/0: ERR very long")
     assert len(reason) == 1001
+
+
+def test_no_full_stop_stands_before_what_follows_a_reason() -> None:
+    url, where = "redis://:secret@one:6379/0", "redis://**@one:6379/0"
+    answers = Answers(Broker("broker", (url,)))
+    error = ConnectionError("Connection refused.")
+    clause = f"{where}: ConnectionError: Connection refused"
+    assert answers.reason(error) == clause
+    assert answers.again(error, "celery").reason == f"{clause} (celery)"
+    assert answers.reason(Unusable([(url, error)] * 2)) == f"{clause}; {clause}"

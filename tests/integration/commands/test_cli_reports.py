@@ -224,7 +224,7 @@ def test_scan_reports_and_changes_nothing(site: Site) -> None:
     assert found[str(complete)]["task"] == "tasks.load"
     text = site.notify("scan").stdout
     assert "below/\\xff.csv  (complete; tasks.load)" in text
-    assert text.endswith("\n4 not known; 4 complete; 3 to be sent, 1 no pattern matches\n")
+    assert text.endswith("\n4 not known; 4 complete; 3 × to be sent, 1 × no pattern matches\n")
     assert {p.name: p.stat().st_mtime_ns for p in (site.top / "var").iterdir()} == before
     assert str(ignored) not in text
 

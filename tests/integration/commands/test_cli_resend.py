@@ -86,7 +86,7 @@ def test_a_running_daemon_sends_the_second_task(site: Site) -> None:
     assert f"by {name} (uid {os.getuid()}" in told
     # A time that is set makes no other delivery of it, whichever delivery is known there.
     os.chmod(one, 0o600)
-    assert site.notify("resend", "--id", new_id, "--same-id", "--yes").returncode == 0
+    assert site.notify("resend", "--id", new_id.upper(), "--same-id", "--yes").returncode == 0
     assert [task_id for source, task_id in sent(site, 5) if source == one].count(new_id) == 2
 
 
@@ -242,7 +242,7 @@ def test_failed_with_options_and_in_sum(site: Site) -> None:
     done = site.notify("failed", "--limit", "2")
     assert done.stderr.startswith("notify: 3 more than these 2 are left out; ")
     lines = site.notify("failed", "--summary").stdout.splitlines()
-    assert lines[0].split() == ["total", "10", "min", "1", "h", "1", "d", "1", "w", "older"]
+    assert lines[0].endswith("  10 min     1 h     1 d     1 w   older  time since arrival")
     assert lines[1].split()[:6] == ["5", "0", "0", "0", "0", "5"]
     assert lines[2].split()[0] == "2"
     assert "tasks.t1 on local" in lines[2]

@@ -78,7 +78,7 @@ def test_where_history_scan_and_status_say_that_it_waits_and_why(site: Site) -> 
     assert "to be sent" not in text
 
     text = told(site, "status")
-    assert "Waiting for what 'complete' asks: 1 file" in text
+    assert "Not whole yet: 1 file" in text
     assert HALF in text
     assert site.status()["partial"] == 1
     assert "watchman_partial_files 1.0" in told(site, "metrics")

@@ -70,7 +70,7 @@ def test_a_watch_that_cannot_be_read_is_no_file_that_is_not_known(site: Site) ->
     site.configure(f"WATCHES += [{{'path': {str(site.top / 'late')!r}}}]\n")
     shown = site.notify("scan").stdout
     assert f"{site.top}/late  (unreadable; No such file or directory)\n" in shown
-    assert "\n3 not known; 3 complete, 1 unreadable; 3 existing is 'new'" in shown
+    assert "\n3 not known; 3 complete, 1 unreadable; 3 × existing is 'new'" in shown
 
 
 def test_no_bar_in_a_pipe(site: Site) -> None:

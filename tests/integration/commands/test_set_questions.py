@@ -74,5 +74,5 @@ def test_while_it_waits_and_when_it_is_sent(site: Site) -> None:
     wait_until(lambda: " sent as " in told(site, "where", "a.shp"), 30, interval=0.3)
     (record,) = parsed(site.notify("where", "a.shp", "--json").stdout)
     task_id = record["deliveries"][0]["task_id"]
-    found = told(site, "where", task_id)
+    found = told(site, "where", task_id.upper())
     assert all(str(site.data / f"a.{end}") in found for end in ENDS[:3])

@@ -82,7 +82,7 @@ def test_progress_is_logged_now_and_then(
     seq = far.put("large", bytes(9 << 20))
     with far.running():
         far.wait(seq, State.READY)
-    assert any("of 9 MiB" in record.getMessage() for record in caplog.records)
+    assert any("of 9.4 MB" in record.getMessage() for record in caplog.records)
 
 
 @pytest.mark.parametrize("method", ["_by_range", "_by_sendfile", "_by_read_and_write"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import os
@@ -135,6 +136,18 @@ def test_without_a_word_from_any_run() -> None:
     assert "Last sent:    never" in text
 
 
+def test_what_is_wrong_comes_first() -> None:
+    """A screen may be shorter than the report."""
+    text = status.as_text(compose((7, STARTED)), NOW)
+    assert text.index("Troubles") < text.index("Watches") < text.index("Deliveries")
+
+
+def test_what_could_not_be_counted_is_not_said_to_be_none() -> None:
+    found = dataclasses.replace(compose((7, STARTED)), counted=False)
+    assert "nothing waits" not in status.as_text(found, NOW)
+    assert status.as_json(found, NOW)["counted"] is False
+
+
 def test_text_says_it_all() -> None:
     move = {
         "source": "/up",
@@ -173,7 +186,7 @@ def test_text_says_it_all() -> None:
     assert line("(no task)", "moved", " 1 ", "(1 s ago)")
     assert line("Last arrival:", "(5 s ago)")
     assert line("Last sent:", "(1 s ago)")
-    assert line("25 % of 2.0 GiB, 1.0 MiB/s, 25 min left", "/up/a → /dst/a")
+    assert line("25 % of 2.1 GB, 1.0 MB/s, 25 min left", "/up/a → /dst/a")
     assert lines[1] == "1 watch · 41/s in, 1,234/s out · oldest waiting 1 min"
     assert line("  b ", "2 waiting", "oldest 1 min ago", "3.2/s", "takes no tasks for 1 min")
     assert line("/up → /dst", "2 waiting", "0.5/s", "stuck")
@@ -237,10 +250,7 @@ def test_what_waits_for_its_criteria_is_counted_and_named() -> None:
     one = {"path": "/up/half.gz\n", "since_ns": NOW - 130 * SECOND, "reason": "it ends early"}
     found = compose((7, STARTED), partial=1234, oldest_partial=[one])
     text = status.as_text(found, NOW)
-    assert (
-        "Waiting for what 'complete' asks: 1,234 files\n"
-        "  /up/half.gz\\x0a  for 2 min  it ends early\n"
-    ) in text
+    assert ("Not whole yet: 1,234 files\n  /up/half.gz\\x0a  for 2 min  it ends early\n") in text
     plain = status.as_json(found, NOW)
     assert plain["partial"] == 1234
     assert [waits["reason"] for waits in plain["oldest_partial"]] == ["it ends early"]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
@@ -18,7 +20,9 @@ from tests.running import config_for
 from watchman import metrics
 from watchman.journal import Journal, NewDelivery
 from watchman.journal.failed_deliveries import Selection, retry
-from watchman.model import Config, Noted, Route, State, Version
+from watchman.journal.hold_orders import hold
+from watchman.journal.partial import PartialFile
+from watchman.model import INCOMPLETE, Config, HoldKind, Noted, Route, State, Upload, Version
 from watchman.web import observed
 from watchman.web.access import HEADERS, Access
 from watchman.web.flask_app import create_app
@@ -102,10 +106,40 @@ def test_before_there_is_anything(client: FlaskClient) -> None:
     assert client.get("/status.json").get_json()["state"] == "inactive"
 
 
+def test_each_page_says_whose_times_it_shows(
+    client: FlaskClient, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who looks may be elsewhere."""
+    record(journal, "/up/a")
+    monkeypatch.setenv("TZ", "XYZ-5")
+    time.tzset()
+    try:
+        for path in ("/", "/files", "/files/1"):
+            page = Tags(client.get(path))
+            assert "times in XYZ" in page.text
+        assert "2001-09-09 06:46:40" in page.text
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
 def test_nothing_is_made_where_there_is_nothing(client: FlaskClient, config: Config) -> None:
     client.get("/")
     client.get("/files?q=x")
     assert not os.path.exists(config.state_dir)
+
+
+def test_who_does_not_answer_is_not_called_well(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = compose((7, NOW), troubles=[], brokers={})
+    assert told.state == "active"
+    seen = Overview(NOW, told, (), (), (), "")
+    monkeypatch.setattr(Observer, "overview", lambda _: seen)
+    page = client.get("/")
+    assert "It does not answer now: what follows was true 10 s ago." in Tags(page).text
+    assert "41/s in" not in Tags(page).text
+    assert 'class="state-now fair"' in page.get_data(as_text=True)
 
 
 def test_what_is_read_for_long_is_shown(
@@ -202,7 +236,7 @@ def test_one_delivery_is_told(client: FlaskClient, journal: Journal) -> None:
     text = " ".join(Tags(client.get("/files/1")).text.split())
     for words in (
         "/store/a.csv",
-        "2.0 KiB",
+        "2.0 kB",
         ID,
         "process",
         "lizard",
@@ -232,6 +266,32 @@ def test_what_an_operator_did_and_what_came_later_is_told(
     assert "uperseded" not in Tags(client.get("/files/3")).text
 
 
+def test_a_file_is_told_as_where_tells_it(
+    client: FlaskClient, journal: Journal, config: Config
+) -> None:
+    """By whom it came, that it was not whole, with what it goes, and who has it wait."""
+
+    def new(seq: int, **more: Any) -> NewDelivery:
+        version = Version(1, seq, 2048, 3)
+        return NewDelivery(f"id-{seq}", f"/up/{seq}.csv", None, version, seq, ROUTE, **more)
+
+    members = [new(2, set_id="id-set"), new(3, set_id="id-set")]
+    journal.record([new(1, told=f"{INCOMPLETE}its end is <missing>"), *members])
+    journal.uploads.note(1, Upload("<anna>", "host.example.org", "sftp", 2000, 1.5, 0))
+    journal.uploads.write({})
+    hold(config.state_dir, [(HoldKind.TASK, "process")], "bert")
+
+    def told(seq: int) -> str:
+        return " ".join(Tags(client.get(f"/files/{seq}")).text.split())
+
+    one = told(1)
+    assert "Uploaded by <anna> from host.example.org by sftp: 2.0 kB in 1.5 s" in one
+    assert "Incomplete, 2.0 kB: delivery 1" in one
+    assert "Not whole: its end is <missing>" in one
+    assert "by bert: 'notify release'" in one
+    assert "In a set of 2 files, task id id-set" in told(2)
+
+
 def test_metrics_and_health_are_those_of_the_commands(
     client: FlaskClient, journal: Journal, config: Config
 ) -> None:
@@ -251,13 +311,53 @@ def test_what_has_no_task_is_told(client: FlaskClient, journal: Journal) -> None
     assert "No task was sent for what is there: no pattern matched it." in text
 
 
+def test_all_files_of_one_task_are_found_by_its_id(client: FlaskClient, journal: Journal) -> None:
+    """While it is under way, each has another one."""
+    version = Version(1, 1, 2048, 3)
+    journal.record(
+        [
+            NewDelivery(f"{n}{ID[1:]}", f"/up/{n}", None, version, n, ROUTE, set_id=ID)
+            for n in (1, 2)
+        ]
+    )
+    assert listed(client.get(f"/files?q={ID.upper()}")) == [2, 1]
+
+
+def test_what_is_not_whole_yet_is_told(client: FlaskClient, journal: Journal) -> None:
+    journal.partial.note([PartialFile(SCRIPT, Version(1, 2, 3, 4), NOW, "no <end>")])
+    expected = f"{SCRIPT} is not whole yet: no <end>; so since 2026-"
+    for asked in (SCRIPT, SCRIPT.rpartition("/")[2]):
+        text = " ".join(Tags(client.get("/files", query_string={"q": asked})).text.split())
+        assert expected in text
+        assert "Nothing of the kind" not in text
+
+
+def test_what_waits_is_told_and_can_be_listed(client: FlaskClient, journal: Journal) -> None:
+    """All that waits, of it what is to be moved, to be sent, and held: each where it is listed."""
+    record(journal, "/up/a", "/up/b", "/up/c")
+    record(journal, "/up/d", final="/store/d")
+    hold(os.path.dirname(journal.path), [(HoldKind.BROKER, "lizard")], "anna")
+    page = client.get("/")
+    text = " ".join(Tags(page).text.split())
+    assert "4 waiting 1 to be moved, 3 to be sent (3 held)" in text
+    links = Tags(page).links("/files?state=")
+    assert [len(listed(client.get(link))) for link in links[:2]] == [1, 3]
+
+
+def test_what_was_sent_can_be_listed(client: FlaskClient, journal: Journal) -> None:
+    record(journal, "/up/a", "/up/b")
+    journal.note([(1, State.SENT, "")])
+    (link,) = Tags(client.get("/")).links("/files?broker=lizard&state=sent")
+    assert listed(client.get(link)) == [1]
+
+
 def test_a_thousand_failed_are_one_trouble(client: FlaskClient, journal: Journal) -> None:
     record(journal, *(f"/up/{n}.csv" for n in range(1000)))
     journal.note([(n, State.FAILED, "refused") for n in range(1, 1001)])
     page = client.get("/")
     text = Tags(page).text
-    assert "1000 have failed: 'notify failed' tells why" in text
-    assert "All 1\N{NARROW NO-BREAK SPACE}000 that failed" in text
+    assert "1,000 have failed: 'notify failed' tells why" in text
+    assert "All 1,000 that failed" in text
     assert text.count("refused") == observed.SHOWN_FAILED + PAGE
     assert len(page.data) < 100_000
     assert listed(client.get("/files?state=failed")) == list(range(1000, 1000 - PAGE, -1))
@@ -366,7 +466,11 @@ def test_a_damaged_journal_is_told_and_the_rest_goes_on(
     page = client.get("/")
     assert page.status_code == 200
     assert "the journal" in Tags(page).text
-    assert "is damaged" in Tags(page).text
+    text = " ".join(Tags(page).text.split())
+    assert "is damaged" in text
+    for unknown in ("waiting", "failed", "arrived", "sent", "Nothing is recorded"):
+        assert unknown not in text, unknown
+    assert client.get("/status.json").get_json()["counted"] is False
     assert client.get("/files").status_code == 503
 
 
@@ -392,4 +496,5 @@ def test_json_is_what_status_says(client: FlaskClient, journal: Journal) -> None
     assert answer.content_type == "application/json"
     found = json.loads(answer.data)
     assert found["deliveries"][0]["broker"] == "lizard"
+    assert found["counted"]
     assert found["deliveries"][0]["count"] == 1

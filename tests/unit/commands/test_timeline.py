@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from watchman.commands.timeline import DaemonNow, Event, Way, size, timeline
+from watchman.commands.timeline import DaemonNow, Event, Way, timeline
 from watchman.journal.acts import RESENT, RETRIED, Act
 from watchman.journal.bundles import Membership
 from watchman.journal.record import Record
@@ -143,11 +143,6 @@ def test_what_operators_did_and_what_came_later_is_in_its_place() -> None:
     ]
     second = timeline(RECORD._replace(seq=9), [acts[1]], WAY, None, ACTIVE)
     assert second[0] == Event(1000, "a second task for delivery 7, by bert: delivery 9")
-
-
-def test_sizes_are_for_people() -> None:
-    shown = [size(number) for number in (0, 1, 999, 1000, 1_500_000, 2 * 10**9, 3 * 10**12)]
-    assert shown == ["0 bytes", "1 byte", "999 bytes", "1.0 kB", "1.5 MB", "2.0 GB", "3.0 TB"]
 
 
 def of_incomplete(record: Record, way: Way = WAY) -> list[str]:

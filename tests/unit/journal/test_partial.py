@@ -16,7 +16,7 @@ def test_partial_files_are_found_by_name_and_path(tmp_path: Path) -> None:
     journal.partial.note([*half, half[0]._replace(path="/up/ah\udcfflf")])
     journal.close()
     with open_reader(str(tmp_path)) as reader:
-        assert reader.partial_with_name("h\udcfflf", 9) == [one.path for one in half]
-        assert reader.partial_with_name("h\udcfflf", 1) == [half[0].path]
+        assert reader.partial_with_name("h\udcfflf", 9) == half
+        assert reader.partial_with_name("h\udcfflf", 1) == [half[0]]
         assert reader.partial(half[1].path) == half[1]
         assert reader.partial("/up/b") is None

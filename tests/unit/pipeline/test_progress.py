@@ -104,11 +104,14 @@ def test_spans(seconds: float, words: str) -> None:
 @pytest.mark.parametrize(
     ("number", "words"),
     [
-        (0, "0 B"),
-        (1023, "1023 B"),
-        (1024, "1.0 KiB"),
-        (1 << 29, "512 MiB"),
-        (1 << 50, "1024 TiB"),
+        (0, "0 bytes"),
+        (1, "1 byte"),
+        (999, "999 bytes"),
+        (1000, "1.0 kB"),
+        (1_500_000, "1.5 MB"),
+        (512 * 10**6, "512 MB"),
+        (2 * 10**9, "2.0 GB"),
+        (3 * 10**15, "3,000 TB"),
     ],
 )
 def test_sizes(number: float, words: str) -> None:

@@ -51,6 +51,8 @@ PROGRAMS: Mapping[str, list[str]] = {
     "idle": ["--directories", "2000", "--seconds", "3", "--runs", "1"],
     "hotspots": ["--files", "5000"],
 }
+SHOWN = (*PROGRAMS, "compare")
+"""Whose figures README.rst has; compare.py needs another checkout, and is run by itself."""
 README = harness.HERE / "README.rst"
 BEGIN, END = ".. figures: begin\n", ".. figures: end\n"
 
@@ -81,7 +83,7 @@ def load(directory: Path) -> dict[str, Any]:
     """Return the results that are there, by program."""
     return {
         name: json.loads((directory / f"{name}.json").read_text(encoding="utf-8"))
-        for name in PROGRAMS
+        for name in SHOWN
         if (directory / f"{name}.json").exists()
     }
 

@@ -65,12 +65,14 @@ def ours(
     name: str = "watchman",
     settings: Callable[[Path], Mapping[str, Any]] = lambda _root: {},
     moved_to: str = "",
+    checkout: Path = harness.ROOT,
 ) -> Subject:
-    """Our daemon; ``settings(upload root)`` gives further settings of its configuration."""
+    """A checkout's daemon; ``settings(upload root)`` gives further settings for it."""
 
     @contextlib.contextmanager
     def running(root: Path, state: Path, url: str) -> Iterator[harness.Program]:
-        with harness.daemon(harness.daemon_config(state, root, url, **settings(root))) as started:
+        config = harness.daemon_config(state, root, url, **settings(root))
+        with harness.daemon(config, checkout=checkout) as started:
             yield started
 
     return Subject(name, running, 60.0, settings, moved_to)

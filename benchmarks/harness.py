@@ -264,15 +264,21 @@ def daemon_config(state: Path, root: Path, url: str, **settings: Any) -> Path:
     return path
 
 
-def daemon_argv(config: Path) -> list[str]:
-    """Return the command that runs the daemon in the foreground."""
-    return [sys.executable, "-m", "watchman", "run", "--config", str(config)]
+def daemon_argv(config: Path, checkout: Path = ROOT) -> list[str]:
+    """Return the command that runs a checkout's daemon in the foreground."""
+    # Python looks for modules in the working directory first.
+    return [
+        "env",
+        f"--chdir={checkout}",
+        sys.executable,
+        *f"-m watchman run --config {config}".split(),
+    ]
 
 
 @contextlib.contextmanager
-def daemon(config: Path, seconds: float = 120.0) -> Iterator[Program]:
-    """Run the daemon; it watches when the block begins and must end in order behind it."""
-    started = Program(daemon_argv(config), config.parent / "notify.log")
+def daemon(config: Path, seconds: float = 120.0, checkout: Path = ROOT) -> Iterator[Program]:
+    """Run a checkout's daemon; it watches when the block begins and must end in order behind it."""
+    started = Program(daemon_argv(config, checkout), config.parent / "notify.log")
     try:
         started.wait_for(WATCHING, seconds)
         yield started

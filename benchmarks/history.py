@@ -214,7 +214,8 @@ def measure(
                 rows.ratio(what, values[EMPTY], values[name], at_most=1.3, unit="ms")
         rows.ratio("burst", 1e6 / median(rates[EMPTY]), 1e6 / median(rates[FULL]),
                    at_most=1.05, unit="µs a file")  # fmt: skip
-        rows.most("CPU while idle", *(round(idling[n], 3) for n in (EMPTY, FULL)), 0.2, "%")
+        idle, idle_full = (round(idling[name], 3) for name in (EMPTY, FULL))
+        rows.most("CPU while idle", idle, idle_full, 0.2, "%")
         for what in asked:
             empty, full = (told[name][what] for name in (EMPTY, FULL))
             rows.most(what, round(empty.seconds, 2), round(full.seconds, 2), 0.5, "s")

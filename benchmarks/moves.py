@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import harness
 from bursts import COLUMNS, Subject, burst, interleaved, median, ours, table
 from queues import redis_queue
@@ -10,12 +12,13 @@ from report import Report
 STORAGE = "storage"
 
 
-def moving() -> Subject:
-    """Our daemon, moving everything on the same file system."""
+def moving(name: str = "with MOVES", checkout: Path = harness.ROOT) -> Subject:
+    """A checkout's daemon, moving everything on the same file system."""
     return ours(
-        "with MOVES",
+        name,
         lambda root: {"MOVES": {str(root): str(root.parent / STORAGE)}},
         moved_to=STORAGE,
+        checkout=checkout,
     )
 
 

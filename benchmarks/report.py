@@ -109,7 +109,7 @@ class Report:
         kept = {
             name: value
             for name, value in vars(self._options).items()
-            if name not in {"output", "disk", "peer"}
+            if name not in {"output", "disk", "peer", "before"}
         }
         result = {
             "program": self._program,

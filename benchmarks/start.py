@@ -20,11 +20,11 @@ class Started(tuple[float, float, float]):
     __slots__ = ()
 
 
-def start_ours(config: Path) -> Started:
-    """Start the daemon, wait until it watches, and end it."""
+def start_ours(config: Path, checkout: Path = harness.ROOT) -> Started:
+    """Start a checkout's daemon, wait until it watches, and end it."""
     log = config.parent / "notify.log"
     log.unlink(missing_ok=True)
-    with harness.program(harness.daemon_argv(config), log) as started:
+    with harness.program(harness.daemon_argv(config, checkout), log) as started:
         seconds = started.wait_for(harness.WATCHING, 120)
         found = Started((seconds, started.cpu_seconds(), started.memory_mb("VmHWM")))
         if started.stop() != 0:

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.checkout import ROOT
+from watchman.commands.groups import every
 
 COMMANDS = {
     *("check", "config", "discard", "failed", "health", "history", "hold", "match", "metrics"),
@@ -35,7 +36,7 @@ COMMANDS = {
 _AT_THE_START = ("LANG", "LC_", "PYTHON", "TZ", "LD_", "COVERAGE")
 """How names of variables begin that an interpreter reads when it starts."""
 _MODULES = (
-    *("watchman.cli", "watchman.checks", "watchman.daemon", "watchman.itself", "watchman.status"),
+    *("watchman.checks", "watchman.daemon", "watchman.itself", "watchman.status"),
     *("watchman.journal.answers", "watchman.journal.failed_deliveries"),
     *("watchman.journal.resending", "watchman.commands.dry_run"),
     *("watchman.commands.status_screen", "watchman.commands.timeline"),
@@ -139,6 +140,9 @@ def _received(connection: socket.socket, length: int) -> bytes:
 
 def _serve(listening: int, alive: int) -> None:
     """Fork a process for each request; return in that process only, when it has been run."""
+    from watchman.cli import main
+
+    every(main)
     for module in _MODULES:
         __import__(module)
     listener = socket.socket(fileno=listening)

@@ -12,26 +12,12 @@ from typing import Any
 import click
 
 from watchman import __version__, limits
-from watchman.commands import (
-    backup,
-    config,
-    deliveries,
-    holding,
-    init,
-    lifecycle,
-    metrics_and_health,
-    prepare,
-    resend,
-    scan,
-    where,
-)
 from watchman.commands.common import common, dry_run_option, is_dry_run, load, load_own, say, warn
-from watchman.commands.groups import GroupedHelp
+from watchman.commands.groups import LazyCommands
 from watchman.errors import AlreadyRunning, WatchmanError
-from watchman.web import command as web
 
 
-class _Commands(GroupedHelp):
+class _Commands(LazyCommands):
     """Turns watchman's own errors into a line on stderr and an exit status."""
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -80,11 +66,12 @@ def main(ctx: click.Context) -> None:
 @dry_run_option
 def run() -> None:
     from watchman import queued_logging
-    from watchman.commands import dry_run
 
     status, words = 0, ""
     try:
         if is_dry_run():
+            from watchman.commands import dry_run
+
             dry_run.run(load)
         else:
             _run_in_turn()
@@ -133,11 +120,3 @@ def demo(once: bool) -> None:
     from watchman.demo import Demo
 
     Demo().run(once=once)
-
-
-for _commands in (
-    init, prepare, config, lifecycle, deliveries, resend, where, holding, scan, backup,
-    metrics_and_health, web,
-):  # fmt: skip
-    for _command in _commands.COMMANDS:
-        main.add_command(_command)

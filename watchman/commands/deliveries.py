@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from watchman import timelimit
-from watchman.commands import history, printing
+from watchman.commands import printing
 from watchman.commands.common import (
     absolute,
     common,
@@ -283,4 +283,4 @@ def _is_at_its_end(record: Record) -> bool:
     return version[2:4] == record.version[2:4]
 
 
-COMMANDS = (*history.COMMANDS, retry, discard)
+COMMANDS = (retry, discard)

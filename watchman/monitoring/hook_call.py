@@ -15,10 +15,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from watchman.model import Hook
-from watchman.monitoring import post
 
 LIMIT = 30.0
 """Seconds that a command or a POST may take; then it is killed."""
+_POST = os.path.join(os.path.dirname(os.path.abspath(__file__)), "post.py")
+"""Run by its file, not imported: what it needs of the standard library takes 3 MB."""
 _TAIL = 2000
 """Bytes kept of what it says on standard error, however much that is."""
 _CHUNK = 1 << 16
@@ -45,7 +46,7 @@ def call(hook: Hook, event: dict[str, Any]) -> None:
     if hook.url:
         # A process of its own: neither a name server nor a slow answer can outlast the limit. The
         # URL may hold a password, and others see a command's arguments.
-        command = (sys.executable, "-I", "-X", "utf8", os.path.abspath(post.__file__))
+        command = (sys.executable, "-I", "-X", "utf8", _POST)
         _run(command, f"{hook.url}\n".encode() + words)
     else:
         _run(hook.command, words)

@@ -12,6 +12,7 @@ from tests.acceptance.daemon.site import Site
 from tests.checkout import ROOT, environment
 from tests.waiting import wait_until
 from watchman.cli import main
+from watchman.commands.groups import every
 
 WAYS = {
     "optimized": {"PYTHONOPTIMIZE": "2"},
@@ -28,7 +29,7 @@ def said(*arguments: str, **changes: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
-@pytest.mark.parametrize("command", ["", *main.commands])
+@pytest.mark.parametrize("command", ["", *every(main)])
 def test_help_is_the_same_without_docstrings(command: str) -> None:
     arguments = [command, "--help"] if command else ["--help"]
     usual = said(*arguments)

@@ -15,6 +15,7 @@ from tests import manual
 from tests.checkout import ROOT
 from tests.servers import require
 from watchman.cli import main
+from watchman.commands.groups import every
 
 PAGE = ROOT / "share/man/man1/notify.1"
 COMPLETION = ROOT / "share/bash-completion/completions/notify"
@@ -36,7 +37,7 @@ def test_man_shows_the_page_without_a_warning(tmp_path: Path) -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     shown = re.sub(".\b", "", done.stdout)  # bold is a letter struck twice
-    for name in main.commands:
+    for name in every(main):
         assert f"\n       {name}" in shown, name
 
 
@@ -69,7 +70,7 @@ def completed(directory: Path, *words: str) -> list[str]:
 
 def test_bash_completes_commands_and_options(tmp_path: Path) -> None:
     assert completed(tmp_path, "notify", "re") == sorted(
-        name for name in main.commands if name.startswith("re")
+        name for name in every(main) if name.startswith("re")
     )
     assert completed(tmp_path, "notify", "stop", "--k") == ["--kill"]
 

@@ -11,6 +11,7 @@ other files never waits for one, nor does one function for another.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import logging
 import mmap
@@ -46,6 +47,8 @@ SPARE = 32
 """Processes that may be left behind where they hang; then nothing is checked any more."""
 IN_FLIGHT = 128
 """Questions without functions that are asked at a time; more wait with whoever asks."""
+AHEAD = 16
+"""Questions with the same functions that wait here for room; more wait with whoever asks."""
 LOOK = 1.0
 """Seconds between two looks whether a process takes too long."""
 _SLOTS = MOST + MORE + SPARE
@@ -78,11 +81,19 @@ class _Asked(NamedTuple):
     """A question that is under way."""
 
     path: str
-    asked: tuple[str, ...]
+    asked: tuple[CriterionCheck, ...]
     functions: Functions
     answered: Answered
     seconds: float
     """How long it may take, by the clock."""
+
+
+class _Held(NamedTuple):
+    """A question that waits for its functions."""
+
+    asked: _Asked
+    descriptors: list[int]
+    """Our own."""
 
 
 class _Worker:
@@ -120,6 +131,7 @@ class Pool:
         self._under_way: dict[int, _Asked] = {}
         self._numbers: Counter[Functions] = Counter()
         """How many questions are under way by their functions; of each that was ever asked."""
+        self._held: dict[Functions, collections.deque[_Held]] = {}
         self._last = 0
         self._stopping = False
         self._lock = threading.Lock()
@@ -151,29 +163,58 @@ class Pool:
         The first is the file's, which must be open for reading only; the others are those of
         companions. Not before :meth:`start`.
         """
-        if self._stopping:
-            return False
         functions = functions_of(asked)
         size = os.fstat(descriptors[0]).st_size
         seconds = (CPU + size * CPU_PER_BYTE) * WALL
-        arguments = tuple(one.argument for one in asked)
+        new = _Asked(path, tuple(asked), functions, answered, seconds)
         with self._lock:
-            if not self._has_room(functions):
+            if self._stopping:
                 return False
-            self._last += 1
-            number = self._last
-            self._under_way[number] = _Asked(path, arguments, functions, answered, seconds)
-            self._numbers[functions] += 1
-        question = CheckRequest(number, path, tuple(asked)).encode()
+            if self._has_room(functions) and not self._held.get(functions):
+                return self._send(new, descriptors)
+            return bool(functions) and self._hold(new, descriptors)
+
+    def _hold(self, new: _Asked, descriptors: Sequence[int]) -> bool:
+        """Keep a question until there is room for its functions; False if many wait. With the lock.
+
+        So the next is asked without a turn of whoever asks, which may write to a disk in each.
+        """
+        held = self._held.setdefault(new.functions, collections.deque())
+        if len(held) >= AHEAD:
+            return False
+        own: list[int] = []
+        try:
+            own += map(os.dup, descriptors)
+        except OSError:
+            _close_all(own)
+            return False
+        held.append(_Held(new, own))
+        return True
+
+    def _send_held(self) -> None:
+        """Ask what was kept, as far as there is room now."""
+        with self._lock:
+            for functions, held in self._held.items():
+                while held and self._has_room(functions):
+                    if not self._send(*held[0]):
+                        return
+                    _close_all(held.popleft().descriptors)
+
+    def _send(self, new: _Asked, descriptors: Sequence[int]) -> bool:
+        """Ask a question; False where there is no room for it. With the lock."""
+        self._last += 1
+        number = self._last
+        self._under_way[number] = new
+        self._numbers[new.functions] += 1
+        question = CheckRequest(number, new.path, new.asked).encode()
         try:
             socket.send_fds(self._ours, [question], descriptors, socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            self._take(number)
-            return False
         except OSError as error:
-            # ETOOMANYREFS: too many descriptors are on their way. What else there is, is said.
-            self._take(number)
-            log.debug("A file cannot be checked now: %s", error)
+            del self._under_way[number]
+            self._numbers[new.functions] -= 1
+            if not isinstance(error, BlockingIOError):
+                # ETOOMANYREFS: too many descriptors are on their way. What else there is, is said.
+                log.debug("A file cannot be checked now: %s", error)
             return False
         return True
 
@@ -208,7 +249,8 @@ class Pool:
         for worker in list(self._workers.values()):
             asked, seconds = self._under_way.get(worker.number), now - worker.since
             if asked is not None and seconds >= least:
-                found.append(Reading(asked.path, asked.asked, seconds))
+                arguments = tuple(one.argument for one in asked.asked)
+                found.append(Reading(asked.path, arguments, seconds))
         return sorted(found, key=lambda one: one.seconds, reverse=True)
 
     def stop(self, timeout: float = 2.0) -> None:
@@ -227,6 +269,7 @@ class Pool:
             while not self._stopping:
                 self._fill()
                 self._listen()
+                self._send_held()
                 self._look()
         except BaseException as error:
             if not self._stopping:
@@ -342,6 +385,10 @@ class Pool:
         for worker in self._left:
             worker.close()
         self._workers.clear()
+        with self._lock:
+            for held in self._held.values():
+                while held:
+                    _close_all(held.popleft().descriptors)
         self._ours.close()
         self._theirs.close()
         self._shared.close()
@@ -351,6 +398,11 @@ class Pool:
 def functions_of(asked: Iterable[Criterion | CriterionCheck]) -> Functions:
     """Return the user's functions among what is asked."""
     return tuple(one.argument for one in asked if one.kind == "callable")
+
+
+def _close_all(descriptors: Iterable[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
 
 
 def _why(status: int) -> str:

@@ -17,7 +17,7 @@ import pytest
 
 from tests.unit.verdicts.test_truncations import NAMES, whole
 from tests.waiting import wait_until
-from watchman.verdicts import reader_process
+from watchman.verdicts import pool, reader_process
 from watchman.verdicts.pool import Pool
 from watchman.verdicts.verdict import CheckRequest, CriterionCheck, FileVerdict, Kind, decode_answer
 
@@ -48,10 +48,10 @@ class Asking:
 
 @pytest.fixture
 def asking() -> Iterator[Asking]:
-    pool = Pool()
-    pool.start()
-    yield Asking(pool)
-    pool.stop()
+    made = Pool()
+    made.start()
+    yield Asking(made)
+    made.stop()
     assert not [child for child in psutil.Process().children() if is_worker(child)]
 
 
@@ -89,6 +89,38 @@ def test_every_format_can_be_checked_there(asking: Asking, tmp_path: Path) -> No
         )
     answers = dict(asking.answer() for _ in NAMES)
     assert {NAMES[int(n)]: v.reason for n, v in answers.items() if v.kind is not Kind.WHOLE} == {}
+
+
+def test_what_waits_for_a_function_is_asked_in_its_turn_and_given_back(tmp_path: Path) -> None:
+    config = tmp_path / "config.py"
+    config.write_text(
+        "import threading\n"
+        "def name(path, file):\n"
+        "    return path[-1] + ': ' + file.read().decode()\n"
+        "def hangs(path, file):\n"
+        "    threading.Event().wait()\n"
+        "PATTERNS = [('/a/*', {'broker': 'b', 'task': 't', 'complete': [name, hangs]})]\n"
+        "WATCHES, BROKERS = [{'path': '/a'}], {'b': 'memory://'}\n"
+    )
+    one, other = (
+        (CriterionCheck("callable", f"PATTERNS['/a/*']: 'complete'[{n}]"),) for n in (0, 1)
+    )
+    before = len(os.listdir("/proc/self/fd"))
+    made = Pool(str(config))
+    made.start()
+    asking = Asking(made)
+    paths = [tmp_path / name for name in "abcdefg"]
+    for path in paths:
+        path.write_text(path.name)
+    for number in range(3 * pool.AHEAD):
+        path = paths[number % 7]
+        asking.ask(path, one)
+        if number < pool.AHEAD:
+            asking.ask(path, other)
+    found = [asking.answer() for _ in range(3 * pool.AHEAD)]
+    assert {(name, told.reason) for name, told in found} == {(n, f"{n}: {n}") for n in "abcdefg"}
+    made.stop()
+    wait_until(lambda: len(os.listdir("/proc/self/fd")) == before)
 
 
 def test_bombs_hold_up_nobody(asking: Asking, tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ from watchman.sources.source import Source
 from watchman.sources.tree import Node
 from watchman.text import printable
 from watchman.timers import Timers
-from watchman.verdicts.pool import Pool
+from watchman.verdicts.pool import NO_ANSWER, Pool
 from watchman.verdicts.verdict import FileVerdict
 
 log = logging.getLogger("watchman.notify")
@@ -363,8 +363,10 @@ class PartialFiles:
                 continue  # it is gone, or another version of it is asked about
             if not self._is_as_it_was(waiting, directories):
                 self._look_again(waiting, into)
-            elif waiting.is_stale or not self._members.are_as_they_were(
-                waiting, directories.get(waiting.found.node)
+            elif (
+                verdict is NO_ANSWER
+                or waiting.is_stale
+                or not self._members.are_as_they_were(waiting, directories.get(waiting.found.node))
             ):
                 self._put(waiting)
             else:

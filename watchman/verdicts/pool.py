@@ -13,14 +13,17 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import fcntl
 import logging
 import mmap
 import os
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections import Counter
@@ -51,9 +54,12 @@ AHEAD = 16
 """Questions with the same functions that wait here for room; more wait with whoever asks."""
 LOOK = 1.0
 """Seconds between two looks whether a process takes too long."""
+LOST = 5.0
+"""Seconds after which a question is lost that was taken, and that no process is at."""
 _SLOTS = MOST + MORE + SPARE
 AGAIN = 1.0
 """Seconds after which a process is started again that ended without being at any file."""
+_INT = struct.Struct("i")
 _PROGRAM = (
     "import sys; sys.path.insert(0, sys.argv[1]); "
     "from {module} import main; main(*map(int, sys.argv[2:6]), *sys.argv[6:])"
@@ -61,6 +67,8 @@ _PROGRAM = (
 
 Answered = Callable[[FileVerdict], None]
 """Called with the answer, in the pool's thread; it must not block."""
+NO_ANSWER = FileVerdict(Kind.UNKNOWN, "its check got lost")
+"""The answer where the process is gone that took the question, and nobody knows: ask again."""
 
 
 class Reading(NamedTuple):
@@ -138,6 +146,8 @@ class Pool:
         self._workers: dict[int, _Worker] = {}
         """By the descriptor that tells of its end."""
         self._left: list[_Worker] = []
+        self._missing: dict[int, float] = {}
+        """Questions that were taken, and that no process is at; since when that was seen first."""
         self._started_at: list[float] = []
         self._thread = threading.Thread(target=self._run, name="verdicts", daemon=True)
 
@@ -271,6 +281,7 @@ class Pool:
                 self._listen()
                 self._send_held()
                 self._look()
+                self._look_for_lost()
         except BaseException as error:
             if not self._stopping:
                 log.exception("Checking files ended")
@@ -374,6 +385,22 @@ class Pool:
         for worker in [one for one in self._left if one.process.poll() is not None]:
             self._left.remove(worker)
             worker.close()
+
+    def _look_for_lost(self) -> None:
+        """Answer for questions of processes that were killed before they said what they are at.
+
+        The kernel gives them out in their order.
+        """
+        now, under_way = time.monotonic(), list(self._under_way)
+        workers = (*self._workers.values(), *self._left)
+        at = {SLOT.unpack_from(self._shared, SLOT.size * one.slot)[0] for one in workers}
+        # What is not taken yet is still charged to our end of the socket.
+        (waiting,) = _INT.unpack(fcntl.ioctl(self._ours, termios.TIOCOUTQ, bytes(_INT.size)))
+        taken_before = max(at, default=0) if waiting else self._last + 1
+        missing = [number for number in under_way if number < taken_before and number not in at]
+        self._missing = {number: self._missing.get(number, now) for number in missing}
+        for number in [one for one, since in self._missing.items() if now - since >= LOST]:
+            self._answer(number, NO_ANSWER)
 
     def _close(self) -> None:
         for worker in (*self._workers.values(), *self._left):

@@ -167,6 +167,29 @@ def test_a_killed_process_is_an_answer_and_another_takes_its_place(
     assert asking.answer()[1].kind is Kind.WHOLE
 
 
+def test_a_question_is_answered_that_was_taken_by_a_process_which_is_gone(
+    asking: Asking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed just then, it has not said what it is at; the test takes one in its place."""
+    monkeypatch.setattr(pool, "LOST", 0.2)
+    path = tmp_path / "a.gz"
+    path.write_bytes(gzip.compress(b"rain"))
+    asking.ask(path)
+    assert asking.answer()[1].kind is Kind.WHOLE
+    every = workers()
+    for worker in every:
+        worker.suspend()
+    wait_until(lambda: all(worker.status() == psutil.STATUS_STOPPED for worker in every))
+    asking.ask(path)
+    asking.pool._theirs.recv(1000)
+    asking.ask(path)
+    for worker in every:
+        worker.resume()
+    found = [asking.answer()[1] for _ in range(2)]
+    assert [one.kind for one in found] == [Kind.WHOLE, Kind.UNKNOWN]
+    assert found[1] is pool.NO_ANSWER
+
+
 def test_what_takes_too_much_processor_time_is_ended(tmp_path: Path) -> None:
     """By the limit that the kernel keeps, whatever the library does."""
     program = (

@@ -42,10 +42,12 @@ _SAME_TASK = """SELECT * FROM temp.chosen WHERE task_id = ?
     AND NOT EXISTS (SELECT 1 FROM temp.results WHERE first = seq) ORDER BY seq"""
 _OTHERS = f"""SELECT {answers.COLUMNS} FROM main.deliveries INDEXED BY deliveries_bundle
     LEFT JOIN routes ON routes.id = deliveries.route
-    WHERE bundle > 0 AND +state = {int(State.SENT)} AND """  # noqa: S608 — our own words
+    WHERE bundle > 0 AND +state = {int(State.SENT)}
+    AND seq NOT IN (SELECT seq FROM temp.chosen) AND """  # noqa: S608 — our own words
 # By the number where the journal has it: most of what is chosen is in no bundle.
 _BY_NUMBER = """bundle IN (SELECT d.bundle FROM temp.chosen AS chosen
     JOIN main.deliveries AS d ON d.seq = chosen.seq WHERE d.bundle > 0)"""
+_IS_CHOSEN = "SELECT 1 FROM temp.chosen WHERE seq = ?"
 _BY_ID = "task_id IN (SELECT task_id FROM temp.chosen)"
 _IDS_OF_ARCHIVED = """SELECT DISTINCT task_id FROM temp.chosen
     WHERE seq NOT IN (SELECT seq FROM main.deliveries)
@@ -87,7 +89,10 @@ class Resending:
         self.unreadable: dict[str, None] = {}
         """A line for each part of the history that cannot be read."""
         self._first: dict[str, tuple[int, str]] = {}
-        """Of tasks that may have announced several files, by id: seq and path of the first one."""
+        """Of tasks, by id: seq and path of the first of their files that nobody has asked for.
+
+        It stays out where something newer is chosen at its path.
+        """
         self.others = 0
         """How many are chosen only since one task has announced them with others."""
         connection.execute(SPOOL.format("chosen"))
@@ -132,11 +137,11 @@ class Resending:
                 self.unreadable[archive.unreadable(file, error)] = None
 
     def _keep_others(self, records: Iterable[Record]) -> None:
-        found = list(records)
-        for one in found:
-            first = one.seq, one.final
-            self._first[one.task_id] = min(first, self._first.get(one.task_id, first))
-        self._keep(found)
+        for one in records:
+            if self._connection.execute(_IS_CHOSEN, (one.seq,)).fetchone() is None:
+                first = one.seq, one.final
+                self._first[one.task_id] = min(first, self._first.get(one.task_id, first))
+                self._keep([one])
 
     def _keep(self, records: Iterable[Record]) -> None:
         insert = f"INSERT OR IGNORE INTO temp.chosen VALUES ({','.join('?' * 16)})"  # noqa: S608 — marks
@@ -269,9 +274,9 @@ class Resending:
         if main_file is not None:
             is_there = not main_file.reason
         else:
-            # By its path: it may have been sent again under the same id.
+            # By its path too: it may have been sent again under the same id.
             first = self._first.get(record.task_id)
-            is_there = first is None or first[1] == record.final
+            is_there = first is None or first[0] >= record.seq or first[1] == record.final
         if is_there:
             return False
         row = self._connection.execute(_ROUTE, (self._route(record, route),)).fetchone()

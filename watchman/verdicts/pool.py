@@ -148,6 +148,7 @@ class Pool:
         self._left: list[_Worker] = []
         self._missing: dict[int, float] = {}
         """Questions that were taken, and that no process is at; since when that was seen first."""
+        self._search_at = 0.0
         self._started_at: list[float] = []
         self._thread = threading.Thread(target=self._run, name="verdicts", daemon=True)
 
@@ -392,6 +393,9 @@ class Pool:
         The kernel gives them out in their order.
         """
         now, under_way = time.monotonic(), list(self._under_way)
+        if now < self._search_at:
+            return
+        self._search_at = now + LOOK
         workers = (*self._workers.values(), *self._left)
         at = {SLOT.unpack_from(self._shared, SLOT.size * one.slot)[0] for one in workers}
         # What is not taken yet is still charged to our end of the socket.

@@ -186,6 +186,10 @@ class Members:
                 if self._logs is not None:
                     into.take_objection(name, self._logs.objection(kept.found, into.before(name)))
             elif name in known and is_same_content(known[name].version, found.version):
+                if known[name].seq > 0 and self._journal.moving(known[name].seq) is not None:
+                    # With a set that is broken, say: this one would lose it.
+                    into.take_leaving(name, optional=optional)
+                    continue
                 into.take(found, is_judged=known[name].seq > 0)
                 into.is_again = True
             elif self._companions.is_ignored(path):
@@ -240,6 +244,13 @@ class _Seen:
             self._is_without = True
         else:
             self._missing.append(name)
+
+    def take_leaving(self, name: str, *, optional: bool) -> None:
+        """Take note of a member that is moved for another delivery."""
+        if optional:
+            self._is_without = True
+        else:
+            self.reasons.append(f"{name} is being moved")
 
     def take_ignored(self, name: str, *, optional: bool) -> None:
         """Take note of a member that is never looked at."""

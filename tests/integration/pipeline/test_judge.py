@@ -198,6 +198,28 @@ def test_a_member_that_waits_to_be_taken_over_by_a_set_that_ends_waits_for_the_n
         wait_until(lambda: not counts(pipeline.journal).get(("b", State.MOVING), (0,))[0], 60)
 
 
+def test_a_set_does_not_go_with_what_is_moved_for_a_broken_one(
+    root: Path, state: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    config = asking(root, state, None, moves=(Move(str(root), str(store)),))
+    with watching(config) as (pipeline, sent):
+        main, member = root / "a.nc", root / "a.gz"
+        write(main, member)
+        wait_until(lambda: pipeline.journal.known.versions([str(main)]), 60)
+        # As the mover has it, if the main file is gone before a large member is copied.
+        main.unlink()
+        pipeline.journal.note([(1, State.VANISHED, "gone")])
+        write(main, text="2")
+        await_waiting(pipeline, main, "a.gz is being moved")
+        store.mkdir()
+        await_waiting(pipeline, main, "a.gz is missing")
+        write(member, text="2")
+        await_sets(sent, store / "a.nc")
+        assert Path(sent.sets[0].files[1]).read_text() == "2a.gz"
+        assert [one.final for one in failures(pipeline.journal)] == [str(store / "a.gz")]
+
+
 class Held:
     """A pool that has questions, and answers when it is told to."""
 

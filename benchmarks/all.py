@@ -48,6 +48,7 @@ PROGRAMS: Mapping[str, list[str]] = {
         "--runs",
         "1",
     ],
+    "complete": ["--files", "1000", "--large", "2", "--runs", "1"],
     "idle": ["--directories", "2000", "--seconds", "3", "--runs", "1"],
     "hotspots": ["--files", "5000"],
 }

@@ -99,8 +99,13 @@ def _peer(path: Path, mode: str) -> Callable[[Path, Path, str], Any]:
     return running
 
 
-def burst(subject: Subject, queue: Queue, places: harness.Places, files: int) -> Trial:
-    """Let ``subject`` watch new directories, write ``files`` files, and count the tasks."""
+def burst(
+    subject: Subject, queue: Queue, places: harness.Places, files: int, kind: str = ""
+) -> Trial:
+    """Let ``subject`` watch new directories, write ``files`` files, and count the tasks.
+
+    ``kind``: what is in them, as the writer has it.
+    """
     places.require(files)
     base, state = places.fresh("burst")
     root = base / "up"
@@ -110,7 +115,7 @@ def burst(subject: Subject, queue: Queue, places: harness.Places, files: int) ->
     queue.clear()
     with subject.running(root, state, queue.url) as process:
         before = process.cpu_seconds()
-        argv = [sys.executable, writer.__file__, str(root), str(files), str(DIRECTORIES)]
+        argv = [sys.executable, writer.__file__, str(root), str(files), str(DIRECTORIES), "0", kind]
         with harness.program(argv, state / "writer.log") as writing:
             last = _until_quiet(queue, writing, files, subject.patience)
             writing.wait_for(b"}\n", 600)

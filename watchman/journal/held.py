@@ -55,6 +55,12 @@ class HoldCounts(NamedTuple):
         """How many tasks it keeps; a hold of a broker keeps all that are for it."""
         return sum(one.number for one in self.held)
 
+    @property
+    def oldest_ns(self) -> int:
+        """When the first of them arrived; 0 where there is none, or not all was looked at."""
+        arrivals = [one.oldest_ns for one in self.held if one.number]
+        return 0 if self.or_more else min(arrivals, default=0)
+
 
 _Kept = dict[tuple[int, str], tuple[int, int]]
 """By hold and broker: how many, and when the oldest arrived."""

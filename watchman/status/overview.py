@@ -55,7 +55,7 @@ class HeldTasks(NamedTuple):
     number: int
     """How many tasks wait."""
     oldest_ns: int
-    """When the first of them arrived; 0 where there are none."""
+    """When the first of them arrived; 0 where there are none, or it is not known."""
     brokers: Mapping[str, int]
     """How many of them are for which broker."""
     or_more: bool = False

@@ -111,11 +111,14 @@ def test_more_than_is_looked_at(
 def test_a_batch_that_no_sender_came_to(journal: Journal, tmp_path: Path) -> None:
     batched = Route("b", "batched", batch=Batch(2, 60.0))
     arrive(journal, "/up/1", "/up/2", "/up/3", route=batched)
-    hold(str(tmp_path), [(HoldKind.TASK, "batched"), (HoldKind.BROKER, "b")], "anna")
+    arrive(journal, "/up/4")
+    named = [(HoldKind.TASK, "batched"), (HoldKind.TASK, "task"), (HoldKind.BROKER, "b")]
+    hold(str(tmp_path), named, "anna")
     # The first two wait as one; the third until the batch is full or its time is over.
     assert told(tmp_path) == [
         ("batched", (Held("b", 1, 1001),), True),
-        ("b", (Held("b", 3, 1001),), False),
+        ("task", (Held("b", 1, 1004),), False),
+        ("b", (Held("b", 4, 1001),), False),
     ]
 
 

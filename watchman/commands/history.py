@@ -198,7 +198,7 @@ class _HistoryLookup:
 
     def records(self, most: int | None, *, count: bool) -> Iterable[Record]:
         """Yield what was found, the newest first; ``count`` what is left out."""
-        from watchman.journal import answers, totals
+        from watchman.journal import answers
 
         if self._found == []:
             return
@@ -206,13 +206,14 @@ class _HistoryLookup:
         if most is None:
             yield from answers.each(self._journal, meant, self.unreadable)
             return
-        total = totals.count(self._journal.summary(), meant) if count else None
+        total = self._journal.count(meant) if count else None
         seconds = _COUNTING if count and total is None else 0.0
         found = answers.ask(self._journal, meant, most, seconds)
         self.unreadable |= dict.fromkeys(found.unreadable)
         if len(found.records) == most and count:
-            counted = (found.left_out, found.counted)
-            self.left_out = (most, *(counted if total is None else (max(0, total - most), True)))
+            counted = found.left_out, found.counted and not found.unreadable
+            left_out, exact = counted if total is None else (max(0, total - most), True)
+            self.left_out = most, left_out, exact
         yield from found.records
 
 

@@ -176,8 +176,7 @@ def _list(config: Config, as_json: bool) -> None:
 def as_line(one: HoldCounts, now_ns: int) -> str:
     """Return a hold as a line for people."""
     held: Hold = one.hold
-    oldest = min((part.oldest_ns for part in one.held if part.number), default=0)
-    age = f", the oldest {ago(now_ns - oldest)}" if oldest else ""
+    age = f", the oldest {ago(now_ns - one.oldest_ns)}" if one.oldest_ns else ""
     return (
         f"{_spelled(held.kind, held.name)}  {_amount(one)} waiting{age}; "
         f"held by {printable(held.by)} since {moment(held.since_ns)}"
@@ -190,7 +189,6 @@ def _amount(one: HoldCounts) -> str:
 
 def _as_json(one: HoldCounts) -> dict[str, Any]:
     held = one.hold
-    oldest = min((part.oldest_ns for part in one.held if part.number), default=0)
     return {
         "kind": held.kind.value,
         "name": held.name,
@@ -198,7 +196,7 @@ def _as_json(one: HoldCounts) -> dict[str, Any]:
         "by": held.by,
         "waiting": one.number,
         "or_more": one.or_more,
-        "oldest": iso(oldest) if oldest else None,
+        "oldest": iso(one.oldest_ns) if one.oldest_ns else None,
     }
 
 

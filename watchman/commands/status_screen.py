@@ -94,10 +94,11 @@ def of_now(config: Config, summary: Summary, held: Sequence[HoldCounts]) -> tupl
 
 
 def _held(one: HoldCounts) -> HeldTasks:
-    oldest = min((part.oldest_ns for part in one.held if part.number), default=0)
     brokers = {part.broker: part.number for part in one.held}
     kind, name, since_ns, by = one.hold[1:]
-    return HeldTasks(kind.value, name, since_ns, by, one.number, oldest, brokers, one.or_more)
+    return HeldTasks(
+        kind.value, name, since_ns, by, one.number, one.oldest_ns, brokers, one.or_more
+    )
 
 
 def keep_showing(config: Config, every: float) -> None:

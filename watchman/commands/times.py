@@ -52,10 +52,15 @@ def since(text: str) -> int:
 
 
 def until(text: str) -> int:
-    """Return the last ns of the day, or of the second, that is named; the rest as :func:`since`."""
+    """Return the last ns of the day, or of the second, that is named; the rest as :func:`since`.
+
+    Of a second that was twice, when a clock was set back, it is the later one's.
+    """
     begin, length = parsed(text, _now())
     if length is _SECOND:
         begin = begin.replace(microsecond=0)
+        found = max(_ns(begin.replace(fold=fold)) for fold in (0, 1))
+        return found if found in {FIRST, LAST} else min(found + 10**9 - 1, LAST)
     try:
         end = begin + length  # before there is a time zone: a day may have 23 hours
     except OverflowError:

@@ -22,7 +22,8 @@ _NEWEST = """SELECT source, coalesce(final, source), task, arrived_ns, bundle > 
 _FREE = _NEWEST.format("deliveries_ready", "held = 0")
 _RELEASED = _NEWEST.format("deliveries_held", "held > 0 AND held = ?")
 _TASKS = "SELECT DISTINCT task FROM routes WHERE broker = ?"
-_IS_OPEN = "SELECT 1 FROM open_batches WHERE broker = ? LIMIT 1"
+_OPEN = """SELECT DISTINCT task FROM open_batches JOIN routes ON routes.id = route
+    WHERE open_batches.broker = ?"""
 
 
 def read_hold(row: Sequence[object]) -> Hold:
@@ -54,6 +55,12 @@ class HoldCounts(NamedTuple):
     def number(self) -> int:
         """How many tasks it keeps; a hold of a broker keeps all that are for it."""
         return sum(one.number for one in self.held)
+
+    @property
+    def oldest_ns(self) -> int:
+        """When the first of them arrived; 0 where there is none, or not all was looked at."""
+        arrivals = [one.oldest_ns for one in self.held if one.number]
+        return 0 if self.or_more else min(arrivals, default=0)
 
 
 _Kept = dict[tuple[int, str], tuple[int, int]]
@@ -87,8 +94,12 @@ class HeldNames:
 
     def that_may_mean(self, tasks: Iterable[str]) -> set[int]:
         """Return the ids of those that may mean deliveries with these tasks."""
-        found = {one.id for _, one in self._directories}
-        return found | {self._tasks[task].id for task in tasks if task in self._tasks}
+        found: set[int] = set()
+        for task in tasks:
+            found.update(one.id for _, one in self._directories)
+            if task in self._tasks:
+                found.add(self._tasks[task].id)
+        return found
 
 
 def keeping(execute: Callable[[str, Sequence[int]], Any]) -> Iterator[int]:
@@ -154,24 +165,24 @@ def _count_unmarked(
     or_more: set[int] = set()
     gone = [number for number in keeping(connection.execute) if number not in active]
     for broker in _ready(connection):
-        tasks = [task for (task,) in connection.execute(_TASKS, (broker,))]
-        concerned = names.that_may_mean(tasks)
+        concerned = names.that_may_mean(task for (task,) in connection.execute(_TASKS, (broker,)))
         if not concerned:
             continue
-        pages = [
-            connection.execute(_FREE, (broker, LOOKED_AT)).fetchall(),
-            *(
-                connection.execute(_RELEASED, (number, broker, LOOKED_AT)).fetchall()
-                for number in gone
-            ),
+        pages = [connection.execute(_FREE, (broker, LOOKED_AT)).fetchall()]
+        pages += [
+            connection.execute(_RELEASED, (number, broker, LOOKED_AT)).fetchall() for number in gone
         ]
-        is_open = connection.execute(_IS_OPEN, (broker,)).fetchone() is not None
         # Of a bundle only the leader is read, and of an open batch nothing.
-        if is_open or any(len(page) == LOOKED_AT or any(row[-1] for row in page) for page in pages):
-            or_more |= concerned
-        for source, final, task, arrived_ns, _ in (row for page in pages for row in page):
-            hold = names.of(task, os.fsdecode(source), os.fsdecode(final))
-            if hold is not None:
-                count, oldest_ns = kept.get((hold.id, broker), (0, arrived_ns))
-                kept[hold.id, broker] = count + 1, min(oldest_ns, arrived_ns)
+        bundled = {task for (task,) in connection.execute(_OPEN, (broker,))}
+        for page in pages:
+            if len(page) == LOOKED_AT:
+                or_more |= concerned
+            for source, final, task, arrived_ns, is_bundled in page:
+                if is_bundled:
+                    bundled.add(task)
+                hold = names.of(task, os.fsdecode(source), os.fsdecode(final))
+                if hold is not None:
+                    count, oldest_ns = kept.get((hold.id, broker), (0, arrived_ns))
+                    kept[hold.id, broker] = count + 1, min(oldest_ns, arrived_ns)
+        or_more |= names.that_may_mean(bundled)
     return or_more

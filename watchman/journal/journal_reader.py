@@ -9,15 +9,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from urllib.parse import quote
 
 from watchman.errors import JournalError, TimeLimitOver
-from watchman.journal import activity, bundles, partial, schema, soundness, uploads
+from watchman.journal import activity, bundles, partial, schema, soundness, totals, uploads
 from watchman.journal.activity import Minute
 from watchman.journal.bundles import Membership
 from watchman.journal.held import HoldCounts, holds
 from watchman.journal.measures import Measures, measures
 from watchman.journal.partial import PartialFile
+from watchman.journal.question import Question
 from watchman.journal.tallies import Summary
 from watchman.journal.time_limit import FOREVER, TimeLimit
-from watchman.journal.totals import summary
 from watchman.model import INCOMPLETE, Noted, State, Upload, Version
 
 
@@ -132,7 +132,12 @@ class JournalReader:
     def summary(self) -> Summary:
         """Count the deliveries, those in the archive too."""
         with soundness.understanding("a count of deliveries"):
-            return summary(self.connection, self.state_dir)
+            return totals.summary(self.connection, self.state_dir)
+
+    def count(self, question: Question) -> int | None:
+        """Return how many deliveries are meant, where the counts tell; None where they do not."""
+        with soundness.understanding("a count of deliveries"):
+            return totals.count(self.connection, self.state_dir, question)
 
     def activity(self, now_ns: int) -> list[Minute]:
         """Return what was recorded and sent in each minute of the last day, the oldest first."""

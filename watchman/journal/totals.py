@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -17,6 +17,9 @@ from watchman.model import State
 _IN_BOTH = f"""SELECT coalesce(broker, ''), state, {tallies.IS_DISCARDED}, count(*) FROM deliveries
     WHERE seq BETWEEN ? AND ? AND state IN (3, 5, 6) AND noted_ns <= ? GROUP BY 1, 2, 3"""  # noqa: S608 — our own words
 
+_UNREADABLE = sqlite3.Error, OSError
+"""What a part of the archive raises that cannot be read: `history` says it."""
+
 
 class _Part(NamedTuple):
     """Deliveries to one broker that ended alike, in one segment."""
@@ -28,8 +31,10 @@ class _Part(NamedTuple):
     oldest_ns: int
 
 
-def summary(connection: sqlite3.Connection, state_dir: str) -> Summary:
+def summary(connection: sqlite3.Connection, state_dir: str, *, whole: bool = False) -> Summary:
     """Count the deliveries. A part of the archive that cannot be read counts as empty.
+
+    With ``whole`` it raises sqlite3.Error or OSError.
 
     The order that must hold is that of :mod:`watchman.journal.answers`: the journal first, in a
     transaction that stays, so that what leaves it meanwhile is counted once. Raises ValueError and
@@ -39,7 +44,7 @@ def summary(connection: sqlite3.Connection, state_dir: str) -> Summary:
     try:
         found = tallies.summary(connection)
         counts, discarded = dict(found.counts), dict(found.discarded)
-        for part in _archived(connection, state_dir):
+        for part in _archived(connection, state_dir, () if whole else _UNREADABLE):
             if part.discarded:
                 discarded[part.broker] = _with(part, discarded.get(part.broker))
             else:
@@ -50,9 +55,13 @@ def summary(connection: sqlite3.Connection, state_dir: str) -> Summary:
         connection.execute("ROLLBACK")
 
 
-def count(found: Summary, question: Question) -> int | None:
+def count(connection: sqlite3.Connection, state_dir: str, question: Question) -> int | None:
     """Return how many deliveries are meant, where the counts tell; None where they do not."""
     if replace(question, state=None, discarded=None, broker=None) != Question():
+        return None
+    try:
+        found = summary(connection, state_dir, whole=True)
+    except _UNREADABLE:
         return None
 
     def number(of: Iterable[tuple[str, State, int]]) -> int:
@@ -76,13 +85,15 @@ def _with(part: _Part, before: tuple[int, int] | None) -> tuple[int, int]:
     return before[0] + part.number, min(before[1], part.oldest_ns)
 
 
-def _archived(connection: sqlite3.Connection, state_dir: str) -> Iterator[_Part]:
+def _archived(
+    connection: sqlite3.Connection, state_dir: str, passed_over: Sequence[type[Exception]]
+) -> Iterator[_Part]:
     """Yield what is in the archive and not in the journal as well."""
     files: list[archive.SegmentFile] = []
-    with contextlib.suppress(OSError):  # `history` says it
+    with contextlib.suppress(*passed_over):
         files = archive.files(state_dir)
     for file in files:
-        with contextlib.suppress(sqlite3.Error, OSError):  # `history` says it
+        with contextlib.suppress(*passed_over):
             yield from _parts_of(connection, file)
 
 

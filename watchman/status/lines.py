@@ -92,13 +92,13 @@ class _Lines:
     def summary(self, snapshot: Snapshot) -> list[str]:
         rates, oldest_ns = snapshot["rates"], self.status.oldest_waiting_ns
         oldest = f"oldest waiting {span((self.now_ns - oldest_ns) / 1e9)}" if oldest_ns else ""
-        held = self.status.all_held
+        held = self.status.held_words()
         waiting = [oldest or "nothing waits"] if self.status.counted else []
         parts = [
             counted(len(snapshot["watches"]), "watch", "watches"),
             f"{rate(rates['in'])} in, {rate(rates['out'])} out",
             *waiting,
-            *([f"{held:,} held"] if held else []),
+            *([f"{held} held"] if held else []),
         ]
         lines = [" · ".join(parts)]
         if not self.status.answered:
@@ -155,7 +155,8 @@ class _Lines:
             row = [printable(name), f"{part.count:,} waiting" if part else nothing]
             oldest = part is not None and held < part.count
             row.append(f"oldest {self.ago(part.oldest_ns)}" if part and oldest else "")
-            row.append(f"{held:,} held" if held else "")
+            words = self.status.held_words({name})
+            row.append(f"{words} held" if words else "")
             if broker is not None:
                 row.append(rate(broker["rate"]))
                 down = f"takes no tasks for {span((self.now_ns - broker['since_ns']) / 1e9)}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -55,7 +55,7 @@ class HeldTasks(NamedTuple):
     number: int
     """How many tasks wait."""
     oldest_ns: int
-    """When the first of them arrived; 0 where there are none."""
+    """When the first of them arrived; 0 where there are none, or it is not known."""
     brokers: Mapping[str, int]
     """How many of them are for which broker."""
     or_more: bool = False
@@ -119,10 +119,19 @@ class Status:
         whole = [one.number for one in self.held if (one.kind, one.name) == ("broker", broker)]
         return max(whole, default=sum(one.brokers.get(broker, 0) for one in self.held))
 
-    @property
-    def all_held(self) -> int:
-        """How many tasks operators have ordered to wait."""
-        return sum(map(self.held_for, {one.broker for one in self.deliveries}))
+    def held_words(self, brokers: Collection[str] | None = None) -> str:
+        """Return how many tasks for some brokers are held, for all by default; empty for none.
+
+        As people read it: ``1,204``, or ``5 or more`` where no sender has come to all of them.
+        """
+        names = {one.broker for one in self.deliveries} if brokers is None else brokers
+        number = sum(map(self.held_for, names))
+        more = " or more" if any(map(self._may_hold_more, names)) else ""
+        return f"{number:,}{more}" if number else ""
+
+    def _may_hold_more(self, broker: str) -> bool:
+        whole = any((one.kind, one.name) == ("broker", broker) for one in self.held)
+        return not whole and any(one.or_more and one.brokers.get(broker) for one in self.held)
 
     @property
     def oldest_waiting_ns(self) -> int:

@@ -83,7 +83,8 @@ class BrokerCard(NamedTuple):
     rate: str
     waiting: int
     oldest: Time | None
-    held: int
+    held: str
+    """How many are held; empty for none."""
     moving: int
     failed: int
     sent: int
@@ -190,7 +191,7 @@ class Page(NamedTuple):
     now: Time
     moving: int
     ready: int
-    all_held: int
+    all_held: str
     oldest: Time | None
     """Of those that nobody holds."""
     failed: int
@@ -245,7 +246,7 @@ def page(seen: Overview) -> Page:
         now=time_of(now, now) or _UNKNOWN,
         moving=counts["moving"],
         ready=counts["ready"],
-        all_held=found.all_held,
+        all_held=found.held_words(),
         oldest=time_of(found.oldest_waiting_ns, now),
         failed=counts["failed"],
         last_arrival=time_of(found.last_arrival_ns, now),
@@ -339,7 +340,7 @@ def _brokers(found: Status, snapshot: Snapshot | None, now: int) -> Iterator[Bro
             rate=rate(broker["rate"]) if broker else "",
             waiting=ready,
             oldest=time_of(oldest, now) if ready > held else None,
-            held=held,
+            held=found.held_words({name}),
             moving=states.get("moving", (0, 0))[0],
             failed=states.get("failed", (0, 0))[0],
             sent=states.get("sent", states.get("moved", (0, 0)))[0],

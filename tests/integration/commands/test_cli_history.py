@@ -164,6 +164,10 @@ def test_a_part_that_cannot_be_read_is_said_after_the_rest(site: Site) -> None:
     done = site.notify("history", "--since", "2026-11-29")
     assert done.stdout.count("sent") == 2
     (line,) = done.stderr.splitlines()
+    for asked in ((), ("--task", "t1")):  # neither counted, nor looked at
+        done = site.notify("history", "--limit", "2", *asked)
+        assert done.stderr.startswith("notify: at least ")
+        assert " more than these 2 are left out" in done.stderr
     assert line.startswith(f"notify: the part {older.path} of the history cannot be read: ")
     assert "or remove it" in line
     os.unlink(older.path)

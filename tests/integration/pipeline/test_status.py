@@ -246,6 +246,22 @@ def test_what_is_under_way_is_shown() -> None:
     assert plain["scans"][0]["listed"] == 1_200_000
 
 
+@pytest.mark.parametrize("kind", ["task", "broker"])
+def test_what_may_be_more_is_said_to_be(kind: str) -> None:
+    counts = {("b", State.READY): (9, NOW - 90 * SECOND)}
+    about = "anna", 5, 0, {"b": 5}
+    held = [status.HeldTasks("task", "load", NOW - SECOND, *about, or_more=True)]
+    if kind == "broker":  # all of it is held, and counted
+        held.append(status.HeldTasks("broker", "b", NOW - SECOND, "anna", 9, 0, {"b": 9}))
+    found = status.compose((7, STARTED), snapshot(), counts, (0, 0), AT, held=held)
+    shown = "5 or more held" if kind == "task" else "9 held"
+    text = status.as_text(found, NOW)
+    assert text.splitlines()[1].endswith(f" · {shown}")
+    assert f"  {shown}  " in text.partition("\nBrokers\n")[2]
+    assert "  task:load  5 or more tasks  " in text
+    assert status.as_json(found, NOW)["held"][0]["or_more"]
+
+
 def test_what_waits_for_its_criteria_is_counted_and_named() -> None:
     one = {"path": "/up/half.gz\n", "since_ns": NOW - 130 * SECOND, "reason": "it ends early"}
     found = compose((7, STARTED), partial=1234, oldest_partial=[one])

@@ -84,6 +84,29 @@ def test_two_hours_are_two_hours_when_the_clock_is_set_back(
     assert since("2h") == ns("2026-10-25 00:30:00")
 
 
+@pytest.mark.parametrize(
+    ("text", "begin", "end"),
+    [
+        # What a report shows of the second time is meant as well as the first.
+        ("2026-10-25 02:30", "2026-10-25 00:30:00", "2026-10-25 01:30:01"),
+        ("2026-10-25 01:59:59", "2026-10-24 23:59:59", "2026-10-25 00:00:00"),
+        ("2026-10-25 02:59:59", "2026-10-25 00:59:59", "2026-10-25 02:00:00"),
+        # There was no such time: half past one may be meant, or half past three.
+        ("2026-03-29 02:30", "2026-03-29 00:30:00", "2026-03-29 01:30:01"),
+    ],
+)
+def test_a_time_that_was_twice_is_meant_each_time(text: str, begin: str, end: str) -> None:
+    assert since(text) == ns(begin)
+    assert until(text) == ns(end) - 1
+
+
+def test_a_day_ends_once_where_its_midnight_was_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(os.environ, "TZ", "America/Havana")
+    time.tzset()
+    assert until("2026-10-31") == ns("2026-11-01 04:00:00") - 1
+    assert since("2026-11-01") == ns("2026-11-01 04:00:00")
+
+
 def test_a_fraction_of_a_second_counts_as_a_beginning_alone() -> None:
     assert since("1970-01-01T00:00:01.5Z") == SECOND + SECOND // 2
     assert until("1970-01-01T00:00:01.5Z") == 2 * SECOND - 1

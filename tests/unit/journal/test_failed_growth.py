@@ -19,7 +19,7 @@ from watchman.journal.journal_reader import open_reader
 from watchman.journal.question import Question
 from watchman.model import Route, State, Version
 
-FEW, MANY = 1_000, 16_000
+FEW, MANY = 1_000, 4_000
 ROUTE = Route("b", "task")
 _open = schema.connect
 

@@ -58,7 +58,7 @@ def test_before_any_sender_came(journal: Journal, tmp_path: Path) -> None:
     assert told(tmp_path) == expected
     arrive(journal, "/up/5")
     assert told(tmp_path) == [("task", (Held("b", 3, 1001), Held("c", 1, 1004)), False)]
-    assert [one.number for one in release(str(tmp_path), None)] == [4]
+    assert [(one.number, one.oldest_ns) for one in release(str(tmp_path), None)] == [(4, 1001)]
 
 
 def test_a_directory_before_and_after_the_move(journal: Journal, tmp_path: Path) -> None:
@@ -103,16 +103,22 @@ def test_more_than_is_looked_at(
         ("other", (), False),  # nothing of it has ever come
         ("/far", (), True),
     ]
+    with open_reader(str(tmp_path)) as reader:
+        counted, *_ = reader.holds()
+    assert (counted.number, counted.oldest_ns) == (4, 0)  # an older one may wait
 
 
 def test_a_batch_that_no_sender_came_to(journal: Journal, tmp_path: Path) -> None:
     batched = Route("b", "batched", batch=Batch(2, 60.0))
     arrive(journal, "/up/1", "/up/2", "/up/3", route=batched)
-    hold(str(tmp_path), [(HoldKind.TASK, "batched"), (HoldKind.BROKER, "b")], "anna")
+    arrive(journal, "/up/4")
+    named = [(HoldKind.TASK, "batched"), (HoldKind.TASK, "task"), (HoldKind.BROKER, "b")]
+    hold(str(tmp_path), named, "anna")
     # The first two wait as one; the third until the batch is full or its time is over.
     assert told(tmp_path) == [
         ("batched", (Held("b", 1, 1001),), True),
-        ("b", (Held("b", 3, 1001),), False),
+        ("task", (Held("b", 1, 1004),), False),
+        ("b", (Held("b", 4, 1001),), False),
     ]
 
 

@@ -135,7 +135,7 @@ def test_one_that_is_not_up_to_date_yet_is_told(state: Path) -> None:
         pytest.fail("it was opened")
 
 
-COUNT = 20_000
+COUNT = 5_000
 
 
 @pytest.fixture
@@ -230,7 +230,7 @@ def test_killed_at_any_instant_it_begins_again_without_loss(long: Path, tmp_path
 def test_how_far_it_is_is_said(
     long: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(migration, "_LOOK", 10_000)
+    monkeypatch.setattr(migration, "_LOOK", 2_500)
     monkeypatch.setattr(migration, "_AGAIN", 0.0)
     caplog.set_level(logging.INFO, "watchman.journal")
     Journal(str(long)).close()
@@ -253,7 +253,7 @@ def test_how_far_it_is_is_said(
 
 
 def test_a_stop_is_not_held_up(long: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(migration, "_LOOK", 10_000)
+    monkeypatch.setattr(migration, "_LOOK", 2_500)
     before = (long / "journal.db").read_bytes()
     asked: list[int] = []
 

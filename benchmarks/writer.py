@@ -2,7 +2,8 @@
 
 ``python writer.py ROOT FILES DIRECTORIES [RATE [gzip]]``: as fast as one process can, or RATE files
 a second; with ``gzip`` what is in them is compressed. Prints one line of JSON at the end: ``begin``
-and ``end`` on the system-wide monotonic clock, in seconds. With a rate, ``closed`` holds for each file when it was closed, in ns.
+and ``end`` on the system-wide monotonic clock, in seconds. With a rate, ``closed`` holds for each
+file when it was closed, in ns.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from tests import checkout as checkouts
 from tests.servers.rabbitmq import RabbitServer
 from tests.servers.redis import RedisServer
 from tests.supervised import processes_of
+from watchman.journal import Journal
 
 pytest_plugins = ["tests.servers.fixtures_ftp"]
 
@@ -48,6 +49,15 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
     server.stop()
 
 
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
+    """A running Redis that nobody else needs."""
+    server = RedisServer(tmp_path / "redis")
+    server.start()
+    yield server
+    server.stop()
+
+
 @pytest.fixture(scope="session")
 def rabbit_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitServer]:
     """A running RabbitMQ; a test that stops, pauses or fills it puts it right again."""
@@ -55,6 +65,14 @@ def rabbit_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitSe
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    """An empty journal in ``tmp_path``."""
+    made = Journal(str(tmp_path))
+    yield made
+    made.close()
 
 
 @pytest.fixture

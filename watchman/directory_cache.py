@@ -16,9 +16,9 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 class DirectoryCache(Generic[Key]):
-    """DirectoryCache by key; ``open(key)`` returns one, or what is negative, which is kept as well.
+    """Directories by key. A context manager: all are closed at its end.
 
-    A context manager: all are closed at its end.
+    ``open_(key)`` returns a descriptor, or a negative number that says why there is none.
     """
 
     def __init__(self, open_: Callable[[Key], int]) -> None:

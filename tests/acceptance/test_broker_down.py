@@ -30,15 +30,6 @@ PATTERNS = [
 """
 
 
-@pytest.fixture
-def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
-    """A Redis that nobody else needs."""
-    server = RedisServer(tmp_path / "redis")
-    server.start()
-    yield server
-    server.stop()
-
-
 def last_time(notify: Daemon, words: str) -> float:
     """Return when the log had the words last, in seconds, by its own times."""
     line = [line for line in notify.lines() if words in line][-1]

@@ -269,18 +269,10 @@ def between(moments: Moments) -> None:
 
 
 @pytest.fixture
-def red(tmp_path: Path) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path / "redis")
-    server.start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def site(tmp_path: Path, red: RedisServer, rabbit_server: RabbitServer) -> Iterator[Site]:
+def site(tmp_path: Path, own_redis: RedisServer, rabbit_server: RabbitServer) -> Iterator[Site]:
     rabbit_server.delete("grids")
     with mounted(tmp_path / "share", "16m") as share:
-        made = Site(tmp_path, share, red, rabbit_server)
+        made = Site(tmp_path, share, own_redis, rabbit_server)
         yield made
         for file in made.writing.values():
             file.close()

@@ -13,7 +13,7 @@ import os
 import random
 import signal
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -225,22 +225,14 @@ def test_what_waits_is_kept_over_a_stop_and_a_reload_as_it_was_recorded(
     assert names[1][:3] == ["1", "2", "3"]
 
 
-@pytest.fixture
-def redis_own(tmp_path: Path) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path / "redis")
-    server.start()
-    yield server
-    server.stop()
-
-
 def test_redis_is_away_while_files_come(
-    tmp_path: Path, redis_own: RedisServer, daemon: Callable[..., Daemon]
+    tmp_path: Path, own_redis: RedisServer, daemon: Callable[..., Daemon]
 ) -> None:
-    site = Site(tmp_path, redis_own.url, {"size": 10, "seconds": 0.2})
+    site = Site(tmp_path, own_redis.url, {"size": 10, "seconds": 0.2})
     running = daemon(site.config).wait_watching()
     site.write("first")
     wait_until(site.in_redis, what="it is sent")
-    redis_own.stop(signal.SIGKILL)
+    own_redis.stop(signal.SIGKILL)
     site.write(*(f"{number}.alone" for number in range(3)))
     wait_until(lambda: "takes no tasks" in running.output, what="that is seen")
     for start in range(0, 100, 4):
@@ -248,7 +240,7 @@ def test_redis_is_away_while_files_come(
     wait_until(lambda: site.waiting() == 103, what="all is recorded")
     running.kill()
     running = daemon(site.config).wait_watching()
-    redis_own.start()
+    own_redis.start()
     tasks = site.wait(site.in_redis)
     running.stop()
     # They filled up while nothing could be sent.

@@ -12,7 +12,7 @@ import random
 import signal
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -162,19 +162,11 @@ def check(uploads: Uploads, sent: Sequence[Sent], moves: Mapping[str, str], stor
     assert there == announced, f"no task: {sorted(there - announced)[:5]}"
 
 
-@pytest.fixture
-def redis_own(tmp_path: Path) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path / "redis")
-    server.start()
-    yield server
-    server.stop()
-
-
 @pytest.mark.timeout(7200 if LONG else 120)
 def test_random_kills_lose_nothing(
     tmp_path: Path,
     other_device: Path,
-    redis_own: RedisServer,
+    own_redis: RedisServer,
     daemon: Callable[..., Daemon],
     request: pytest.FixtureRequest,
 ) -> None:
@@ -186,7 +178,7 @@ def test_random_kills_lose_nothing(
         path.mkdir()
     moves = {str(watches[1]): str(store), str(watches[2]): str(store)}
     config = tmp_path / "config.py"
-    brokers = {"redis": redis_own.url, "other": rabbit.url if rabbit else redis_own.url}
+    brokers = {"redis": own_redis.url, "other": rabbit.url if rabbit else own_redis.url}
     config.write_text(CONFIG.format(brokers=brokers, watches=list(map(str, watches)), moves=moves))
     daemon(config).wait_watching().kill()
     uploads = Uploads(watches)
@@ -208,16 +200,16 @@ def test_random_kills_lose_nothing(
                 assert running.status is None, running.output
             running.kill()
             if cycle % 8 == 3:
-                redis_own.stop(signal.SIGKILL)
+                own_redis.stop(signal.SIGKILL)
             elif cycle % 8 == 4:
-                redis_own.start()
+                own_redis.start()
             if rabbit is not None and cycle % 200 == 150:
                 rabbit.kill()
                 rabbit.start()
         assert 0 < early < KILLS
         assert reloads
-        if redis_own.process is None:
-            redis_own.start()
+        if own_redis.process is None:
+            own_redis.start()
     finally:
         uploads.allowed = UPLOADS
         uploads.join(600)
@@ -225,7 +217,7 @@ def test_random_kills_lose_nothing(
     last = daemon(config).wait_watching()
 
     def everything() -> list[Sent]:
-        sent = in_redis(redis_own.port) + in_redis(redis_own.port, "other")
+        sent = in_redis(own_redis.port) + in_redis(own_redis.port, "other")
         return sent if rabbit is None else sent + in_rabbit(rabbit, "other")
 
     def all_sent() -> list[Sent] | None:

@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -113,14 +111,6 @@ def test_a_directory_that_is_removed(site: Site) -> None:
     shutil.rmtree(other)
     wait_for(site, CRITICAL, "nothing that it is to watch is there")
     site.stop()
-
-
-@pytest.fixture
-def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path / "redis")
-    server.start()
-    yield server
-    server.stop()
 
 
 def test_a_broker_that_is_down_for_too_long(site: Site, own_redis: RedisServer) -> None:

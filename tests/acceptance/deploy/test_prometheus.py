@@ -125,14 +125,6 @@ def test_the_dashboard_is_one() -> None:
 
 
 @pytest.fixture
-def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path / "redis")
-    server.start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
 def prometheus(site: Site) -> Iterator[Prometheus]:
     """Scrapes the page of ``notify web`` every second; its alerts are as impatient."""
     rules = site.top / "alerts.yml"

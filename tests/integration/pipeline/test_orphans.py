@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -13,13 +11,6 @@ from tests.listeners import PartsHeard
 from watchman.journal import Journal, NewDelivery
 from watchman.model import Batch, Route, State, Version
 from watchman.pipeline.orphans import PAUSE, REASON, Orphans
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    found = Journal(str(tmp_path))
-    yield found
-    found.close()
 
 
 def fill(journal: Journal, broker: str, number: int) -> None:

@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -38,13 +38,6 @@ from watchman.model import DISCARDED, Route, State, Version
 
 ROUTE = Route("b", "t")
 YES = (1).__bool__
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    found = Journal(str(tmp_path))
-    yield found
-    found.close()
 
 
 def deliver(journal: Journal, first: int, count: int) -> None:

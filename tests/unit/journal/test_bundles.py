@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -24,13 +24,6 @@ BY_THREE = Route("b", "task", (1,), {"k": "v"}, {"queue": "q"}, Batch(3, 60.0))
 BY_DIRECTORY = Route("b", "task", batch=Batch(2, 60.0, by_directory=True))
 ALONE = Route("b", "alone")
 MOVE = Move("/up", "/store/up")
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    journal = Journal(str(tmp_path))
-    yield journal
-    journal.close()
 
 
 def new(

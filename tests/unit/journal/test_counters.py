@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from tests.journals import discard, retry
 from watchman.journal import Journal, NewDelivery, counters
@@ -19,13 +16,6 @@ from watchman.model import HoldKind, Move, Noted, Route, State, Version
 
 A, B = Route("a", "task"), Route("b", "task")
 SECOND = 1_000_000_000
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    found = Journal(str(tmp_path))
-    yield found
-    found.close()
 
 
 def new(

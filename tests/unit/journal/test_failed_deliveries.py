@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,13 +18,6 @@ from watchman.model import Route, State, Version
 
 ROUTE = Route("b", "task")
 ALL = Selection(all=True)
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    found = Journal(str(tmp_path))
-    yield found
-    found.close()
 
 
 def record(journal: Journal, *deliveries: tuple[str, str | None, Route | None]) -> None:

@@ -6,7 +6,6 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -38,13 +37,6 @@ def new(number: int, final: str | None = None) -> NewDelivery:
     return NewDelivery(
         f"id-{number}", f"/up/{number}", final, Version(1, number, 2, 3, 4), number, ROUTE
     )
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    found = Journal(str(tmp_path))
-    yield found
-    found.close()
 
 
 def fill(journal: Journal, count: int) -> None:

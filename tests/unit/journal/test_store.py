@@ -10,7 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,13 +25,6 @@ from watchman.model import Move, Route, State, Version
 
 ROUTE = Route("b", "task", (1,), {"k": "v"}, {"queue": "q"})
 VERSION = Version(1, 2, 3, 4)
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    journal = Journal(str(tmp_path))
-    yield journal
-    journal.close()
 
 
 def new(

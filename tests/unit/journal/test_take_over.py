@@ -2,22 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
-
 from watchman.journal import Journal, NewDelivery
 from watchman.model import Delivery, Route, State, Version
 
 SECOND = Version(1, 7, 30, 40, 50)
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    journal = Journal(str(tmp_path))
-    yield journal
-    journal.close()
 
 
 def record(journal: Journal, of: str) -> list[Delivery]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,13 +21,6 @@ COUNTED = "SELECT broker, state, discarded, count FROM tallies WHERE count != 0"
 COUNT = """SELECT coalesce(broker, ''), state, coalesce(reason, '') GLOB 'discarded by *', count(*)
     FROM deliveries GROUP BY 1, 2, 3"""
 DAY = 86_400 * 10**9
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    found = Journal(str(tmp_path))
-    yield found
-    found.close()
 
 
 def new(number: int, route: Route | None, arrived_ns: int, *, moved: bool = False) -> NewDelivery:

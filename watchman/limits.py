@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import resource
+from operator import attrgetter
+from typing import NamedTuple
 
 LEAST_DESCRIPTORS = 128
 """Open files without which nothing works: what is always open, and a burst's first directories."""
@@ -42,23 +45,25 @@ def too_few_descriptors() -> str | None:
     return _DESCRIPTORS.format(soft)
 
 
-def watch_limit(
-    file: str = "/proc/sys/fs/inotify/max_user_watches",
-    of_namespace: str = "/proc/sys/user/max_inotify_watches",
-) -> int | None:
+class KernelLimit(NamedTuple):
+    """A limit, and how it is called."""
+
+    setting: str
+    """For sysctl(8)."""
+    number: int
+
+
+def watch_limit(proc: str = "/proc/sys") -> KernelLimit | None:
     """Return how many directories this user may watch; None if the kernel does not tell.
 
     The lower one of two limits: each user's, and that of the user namespace, as in a container.
     """
-    limits = [_number(file), _number(of_namespace)]
-    return min((limit for limit in limits if limit is not None), default=None)
+    return _lower(proc, "fs.inotify.max_user_watches", "user.max_inotify_watches")
 
 
-def instance_limit() -> int | None:
-    """Return how many inotify instances this user may have; None if the kernel does not tell."""
-    return watch_limit(
-        "/proc/sys/fs/inotify/max_user_instances", "/proc/sys/user/max_inotify_instances"
-    )
+def instance_limit() -> KernelLimit | None:
+    """Return the same of inotify instances."""
+    return _lower("/proc/sys", "fs.inotify.max_user_instances", "user.max_inotify_instances")
 
 
 def _explain(error: BaseException) -> str | None:
@@ -82,9 +87,10 @@ def _limit(name: str, unit: str = "") -> str:
     return f"{'any number' if soft == resource.RLIM_INFINITY else soft} {unit}".rstrip()
 
 
-def _number(file: str) -> int | None:
-    try:
-        with open(file, encoding="ascii") as opened:
-            return int(opened.read())
-    except (OSError, ValueError):
-        return None
+def _lower(proc: str, *settings: str) -> KernelLimit | None:
+    found = []
+    for setting in settings:
+        path = f"{proc}/{setting.replace('.', '/')}"
+        with contextlib.suppress(OSError, ValueError), open(path, encoding="ascii") as opened:
+            found.append(KernelLimit(setting, int(opened.read())))
+    return min(found, key=attrgetter("number"), default=None)

@@ -8,7 +8,7 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
 
-from watchman import coverage, hanging, limits, timelimit
+from watchman import coverage, hanging, timelimit
 from watchman.checks.completeness_checks import check_completeness
 from watchman.checks.log_handlers import check_logging
 from watchman.checks.matching import RouteTarget
@@ -22,18 +22,16 @@ from watchman.checks.trees import (
     watches_of_others,
 )
 from watchman.checks.workers import Ask, check_workers
+from watchman.limits import KernelLimit, instance_limit, watch_limit
 from watchman.model import Broker, Config, Method, Route, Watch, WatchKind
 from watchman.mounts import filesystem_type, is_polled, is_remote, mount_id
 from watchman.router import Router
-
-LIMIT_SETTING = "fs.inotify.max_user_watches"
-INSTANCES_SETTING = "fs.inotify.max_user_instances"
 
 
 def check(
     config: Config,
     check_broker: Callable[[Broker], str | None],
-    limit: Callable[[], int | None] = limits.watch_limit,
+    limit: Callable[[], KernelLimit | None] = watch_limit,
     preview: Callable[[Route], RouteTarget] | None = None,
     ask_workers: Ask | None = None,
     daemon: int | None = None,
@@ -205,16 +203,16 @@ def _check_lease(watch: Watch, sample: str | None) -> Check:
     )
 
 
-def _check_limit(needed: int, whole: bool, limit: int | None, others: int) -> Check:
+def _check_limit(needed: int, whole: bool, limit: KernelLimit | None, others: int) -> Check:
     """Hold the directories against the limit, which is one for all processes of this user."""
     about = f"{'' if whole else 'more than '}{needed} needed"
     if limit is None:
         return Check("inotify", True, f"{about}; the kernel tells no limit")
-    detail = f"{about}, {limit} allowed ({LIMIT_SETTING})"
-    if others and (needed + others) * 2 > limit:
+    detail = f"{about}, {limit.number} allowed ({limit.setting})"
+    if others and (needed + others) * 2 > limit.number:
         detail += f", {others} taken by other processes of user {os.geteuid()}"
-    if needed + others >= limit or not whole:
-        remedy = f"sysctl {LIMIT_SETTING}={max(needed + others, limit) * 2}"
+    if needed + others >= limit.number or not whole:
+        remedy = f"sysctl {limit.setting}={max(needed + others, limit.number) * 2}"
         return Check("inotify", False, detail, remedy)
     return Check("inotify", True, detail)
 
@@ -235,8 +233,8 @@ def _check_instances(wanted: int) -> Check:
     """Try to have as many inotify instances as the daemon needs."""
     missing = missing_instance(wanted)
     if missing is None:
-        allowed = limits.instance_limit()
-        of = "" if allowed is None else f", {allowed} allowed ({INSTANCES_SETTING})"
+        allowed = instance_limit()
+        of = "" if allowed is None else f", {allowed.number} allowed ({allowed.setting})"
         return Check("inotify instances", True, f"{wanted} needed{of}")
     return Check("inotify instances", False, missing)
 

@@ -85,6 +85,7 @@ def _facts(config: Config, process: Process | None, ask: Callable[[], StatusAnsw
     silent_ns = 0
     if snapshot is not None and not answer.live:
         silent_ns = max(0, now.monotonic_ns - snapshot["beat_monotonic_ns"])
+    limit = limits.watch_limit()
     return Facts(
         now.ns,
         composed.state,
@@ -95,7 +96,7 @@ def _facts(config: Config, process: Process | None, ask: Callable[[], StatusAnsw
         trouble,
         _size(config.state_dir),
         _free(config.state_dir),
-        limits.watch_limit(),
+        None if limit is None else limit.number,
     )
 
 

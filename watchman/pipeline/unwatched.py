@@ -7,14 +7,10 @@ import os
 import threading
 
 from watchman.file_access import PATH_MAX
+from watchman.limits import KernelLimit, watch_limit
 from watchman.pipeline.schedule import RETRY_UNWATCHED
 from watchman.troubles import Troubles
 
-_LIMITS = {
-    "fs.inotify.max_user_watches": "/proc/sys/fs/inotify/max_user_watches",
-    "user.max_inotify_watches": "/proc/sys/user/max_inotify_watches",
-}
-"""The second is the one of the user namespace, which in a container may be another one."""
 _ENOUGH = 524_288
 _WATCHES = "inotify watches"
 
@@ -77,18 +73,8 @@ def _reason(error: OSError) -> str:
 
 
 def _limit_reached() -> str:
-    found = {name: limit for name, path in _LIMITS.items() if (limit := _read(path))}
-    name = min(found, key=lambda name: found[name], default=next(iter(_LIMITS)))
-    limit = found.get(name, 0)
+    setting, limit = watch_limit() or KernelLimit("fs.inotify.max_user_watches", 0)
     return (
         f"the limit of {limit} watches is reached; directories without one are only scanned, every "
-        f"{RETRY_UNWATCHED:.0f} s; raise it with 'sysctl {name}={max(2 * limit, _ENOUGH)}'"
+        f"{RETRY_UNWATCHED:.0f} s; raise it with 'sysctl {setting}={max(2 * limit, _ENOUGH)}'"
     )
-
-
-def _read(path: str) -> int:
-    try:
-        with open(path, encoding="ascii") as file:
-            return int(file.read())
-    except (OSError, ValueError):
-        return 0

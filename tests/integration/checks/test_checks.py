@@ -14,10 +14,10 @@ import pytest
 
 from tests.checkout import ROOT
 from tests.unit.config.conftest import Site, open_to_all, unprivileged
-from watchman import brokers, checks, config, limits
+from watchman import brokers, checks, config
 from watchman.checks import trees
 from watchman.checks.trees import walk
-from watchman.limits import watch_limit
+from watchman.limits import KernelLimit, instance_limit, watch_limit
 from watchman.model import Broker, Config, Route, Watch
 from watchman.mounts import filesystem_type
 from watchman.router import Router
@@ -42,7 +42,10 @@ def open_site() -> Iterator[Site]:
         yield site
 
 
-def check(loaded: Config, limit: int | None = 1000) -> dict[str, checks.Check]:
+LIMIT = KernelLimit("fs.inotify.max_user_watches", 1000)
+
+
+def check(loaded: Config, limit: KernelLimit | None = LIMIT) -> dict[str, checks.Check]:
     found = checks.check(
         loaded,
         check_broker=lambda broker: "connection refused" if broker.name == "bad" else None,
@@ -73,6 +76,8 @@ def test_everything_is_told_and_nothing_changed(site: Site) -> None:
     assert space.subject == f"space for STATE_DIR, LOG_DIR, moves to {site.store}"
     assert " free of " in space.detail
     kind = filesystem_type(str(site.ftp)) or "an unknown file system"
+    instances = instance_limit()
+    assert instances is not None
     assert found == {
         one.subject: one
         for one in (
@@ -85,7 +90,7 @@ def test_everything_is_told_and_nothing_changed(site: Site) -> None:
             checks.Check(
                 "inotify instances",
                 True,
-                f"1 needed, {limits.instance_limit()} allowed (fs.inotify.max_user_instances)",
+                f"1 needed, {instances.number} allowed ({instances.setting})",
             ),
             checks.Check(
                 f"move {site.ftp} to {site.store}", True, "same file system: files are renamed"
@@ -121,16 +126,19 @@ def test_two_mounts_of_one_file_system_are_told_from_one(site: Site) -> None:
 
 
 @pytest.mark.parametrize("others", [0, 7])
-def test_a_limit_that_is_too_low(site: Site, others: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("setting", ["fs.inotify.max_user_watches", "user.max_inotify_watches"])
+def test_a_limit_that_is_too_low(
+    site: Site, setting: str, others: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (site.ftp / "a/b/c").mkdir(parents=True)
     monkeypatch.setattr("watchman.checks.report.watches_of_others", lambda _own: others)
     taken = f", 7 taken by other processes of user {os.geteuid()}" if others else ""
-    found = check(site.load(BASE), limit=3)["inotify"]
+    found = check(site.load(BASE), limit=KernelLimit(setting, 3))["inotify"]
     assert found == checks.Check(
         "inotify",
         False,
-        f"4 needed, 3 allowed (fs.inotify.max_user_watches){taken}",
-        f"sysctl fs.inotify.max_user_watches={2 * (4 + others)}",
+        f"4 needed, 3 allowed ({setting}){taken}",
+        f"sysctl {setting}={2 * (4 + others)}",
     )
     assert check(site.load(BASE), limit=None)["inotify"].ok
 
@@ -161,13 +169,20 @@ def test_watches_of_other_processes_are_counted(tmp_path: Path) -> None:
 def test_the_kernel_s_own_limit(tmp_path: Path) -> None:
     limit = watch_limit()
     assert limit is not None
-    assert limit > 0
-    none = str(tmp_path / "none")
-    assert watch_limit(none, none) is None
-    for name, number in (("few", "7"), ("many", "9")):
-        (tmp_path / name).write_text(f"{number}\n")
-    few, many = str(tmp_path / "few"), str(tmp_path / "many")
-    assert [watch_limit(few, many), watch_limit(many, few), watch_limit(none, many)] == [7, 7, 9]
+    assert limit.number > 0
+    assert watch_limit(str(tmp_path)) is None
+    user, namespace = (
+        tmp_path / "fs/inotify/max_user_watches",
+        tmp_path / "user/max_inotify_watches",
+    )
+    for path in (user, namespace):
+        path.parent.mkdir(parents=True)
+    namespace.write_text("9\n")
+    assert watch_limit(str(tmp_path)) == ("user.max_inotify_watches", 9)
+    user.write_text("7\n")
+    assert watch_limit(str(tmp_path)) == ("fs.inotify.max_user_watches", 7)
+    user.write_text("11\n")
+    assert watch_limit(str(tmp_path)) == ("user.max_inotify_watches", 9)
 
 
 def test_a_polled_watch_needs_no_inotify(site: Site) -> None:

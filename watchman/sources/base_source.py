@@ -9,7 +9,6 @@ from typing import Generic, TypeVar
 from watchman import coverage
 from watchman.model import Watch
 from watchman.sources.at_start import Starts
-from watchman.sources.instance import Instance
 from watchman.sources.listener import UnwatchedListener
 from watchman.sources.roots import Roots
 from watchman.sources.tree import Listing, Node, Reason, Root
@@ -22,8 +21,8 @@ AnyHints = TypeVar("AnyHints")
 class BaseSource(abc.ABC, Generic[AnyHints]):
     """Watched directories and the walks of them. Used from one thread, but for :meth:`wake`.
 
-    Subclasses say what the events mean. ``watch_table`` belongs to ``instance``, and ``starts`` is
-    kept for the next source.
+    Subclasses say what the events mean. ``rules`` say which names are ignored, ``starts`` is kept
+    for the next source.
     """
 
     def __init__(
@@ -32,10 +31,9 @@ class BaseSource(abc.ABC, Generic[AnyHints]):
         rules: coverage.Rules,
         listener: UnwatchedListener,
         starts: Starts,
-        instance: Instance,
         watch_table: WatchTable,
     ) -> None:
-        self._instance = instance
+        self._instance = watch_table.instance
         self._watch_table = watch_table
         self._walker = Walker(rules, watch_table, listener)
         self._walks = Walks(self._walker)

@@ -49,8 +49,8 @@ class Hint(NamedTuple):
 class _UnitTable(WatchTable):
     """Watches of containers, and of the units in them whose marker is waited for."""
 
-    def __init__(self, instance: ev.Instance) -> None:
-        super().__init__(instance, _MASK)
+    def __init__(self, instance: ev.Instance, mask: int) -> None:
+        super().__init__(instance, mask)
         self.waiting: dict[int, Unit] = {}
         """By the number of their own watch."""
         self._numbers: dict[Node, dict[str, int]] = {}
@@ -72,7 +72,7 @@ class _UnitTable(WatchTable):
         except OSError:
             return  # gone: its event follows; unreadable: the scans find the marker
         try:
-            wd = self._instance.add(inside, _INSIDE)
+            wd = self.instance.add(inside, _INSIDE)
         finally:
             os.close(inside)
         self._numbers.setdefault(container, {})[name] = wd
@@ -88,7 +88,7 @@ class _UnitTable(WatchTable):
         if not numbers:
             del self._numbers[container]
         del self.waiting[wd]
-        self._instance.remove(wd)
+        self.instance.remove(wd)
 
     def count_units(self, watch: Watch) -> int:
         """Return how many units of a watch are watched; from any thread."""
@@ -109,9 +109,8 @@ class DirectorySource(BaseSource[list[Hint]]):
         listener: UnwatchedListener,
         starts: Starts,
     ) -> None:
-        instance = ev.Instance()
-        self._units = _UnitTable(instance)
-        super().__init__(watches, rules, listener, starts, instance, self._units)
+        self._units = _UnitTable(ev.Instance(), _MASK)
+        super().__init__(watches, rules, listener, starts, self._units)
         self._without_watch: dict[Unit, None] = {}
         """Units whose marker is waited for, and no event will tell of."""
 

@@ -62,12 +62,11 @@ class Source(BaseSource[Hints]):
         watches: Sequence[Watch],
         rules: coverage.Rules,
         listener: UnwatchedListener,
-        starts: Starts | None = None,
+        starts: Starts,
     ) -> None:
-        instance = ev.Instance(packs=True, patient_with=MODIFY)
-        table = WatchTable(instance, MASK)
-        super().__init__(watches, rules, listener, starts or Starts(), instance, table)
-        self._reader = instance.reader
+        table = WatchTable(ev.Instance(packs=True, patient_with=MODIFY), MASK)
+        super().__init__(watches, rules, listener, starts, table)
+        self._reader = self._instance.reader
         self._rules = rules
         self._moving: dict[int, Root] = {}
         """Directories that were watched when they left their names, without ``auto_add``: the root

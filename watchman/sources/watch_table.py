@@ -10,7 +10,7 @@ class WatchTable:
     """Directories by the number of their watch, for one inotify instance. Used from one thread."""
 
     def __init__(self, instance: Instance, mask: int) -> None:
-        self._instance = instance
+        self.instance = instance
         self._mask = mask
         self.nodes: dict[int, Node] = {}
         self.doubtful: set[int] | None = None
@@ -24,7 +24,7 @@ class WatchTable:
         """Watch a directory that is open as ``descriptor``. Raises OSError."""
         if node.root.polled:
             return
-        wd = self._instance.add(descriptor, self._mask)
+        wd = self.instance.add(descriptor, self._mask)
         if node.wd != wd:
             self.detach(node)
             before = self.nodes.get(wd)
@@ -82,4 +82,4 @@ class WatchTable:
     def _end(self, wd: int) -> None:
         # The prescan may have seen it before: its result would tell of a watch that is none.
         self.doubt(wd)
-        self._instance.remove(wd)
+        self.instance.remove(wd)

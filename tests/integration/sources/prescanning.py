@@ -22,6 +22,7 @@ from tests.listeners import UnwatchedHeard
 from watchman.model import Watch
 from watchman.router import Router
 from watchman.sources import prescan
+from watchman.sources.at_start import Starts
 from watchman.sources.source import Source
 from watchman.sources.tree import Reason
 
@@ -68,7 +69,7 @@ def main(root: str, deed: str, known: str) -> None:
     if deed == "stop":
         prescan._PATIENCE = 0.2
     watch = Watch(root, rec=True, auto_add=True)
-    source = Source([watch], Router([], ignore=[".ignored*"]), UnwatchedHeard())
+    source = Source([watch], Router([], ignore=[".ignored*"]), UnwatchedHeard(), Starts())
     source.start_prescan(Known(known))
     ahead = source._walker.prescan
     sent = ahead is not None

@@ -33,7 +33,7 @@ def start() -> Iterator[Start]:
 
     def make(*roots: Path, starts: Starts | None = None, rec: bool = False) -> Source:
         watches = [Watch(str(root), rec=rec, auto_add=not rec) for root in roots]
-        source = Source(watches, Router([]), UnwatchedHeard(), starts)
+        source = Source(watches, Router([]), UnwatchedHeard(), starts or Starts())
         sources.append(source)
         source.start(lambda _: Reason.START)
         return source

@@ -28,6 +28,7 @@ from tests.waiting import wait_until
 from watchman import mounts
 from watchman.model import Existing
 from watchman.router import Router
+from watchman.sources.at_start import Starts
 from watchman.sources.reader import EventReader
 from watchman.sources.source import Source
 from watchman.sources.tree import Reason
@@ -243,7 +244,7 @@ def test_a_walk_that_is_overtaken_by_a_rename(root: Path, state: Path) -> None:
     """It goes on in the renamed directory, under the old name, after the new one was walked."""
     (root / "old" / "a" / "b").mkdir(parents=True)
     watch = config_for(root, state).watches[0]
-    source = Source([watch], Router([]), UnwatchedHeard())
+    source = Source([watch], Router([]), UnwatchedHeard(), Starts())
     source.start(lambda _: Reason.START)
     try:
         assert [next(source.listings()).path for _ in range(2)] == [str(root), str(root / "old")]

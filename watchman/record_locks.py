@@ -12,6 +12,8 @@ import fcntl
 import os
 import struct
 
+from watchman.errors import WatchmanError
+
 LIFE = 0
 """The byte that a daemon holds for as long as it lives."""
 GUARD = 1
@@ -66,6 +68,26 @@ def holder_of(path: str, byte: int = LIFE) -> tuple[int, int] | None:
         return None if pid is None else (pid, os.fstat(descriptor).st_mtime_ns)
     finally:
         os.close(descriptor)
+
+
+def lock_of(state_dir: str) -> str:
+    """Return the file that a watchman with this STATE_DIR has locked."""
+    return os.path.join(state_dir, "lock")
+
+
+def watchman_of(state_dir: str) -> tuple[int, int] | None:
+    """Return (process id, since when in ns) of the watchman that runs with this STATE_DIR.
+
+    None if none does. Raises WatchmanError where this user may not know.
+    """
+    lock = lock_of(state_dir)
+    try:
+        return holder_of(lock)
+    except OSError as error:
+        raise WatchmanError(
+            f"whether watchman runs cannot be told: {lock}: {error.strerror}; try it as the user "
+            "it runs as, or as root"
+        ) from error
 
 
 def who(pid: int) -> str:

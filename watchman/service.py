@@ -52,9 +52,8 @@ def locked(state_dir: str) -> Iterator[None]:
     """
     try:
         os.makedirs(state_dir, mode=0o700, exist_ok=True)
-        descriptor = os.open(
-            os.path.join(state_dir, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
-        )
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        descriptor = os.open(record_locks.lock_of(state_dir), flags, 0o600)
     except OSError as error:
         raise WatchmanError(
             f"STATE_DIR: {state_dir} cannot be used: {error.strerror}; correct its permissions "

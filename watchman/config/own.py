@@ -20,6 +20,7 @@ from watchman.config.problems import Problems
 from watchman.config.values import plain
 from watchman.errors import ConfigError
 from watchman.model import Config, Watch
+from watchman.record_locks import lock_of
 
 log = logging.getLogger("watchman.config")
 
@@ -147,7 +148,7 @@ def _remembered(path: str) -> dict[str, str] | None:
         if found is not None:
             return found
     default = _default(path)
-    return default if os.path.exists(os.path.join(default["state_dir"], "lock")) else None
+    return default if os.path.exists(lock_of(default["state_dir"])) else None
 
 
 def _read(record: str) -> dict[str, str] | None:

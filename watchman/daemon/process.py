@@ -36,14 +36,8 @@ def running(config: Config) -> Running | None:
     found = detached(config)
     if found is not None:
         return found
-    lock = os.path.join(config.state_dir, "lock")
-    try:
-        held = record_locks.holder_of(lock)
-    except OSError as error:
-        raise WatchmanError(
-            f"whether watchman runs cannot be told: {lock}: {error.strerror}; try it as the user "
-            "it runs as, or as root"
-        ) from error
+    held = record_locks.watchman_of(config.state_dir)
+    lock = record_locks.lock_of(config.state_dir)
     return None if held is None else Running(*held, lock, detached=False)
 
 

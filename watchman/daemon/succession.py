@@ -48,16 +48,12 @@ def await_turn(config: Config, say: Callable[[str], None]) -> None:
 @contextlib.contextmanager
 def _noted_as_waiting(config: Config) -> Iterator[None]:
     """Hold the byte that tells ``stop`` of us. Nobody here may close the file meanwhile."""
-    descriptor = os.open(_lock(config), os.O_RDWR | os.O_CLOEXEC)
+    descriptor = os.open(record_locks.lock_of(config.state_dir), os.O_RDWR | os.O_CLOEXEC)
     try:
         record_locks.take(descriptor, record_locks.WAITING)
         yield
     finally:
         os.close(descriptor)
-
-
-def _lock(config: Config) -> str:
-    return os.path.join(config.state_dir, "lock")
 
 
 def _words(other: Running) -> str:
@@ -77,7 +73,7 @@ def _words(other: Running) -> str:
 def waiting(config: Config) -> int | None:
     """Return the id of the process that waits for the running one's end; None if none does."""
     with contextlib.suppress(OSError):
-        held = record_locks.holder_of(_lock(config), record_locks.WAITING)
+        held = record_locks.holder_of(record_locks.lock_of(config.state_dir), record_locks.WAITING)
         return None if held is None else held[0]
     return None
 

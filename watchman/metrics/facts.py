@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from watchman import limits, record_locks, status
-from watchman.errors import JournalError, WatchmanError
+from watchman.errors import JournalError
 from watchman.journal import measures
 from watchman.journal.journal_reader import open_reader
 from watchman.journal.measures import Measures
@@ -47,14 +47,7 @@ def of_now(config: Config) -> Facts:
 
     Only ``config.state_dir`` is needed. Raises WatchmanError where this user may not know.
     """
-    lock = os.path.join(config.state_dir, "lock")
-    try:
-        process = record_locks.holder_of(lock)
-    except OSError as error:
-        raise WatchmanError(
-            f"whether watchman runs cannot be told: {lock}: {error.strerror}; try it as the user "
-            "it runs as, or as root"
-        ) from error
+    process = record_locks.watchman_of(config.state_dir)
     return _facts(config, process, lambda: status.ask(config))
 
 

@@ -13,6 +13,7 @@ from typing import Any, TypedDict
 
 from watchman.errors import WatchmanError
 from watchman.model import Watch, WatchKind
+from watchman.record_locks import lock_of
 
 FILE = "status.json"
 HEARTBEAT = "heartbeat"
@@ -179,7 +180,7 @@ def run_of(state_dir: str) -> int:
     It is when the lock was written; not even the process id tells as much, in a container.
     """
     try:
-        return os.stat(os.path.join(state_dir, "lock")).st_mtime_ns
+        return os.stat(lock_of(state_dir)).st_mtime_ns
     except OSError:
         return 0
 

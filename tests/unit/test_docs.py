@@ -15,7 +15,7 @@ from tests.checkout import ROOT
 from watchman import config, temporary_names
 from watchman.brokers.app import TLS_OPTION
 from watchman.brokers.capture import watchman_headers
-from watchman.config import batch, criteria, loading, own, routes, watches
+from watchman.config import batch, criteria, loading, own_places, routes, watches
 from watchman.model import Message, Route, State
 from watchman.status import as_json
 from watchman.status.overview import Status
@@ -49,7 +49,7 @@ def headings(page: str) -> set[str]:
 
 def test_every_setting_is_explained() -> None:
     explained = headings("settings") | set(terms("settings"))
-    assert set(loading.SETTINGS) | set(own.OLD_NAMES) <= explained
+    assert set(loading.SETTINGS) | set(own_places.OLD_NAMES) <= explained
     assert {"INOTIFIER_WATCH_PATHS", "celeryconfig.py"} <= explained
     assert set(watches._KEYS) <= explained
     assert {*criteria.KEYS, *criteria.SET_KEYS, batch.KEY, "incomplete_task"} <= explained
@@ -59,7 +59,7 @@ def test_every_setting_is_explained() -> None:
 
 
 def test_no_setting_is_explained_that_is_none() -> None:
-    known = {*loading.SETTINGS, *own.OLD_NAMES, *watches._KEYS, *routes._APPLY_ASYNC}
+    known = {*loading.SETTINGS, *own_places.OLD_NAMES, *watches._KEYS, *routes._APPLY_ASYNC}
     known |= {"broker", "task", "args", "kwargs", "options", "INOTIFIER_WATCH_PATHS"}
     known |= {"url", TLS_OPTION, routes._NESTED_OPTIONS, *criteria.KEYS, "incomplete_task"}
     known |= {batch.KEY, *criteria.SET_KEYS}

@@ -13,7 +13,7 @@ from watchman.config import (
     globs,
     logs,
     monitoring_settings,
-    own,
+    own_places,
     paths,
     routes,
     watches,
@@ -197,8 +197,8 @@ def _config(
         "ignore": _texts(values, "IGNORE", DEFAULT_IGNORE, "['*.part', '.*']", problems),
         "transfer_logs": _transfer_logs(values, base, (*watched, *matched), problems),
         "dry_run": _texts(values, "DRY_RUN", (), "['/srv/ftp/test/*']", problems),
-        **own.own_places(values, base, watched, problems),
-        **own.output_files(values, base, watched, problems),
+        **own_places.own_places(values, base, watched, problems),
+        **own_places.output_files(values, base, watched, problems),
         "metrics_file": _metrics_file(values, base, watched, problems),
         "hooks": monitoring_settings.hooks(values, problems),
         "retention": _retention(values.get("HISTORY_DAYS", 30), problems),
@@ -283,11 +283,11 @@ def _check_names(main: config_file.ConfigFile, problems: Problems) -> None:
     for name in main.values:
         if name in SETTINGS or name in main.read:
             continue
-        if name in own.OLD_NAMES:
+        if name in own_places.OLD_NAMES:
             if name == "INOTIFIER_DAEMON_PID_FILE":
                 problems.warn(name, "is the old name of PID_FILE", "write PID_FILE")
         elif name.upper().startswith("INOTIFIER_") and name != _OLD_WATCHES:
-            known = ", ".join((_OLD_WATCHES, *own.OLD_NAMES))
+            known = ", ".join((_OLD_WATCHES, *own_places.OLD_NAMES))
             problems.warn(name, "is ignored", f"of that kind there are {known}")
         elif name.upper().startswith(("BROKER_URL", "BROKER_READ_URL", "BROKER_WRITE_URL")):
             problems.warn(name, "is ignored", "write the brokers' URLs in BROKERS")

@@ -450,7 +450,7 @@ class Files:
         partial = self._partial
         if not partial:
             return
-        with DirectoryCache(descriptor_of) as directories:
+        with DirectoryCache(descriptor_of) as directories, soft_lock():
             judged = partial.step(directories, time.monotonic())
         if judged.whole:
             self._arrived(judged.whole, ())

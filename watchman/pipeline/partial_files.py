@@ -431,7 +431,9 @@ class PartialFiles:
     def _answered(self, waiting: WaitingFile, verdict: FileVerdict) -> None:
         """Take a verdict, in the pool's thread."""
         self._answers.append((waiting, verdict))
-        self._source.wake()
+        # Where there is an earlier one it has woken the loop, which takes both.
+        if len(self._answers) == 1:
+            self._source.wake()
 
     def _is_judged(self, waiting: WaitingFile, said: Said, into: Judged) -> None:
         """Take note of what became of a question."""

@@ -11,6 +11,7 @@ other files never waits for one, nor does one function for another.
 
 from __future__ import annotations
 
+import array
 import collections
 import contextlib
 import fcntl
@@ -31,6 +32,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from watchman.model import Criterion
+from watchman.soft_lock import soft_lock
 from watchman.verdicts.reader_process import (
     CPU,
     CPU_PER_BYTE,
@@ -48,7 +50,7 @@ MORE = 8
 """Processes that are added for functions of the user's, however many there are of those."""
 SPARE = 32
 """Processes that may be left behind where they hang; then nothing is checked any more."""
-IN_FLIGHT = 128
+IN_FLIGHT = 256
 """Questions without functions that are asked at a time; more wait with whoever asks."""
 AHEAD = 16
 """Questions with the same functions that wait here for room; more wait with whoever asks."""
@@ -219,7 +221,9 @@ class Pool:
         self._numbers[new.functions] += 1
         question = CheckRequest(number, new.path, new.asked).encode()
         try:
-            socket.send_fds(self._ours, [question], descriptors, socket.MSG_DONTWAIT)
+            # socket.send_fds leaves its flags out (Python 3.11), and would wait.
+            rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))
+            self._ours.sendmsg([question], [rights], socket.MSG_DONTWAIT)
         except OSError as error:
             del self._under_way[number]
             self._numbers[new.functions] -= 1
@@ -340,18 +344,19 @@ class Pool:
 
     def _hear(self) -> None:
         """Take all answers that are there."""
-        for _ in range(IN_FLIGHT):
-            try:
-                data = self._ours.recv(LARGEST_QUESTION, socket.MSG_DONTWAIT)
-            except BlockingIOError:
-                return
-            if not data:
-                return  # it was shut down
-            try:
-                number, verdict = decode_answer(data)
-            except ValueError:
-                continue
-            self._answer(number, verdict)
+        with soft_lock():
+            for _ in range(IN_FLIGHT):
+                try:
+                    data = self._ours.recv(LARGEST_QUESTION, socket.MSG_DONTWAIT)
+                except BlockingIOError:
+                    return
+                if not data:
+                    return  # it was shut down
+                try:
+                    number, verdict = decode_answer(data)
+                except ValueError:
+                    continue
+                self._answer(number, verdict)
 
     def _answer(self, number: int, verdict: FileVerdict) -> None:
         asked = self._take(number)

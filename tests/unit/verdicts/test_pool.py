@@ -66,6 +66,32 @@ def workers() -> list[psutil.Process]:
     return [child for child in psutil.Process().children() if is_worker(child)]
 
 
+def test_who_asks_never_waits_though_the_paths_are_long(asking: Asking, tmp_path: Path) -> None:
+    """All processes are stopped: nobody takes a question out of the socket."""
+    path = tmp_path / "a.gz"
+    path.write_bytes(gzip.compress(b"rain"))
+    asking.ask(path)
+    asking.answer()
+    stopped = workers()
+    for worker in stopped:
+        worker.suspend()
+    answers: list[FileVerdict] = []
+    long = "/" + "/".join(["n" * 250] * 15)
+    try:
+        with path.open("rb") as file:
+            taken = [
+                asking.pool.ask(f"{long}/{number}", GZIP, [file.fileno()], answers.append)
+                for number in range(pool.IN_FLIGHT)
+            ]
+    finally:
+        for worker in stopped:
+            worker.resume()
+    # The kernel has no room for all of them.
+    assert taken[0]
+    assert not taken[-1]
+    wait_until(lambda: len(answers) == sum(taken), what="all that were taken are answered")
+
+
 def test_whole_and_partial_files_are_told_apart(asking: Asking, tmp_path: Path) -> None:
     right, half = tmp_path / "whole.gz", tmp_path / "half.gz"
     right.write_bytes(gzip.compress(b"rain" * 1000))

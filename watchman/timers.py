@@ -9,6 +9,9 @@ from typing import Generic, TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
 
+_FEW = 1000
+"""Entries up to which those that do not hold any more may be in the majority."""
+
 
 class Timers(Generic[Key]):
     """Each key is due once, at the last time that was set for it. Any one clock will do."""
@@ -16,7 +19,7 @@ class Timers(Generic[Key]):
     def __init__(self) -> None:
         self._times: dict[Key, float] = {}
         self._heap: list[tuple[float, int, Key]] = []
-        """With entries that do not hold any more: they are passed over when their time comes."""
+        """With entries that do not hold any more, as many as the others at the most."""
         self._ties = itertools.count()
 
     def set(self, key: Key, due: float) -> None:
@@ -24,10 +27,15 @@ class Timers(Generic[Key]):
         if self._times.get(key) != due:
             self._times[key] = due
             heapq.heappush(self._heap, (due, next(self._ties), key))
+            self._drop_what_is_over()
 
     def drop(self, key: Key) -> None:
         """Never come back to a key; it may have no time."""
         self._times.pop(key, None)
+        self._drop_what_is_over()
+
+    def __contains__(self, key: Key) -> bool:
+        return key in self._times
 
     def take(self, now: float) -> list[Key]:
         """Return the keys that are due, in their order; their times are forgotten."""
@@ -42,3 +50,9 @@ class Timers(Generic[Key]):
     def next(self) -> float | None:
         """Return before which time :meth:`take` has nothing to return; None for ever."""
         return self._heap[0][0] if self._heap else None
+
+    def _drop_what_is_over(self) -> None:
+        """Drop entries that do not hold: their times may be an hour ahead, and many a second."""
+        if len(self._heap) > 2 * len(self._times) + _FEW:
+            self._heap = [one for one in self._heap if self._times.get(one[2]) == one[0]]
+            heapq.heapify(self._heap)

@@ -239,7 +239,6 @@ class PartialFiles:
     def _add(self, new: WaitingFile) -> None:
         self._waiting[new.key] = new
         new.functions = self._judge.functions(new)
-        self._times.set(new.key, new.due)
         self._put(new)
 
     def _put(self, waiting: WaitingFile) -> None:
@@ -475,7 +474,7 @@ class PartialFiles:
         if waiting.reason != reason:
             into.partial.append(waiting)
         waiting.reason = reason
-        if waiting.is_brief:
+        if waiting.is_brief or waiting.key not in self._times:
             waiting.is_brief = False
             self._times.set(waiting.key, waiting.due)
         self.partial.add(waiting)

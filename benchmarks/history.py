@@ -151,7 +151,8 @@ class Measured:
     def ratio(self, what: str, empty: float, full: float, *, at_most: float, unit: str) -> None:
         """A value that must not be larger than so many times the empty journal's."""
         ratio = full / empty
-        self._report.rows.append([what, empty, full, round(ratio, 2), f"≤ {at_most:g}×"])
+        row = [what, round(empty, 2), round(full, 2), round(ratio, 2), f"≤ {at_most:g}×"]
+        self._report.rows.append(row)
         self._report.target(f"{what} ({unit})", ratio, unit="×", at_most=at_most)
 
     def most(self, what: str, empty: float | None, full: float, at_most: float, unit: str) -> None:

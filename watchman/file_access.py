@@ -57,7 +57,7 @@ GONE_ERRNOS = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE}
 # A symlink, a socket, a device without a driver.
 _OTHER_ERRNOS = frozenset({errno.ELOOP, errno.ENXIO, errno.ENODEV})
 # No descriptor or memory left; or another program's write lease, which this open has recalled.
-_LATER_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
+LATER_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
 
 PATH_MAX = 4095
 """Bytes in the longest path that open(2) takes (limits.h, without the closing NUL)."""
@@ -144,7 +144,7 @@ def look(name: str, directory: int, *, closed: bool = False) -> Look:
             return OTHER
         if error.errno in GONE_ERRNOS:
             return GONE
-        if error.errno in _LATER_ERRNOS:
+        if error.errno in LATER_ERRNOS:
             return CANNOT_TELL
         return _look_without_opening(name, directory)
     try:

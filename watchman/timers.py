@@ -48,7 +48,9 @@ class Timers(Generic[Key]):
         return keys
 
     def next(self) -> float | None:
-        """Return before which time :meth:`take` has nothing to return; None for ever."""
+        """Return when the first key is due; None where there is none."""
+        while self._heap and self._times.get(self._heap[0][2]) != self._heap[0][0]:
+            heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else None
 
     def _drop_what_is_over(self) -> None:

@@ -170,7 +170,10 @@ class _Walk:
 
         Return whether it is entered, as the pipeline would (``pipeline.directories``).
         """
-        found = identify(name, descriptor)
+        try:
+            found = identify(name, descriptor)
+        except OSError:
+            return False
         if found is None:
             return False
         version, changed_ns = found

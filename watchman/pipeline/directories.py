@@ -46,7 +46,7 @@ from watchman.sources.directory_source import (
     Unit,
 )
 from watchman.sources.directory_version import identify, look_inside, walk_inside
-from watchman.sources.tree import Listing, Node, Reason, descriptor_of, is_directory
+from watchman.sources.tree import UNREACHABLE, Listing, Node, Reason, descriptor_of, is_directory
 from watchman.text import printable
 
 log = logging.getLogger("watchman.notify")
@@ -148,7 +148,14 @@ class Directories:
         container, name, event, closed = hint
         path, unit = container.join(name), (container, name)
         descriptor = batch.containers.get(container)
-        found = identify(name, descriptor) if descriptor >= 0 else None
+        try:
+            found = identify(name, descriptor) if descriptor >= 0 else None
+        except OSError:
+            descriptor = UNREACHABLE
+        if descriptor == UNREACHABLE:
+            # Unknown is not gone. The walk says why, and is tried again until it can be told.
+            self._source.walk_again(container)
+            return
         if found is None:
             self._forget(unit)
             if descriptor < 0:
@@ -297,7 +304,10 @@ class DirectoryScanner:
             for name in names:
                 if self._directories.is_left_out(container, name):
                     continue
-                found = identify(name, descriptor)
+                try:
+                    found = identify(name, descriptor)
+                except OSError:
+                    continue
                 if found is None:
                     continue
                 version, changed_ns = found

@@ -428,7 +428,11 @@ class Files:
             verdict = compare(before, item.version, item.evidence)
             if verdict is Comparison.NEW:
                 unknown[path] = item
-            elif verdict is Comparison.TOUCHED:
+                continue
+            if self._partial is not None:
+                # Somebody had it open, who has written nothing.
+                self._partial.companion_came((item.node, item.name))
+            if verdict is Comparison.TOUCHED:
                 # Not refreshed at once: the event that proves a write may still be unread.
                 touched[item.node, item.name] = (path, item.version)
         if touched:

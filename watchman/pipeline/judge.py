@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from watchman.file_access import GONE_ERRNOS
+from watchman.file_access import GONE_ERRNOS, LATER_ERRNOS
 from watchman.model import Criteria
 from watchman.pipeline.companions import Companions
 from watchman.pipeline.file_check import FileCheck
@@ -84,7 +84,10 @@ class Judge:
                 return briefly(left)  # most lines come at once
             return Said(Progress.PARTIAL, objection)
         with FileCheck(found.name, found.version, directory, waiting.criteria) as check:
-            reason = check.look_beside()
+            try:
+                reason = check.look_beside()
+            except OSError:
+                return briefly()  # unknown is not missing
             waiting.awaited.update(check.awaited, names_of(waiting))
             if reason:
                 return Said(Progress.PARTIAL, reason)
@@ -100,7 +103,8 @@ class Judge:
         if verdict.kind is not Kind.WHOLE:
             waiting.is_unknown = verdict.kind is Kind.UNKNOWN
             of_member = f"{member.name}: " if member is not None else ""
-            return Said(Progress.PARTIAL, of_member + verdict.reason)
+            # A reason it must have: without one it would wait for ever, and nobody be told.
+            return Said(Progress.PARTIAL, of_member + (verdict.reason or "it is not whole"))
         if member is None:
             waiting.told = verdict.checksum
             return _WHOLE
@@ -132,7 +136,10 @@ class Judge:
     ) -> Said | None:
         """Say what of a member keeps its set waiting; None if it is whole."""
         with FileCheck(member.name, member.version, directory, asked) as check:
-            reason = check.look_beside()
+            try:
+                reason = check.look_beside()
+            except OSError:
+                return briefly()
             waiting.awaited.update(check.awaited)
             if reason:
                 return Said(Progress.PARTIAL, f"{member.name}: {reason}")
@@ -148,8 +155,9 @@ class Judge:
         try:
             version = check.open()
         except OSError as error:
-            if error.errno in GONE_ERRNOS:
+            if error.errno in GONE_ERRNOS | LATER_ERRNOS:
                 return briefly()  # an event follows, unless it is a companion that comes again
+            waiting.is_unknown = True
             of_member = f"{found.name}: " if is_member else ""
             return Said(Progress.PARTIAL, f"{of_member}it cannot be read: {error.strerror}")
         if not is_same(found.version, version):

@@ -273,6 +273,7 @@ class PartialFiles:
         """Wait no longer for a file in this version."""
         key = waiting.key
         del self._waiting[key]
+        self._queue.drop(key, waiting.functions)
         self._times.drop(key)
         self.partial.drop(waiting)
         for name in waiting.awaited:

@@ -55,10 +55,10 @@ class AtStart:
 
         ``descriptor`` is that of the one that it is in.
         """
-        found = identify(name, descriptor)
+        found = _identity(name, descriptor)
         if found is not None:
             self._inodes.setdefault(directory, {})[name] = inode
-            self._identities[inode] = found[0]
+            self._identities[inode] = found
 
     def holds(self, directory: str, name: str) -> bool:
         """Say whether the directory of that name was there at the start."""
@@ -76,8 +76,8 @@ class AtStart:
         named = self._inodes.get(directory, {}).get(name) == inode
         if identity is None or not (named or identity.mtime_ns):
             return False
-        found = identify(name, descriptor)
-        return found is not None and self._is_one(directory, name, inode, found[0], moved_in)
+        found = _identity(name, descriptor)
+        return found is not None and self._is_one(directory, name, inode, found, moved_in)
 
     def has_replaced(self, directory: str, name: str, descriptor: int, *, moved_in: bool) -> bool:
         """Say whether an open directory that is about to be watched was there at the start.
@@ -89,8 +89,8 @@ class AtStart:
         identity = self._identities.get(inode)
         if identity is None or not identity.mtime_ns:
             return False
-        found = identify("", descriptor)
-        return found is not None and self._is_one(directory, name, inode, found[0], moved_in)
+        found = _identity("", descriptor)
+        return found is not None and self._is_one(directory, name, inode, found, moved_in)
 
     def _is_one(
         self, directory: str, name: str, inode: int, found: Version, moved_in: bool
@@ -145,3 +145,12 @@ class Starts:
     def of(self, watch: Watch) -> AtStart:
         """Return that of one watch."""
         return self._starts.setdefault((watch.path, watch.processor_name), AtStart())
+
+
+def _identity(name: str, descriptor: int) -> Version | None:
+    """Return a directory's identity; None where there is none, or nobody can tell."""
+    try:
+        found = identify(name, descriptor)
+    except OSError:
+        return None
+    return None if found is None else found[0]

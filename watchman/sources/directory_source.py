@@ -72,7 +72,8 @@ class _UnitTable(WatchTable):
         except OSError:
             return  # gone: its event follows; unreadable: the scans find the marker
         try:
-            wd = self.instance.add(inside, _INSIDE)
+            # The inner watch of another configured path may be the same one of the kernel's.
+            wd = self.instance.add(inside, _INSIDE | ev.IN_MASK_ADD)
         finally:
             os.close(inside)
         self._numbers.setdefault(container, {})[name] = wd
@@ -88,7 +89,12 @@ class _UnitTable(WatchTable):
         if not numbers:
             del self._numbers[container]
         del self.waiting[wd]
-        self.instance.remove(wd)
+        self._end(wd)
+
+    def _end(self, wd: int) -> None:
+        """End a watch, unless it stands for a container or a unit as well."""
+        if not (wd in self.nodes or wd in self.waiting):
+            super()._end(wd)
 
     def count_units(self, watch: Watch) -> int:
         """Return how many units of a watch are watched; from any thread."""
@@ -109,7 +115,7 @@ class DirectorySource(BaseSource[list[Hint]]):
         listener: UnwatchedListener,
         starts: Starts,
     ) -> None:
-        self._units = _UnitTable(ev.Instance(), _MASK)
+        self._units = _UnitTable(ev.Instance(), _MASK | ev.IN_MASK_ADD)
         super().__init__(watches, rules, listener, starts, self._units)
         self._without_watch: dict[Unit, None] = {}
         """Units whose marker is waited for, and no event will tell of."""
@@ -141,14 +147,16 @@ class DirectorySource(BaseSource[list[Hint]]):
         container = self._units.nodes.get(event.wd)
         if event.mask & ev.IN_Q_OVERFLOW:
             self._overflowed()
-        elif event.wd in self._units.waiting:
-            unit = self._units.waiting[event.wd]
+            return
+        # A directory can be both: a unit of one watch, and the path of another.
+        unit = self._units.waiting.get(event.wd)
+        if unit is not None:
             if event.mask & ev.IN_IGNORED:
                 self._units.detach_unit(unit)
             elif event.name == unit[0].root.watch.marker:
                 closed = not event.mask & ev.IN_CREATE
                 hints.append(Hint(*unit, MARKED, closed=closed))
-        elif container is not None:
+        if container is not None:
             self._roots_changed |= container.parent is None and bool(event.mask & _LOST)
             if event.mask & ev.IN_IGNORED:
                 self._units.dropped(event.wd)
@@ -182,6 +190,10 @@ class DirectorySource(BaseSource[list[Hint]]):
         super().retry_unwatched()
         for container, _ in self._without_watch:
             self._walks.add(container, Reason.CATCH_UP)
+
+    def walk_again(self, container: Node) -> None:
+        """Queue a catch-up of a container of which something could not be told."""
+        self._walks.add(container, Reason.CATCH_UP)
 
     def wait_for_marker(self, unit: Unit, descriptor: int) -> None:
         """Give a hint when the marker comes into a unit; ``descriptor`` is its container's."""

@@ -11,7 +11,17 @@ import struct
 from dataclasses import dataclass
 from typing import Any
 
-from watchman.file_access import DIRECTORY_FLAGS, GONE, Look, Seen, bounded, look, signed
+from watchman.file_access import (
+    CANNOT_TELL,
+    DIRECTORY_FLAGS,
+    GONE,
+    GONE_ERRNOS,
+    Look,
+    Seen,
+    bounded,
+    look,
+    signed,
+)
 from watchman.model import Version
 
 _AT_SYMLINK_NOFOLLOW = 0x100
@@ -53,6 +63,8 @@ def birth_ns(name: str, directory: int) -> int:
 def identify(name: str, directory: int) -> tuple[Version, int] | None:
     """Return a directory's identity and its ctime in ns; None if there is no directory.
 
+    Raises OSError where that cannot be told.
+
     The identity is a Version that stays the same whatever changes inside: no size, and the time
     when the directory was made for an mtime. An inode number alone is soon used again. Both fit
     into 64 bits with a sign, whatever the file system says.
@@ -62,8 +74,10 @@ def identify(name: str, directory: int) -> tuple[Version, int] | None:
             status = os.stat(name, dir_fd=directory, follow_symlinks=False)
         else:
             status = os.fstat(directory)
-    except OSError:
-        return None
+    except OSError as error:
+        if error.errno in GONE_ERRNOS:
+            return None
+        raise
     if not stat.S_ISDIR(status.st_mode):
         return None
     made_ns = bounded(birth_ns(name, directory))
@@ -74,8 +88,8 @@ def look_inside(name: str, marker: str, descriptor: int) -> Look:
     """Look at the file ``marker`` in the directory ``name``."""
     try:
         inside = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=descriptor)
-    except OSError:
-        return GONE
+    except OSError as error:
+        return GONE if error.errno in GONE_ERRNOS else CANNOT_TELL
     try:
         return look(marker, inside)
     finally:

@@ -207,11 +207,14 @@ class Pool:
     def _send_held(self) -> None:
         """Ask what was kept, as far as there is room now."""
         with self._lock:
-            for functions, held in self._held.items():
+            for functions in list(self._held):
+                held = self._held[functions]
                 while held and self._has_room(functions):
                     if not self._send(*held[0]):
                         return
                     _close_all(held.popleft().descriptors)
+                    # Behind the others: where there are many, each gets its turn.
+                    self._held[functions] = self._held.pop(functions)
 
     def _send(self, new: _Asked, descriptors: Sequence[int]) -> bool:
         """Ask a question; False where there is no room for it. With the lock."""

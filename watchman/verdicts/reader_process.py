@@ -158,7 +158,7 @@ def _call(one: CriterionCheck, path: str, file: OpenFile, callables: Callables) 
     except Exception as error:
         said = " ".join(f"{type(error).__name__}: {error}".split())
         raise CannotTell(f"{one.argument} raised {said}") from error
-    if isinstance(answer, str) and answer:
+    if isinstance(answer, str) and answer.split():
         raise NotWhole(" ".join(answer.split()))
-    if not answer:
+    if not answer or isinstance(answer, str):
         raise NotWhole(f"{one.argument} says so")

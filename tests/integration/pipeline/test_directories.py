@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pytest
 
 from tests.listeners import PartsHeard, UnwatchedHeard
 from tests.mounted import mounted
+from tests.running import config_for, running
 from tests.waiting import wait_until
 from watchman import completeness
 from watchman.file_access import Look, Seen, look, version_of
@@ -515,3 +517,64 @@ def test_an_overflow_is_made_up_by_a_scan(scene: Scene, monkeypatch: pytest.Monk
         wait_until(lambda: "lost" in scene.announced, timeout=30)
         assert watcher.source.overflows >= 1
         assert scene.flush() == ["first", "lost"]
+
+
+def test_what_cannot_be_told_of_a_unit_is_not_that_it_is_gone(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused: list[object] = []
+
+    def identify(name: str, directory: int) -> object:
+        if name == "u" and not refused and watcher.handler.next_due() is None:
+            refused.append(name)  # when its time to settle is over
+            raise OSError(errno.EACCES, "no permission")
+        return directory_version.identify(name, directory)
+
+    with scene.watching(settle=0.3) as watcher:
+        monkeypatch.setattr("watchman.pipeline.directories.identify", identify)
+        (scene.data / "u").mkdir()
+        wait_until(lambda: scene.announced == ["u"], 20)
+    assert refused
+
+
+def test_a_marker_that_cannot_be_looked_at_is_looked_at_again(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "watchman.notify")
+    refused: list[object] = []
+    opened = os.open
+
+    def no_descriptor(path: str, *arguments: Any, **options: Any) -> int:
+        if path == "u" and marked and not refused:
+            refused.append(path)
+            raise OSError(errno.EMFILE, "too many open files")
+        return opened(path, *arguments, **options)
+
+    marked: list[bool] = []
+    with scene.watching(marker="done.txt"):
+        (scene.data / "u").mkdir()
+        wait_until(lambda: "2|NOTFINISHED" in caplog.text)
+        monkeypatch.setattr("watchman.sources.directory_version.os.open", no_descriptor)
+        marked.append(True)
+        # A single event.
+        (scene.outside / "done.txt").write_text("1")
+        (scene.outside / "done.txt").rename(scene.data / "u" / "done.txt")
+        wait_until(lambda: scene.announced == ["u"], 20)
+    assert refused
+
+
+def test_the_path_of_a_watch_may_be_a_unit_of_another_that_waits(tmp_path: Path) -> None:
+    up, box = tmp_path / "up", tmp_path / "up" / "box"
+    up.mkdir()
+    outer = Watch(str(up), kind=WatchKind.DIRECTORIES, marker="done.txt")
+    inner = Watch(str(box), kind=WatchKind.DIRECTORIES)
+    config = config_for(up, tmp_path / "state")
+    with running(replace(config, watches=(outer, inner))) as (pipeline, sent):
+        box.mkdir()
+        wait_until(lambda: pipeline.parts.covers(inner), what="box is watched as well")
+        (box / "u").mkdir()
+        wait_until(lambda: sent.paths == [str(box / "u")], what="a unit in it")
+        (box / "done.txt").write_text("1")
+        wait_until(lambda: sent.paths == [str(box / "u"), str(box)], what="box itself")
+        (box / "v").mkdir()
+        wait_until(lambda: str(box / "v") in sent.paths, what="another unit in it")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import logging
@@ -30,6 +31,7 @@ from watchman.model import (
     Version,
 )
 from watchman.pipeline import Pipeline, companion_removal
+from watchman.pipeline.file_check import FileCheck
 from watchman.verdicts import pool
 
 WHOLE = gzip.compress(b"rain\n" * 500)
@@ -391,6 +393,8 @@ def test_a_function_of_the_configuration_decides(root: Path, tmp_path: Path) -> 
         "    text = file.read().decode()\n"
         "    if text == 'reason':\n"
         "        return 'it says so itself'\n"
+        "    if text == 'blank':\n"
+        "        return '\\n'\n"
         "    if text == 'raise':\n"
         "        raise ValueError(os.path.basename(path))\n"
         "    if text == 'write':\n"
@@ -404,15 +408,15 @@ def test_a_function_of_the_configuration_decides(root: Path, tmp_path: Path) -> 
     )
     root.chmod(0o777)
     with running(load(str(path))) as (pipeline, sent):
-        for text in ("whole", "reason", "raise", "write", "false"):
+        for text in ("whole", "reason", "blank", "raise", "write", "false"):
             (root / text).write_text(text)
         await_sent(sent, root / "whole")
-        for text in ("reason", "raise", "write", "false"):
+        for text in ("reason", "blank", "raise", "write", "false"):
             await_waiting(pipeline, root / text)
         why = {Path(one.path).name: one.reason for one in pipeline.journal.partial.below(str(root))}
     name = f"PATTERNS['{root}/*']: 'complete'[1]"
     assert why["reason"] == "it says so itself"
-    assert why["false"] == f"{name} says so"
+    assert why["false"] == why["blank"] == f"{name} says so"
     assert why["raise"] == f"{name} raised ValueError: raise"
     assert why["write"].startswith(f"{name} raised PermissionError")
     assert (root / "write").read_text() == "write"
@@ -479,3 +483,37 @@ def test_a_function_that_hangs_holds_up_only_what_needs_it(root: Path, tmp_path:
         whole.write_bytes(WHOLE)
         await_sent(sent, quick, whole)
         assert len(pipeline.parts.being_read(0.0)) <= pool.MOST // 2
+
+
+def test_a_companion_that_somebody_has_open_is_looked_at_when_it_is_closed(
+    root: Path, state: Path
+) -> None:
+    file, sums = root / "a.gz", root / "a.gz.sha256"
+    with running(asking(root, state, SHA256)) as (pipeline, sent):
+        sums.write_text(f"{hashlib.sha256(WHOLE).hexdigest()}  a.gz\n")
+        wait_until(lambda: str(sums) in pipeline.journal.known.versions([str(sums)]))
+        with sums.open("ab"):
+            file.write_bytes(WHOLE)
+            await_waiting(pipeline, file)
+        await_sent(sent, file)
+
+
+def test_what_cannot_be_opened_for_a_moment_is_not_partial(
+    root: Path, state: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "watchman.notify")
+    refused: list[object] = []
+    opened = FileCheck.open
+
+    def no_descriptor(check: FileCheck) -> Version:
+        if refused:
+            return opened(check)
+        refused.append(check)
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(FileCheck, "open", no_descriptor)
+    with running(asking(root, state, GZIP)) as (_, sent):
+        (root / "a.gz").write_bytes(WHOLE)
+        await_sent(sent, root / "a.gz")
+    assert refused
+    assert not [line for line in caplog.messages if "waits" in line]

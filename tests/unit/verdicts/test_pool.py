@@ -7,6 +7,7 @@ import os
 import queue
 import resource
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -19,7 +20,15 @@ from tests.unit.verdicts.test_truncations import NAMES, whole
 from tests.waiting import wait_until
 from watchman.verdicts import pool, reader_process
 from watchman.verdicts.pool import Pool
-from watchman.verdicts.verdict import CheckRequest, CriterionCheck, FileVerdict, Kind, decode_answer
+from watchman.verdicts.verdict import (
+    WHOLE,
+    CheckRequest,
+    CriterionCheck,
+    FileVerdict,
+    Kind,
+    decode_answer,
+    encode_answer,
+)
 
 GZIP = (CriterionCheck("format", "gzip"),)
 
@@ -327,3 +336,43 @@ def test_an_answer_that_is_none_is_no_verdict(data: bytes) -> None:
 
 def test_the_limits_grow_with_the_file() -> None:
     assert reader_process.CPU + (50 << 30) * reader_process.CPU_PER_BYTE > 50 * 1024 / 10
+
+
+class WithoutProcesses(Pool):
+    """A pool of which the test answers the questions."""
+
+    def _fill(self) -> None:
+        """Start none."""
+
+    def answer_one(self) -> str:
+        """Take the next question, say that its file is whole, and return its function."""
+        self._theirs.settimeout(20)
+        data, descriptors, _, _ = socket.recv_fds(self._theirs, 1 << 16, 16)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        question = CheckRequest.decode(data)
+        self._theirs.send(encode_answer(question.number, WHOLE))
+        return question.asked[0].argument
+
+
+def test_however_many_functions_there_are_each_gets_its_turn(tmp_path: Path) -> None:
+    functions = [f"function {number}" for number in range(pool.LEAST + pool.MORE + 2)]
+    made = WithoutProcesses()
+    made.start()
+
+    def ask_on(function: str) -> None:
+        """Have as much of it wait as there can be."""
+        while made.ask("/a", (CriterionCheck("callable", function),), [file.fileno()], print):
+            pass
+
+    try:
+        with (tmp_path / "a").open("w+") as file:
+            for function in functions:
+                ask_on(function)
+            asked = []
+            for _ in range(10 * len(functions)):
+                asked.append(made.answer_one())
+                ask_on(asked[-1])
+    finally:
+        made.stop()
+    assert set(asked) == set(functions)

@@ -22,6 +22,8 @@ from tests.faults.driver import Daemon, Sent, in_rabbit, in_redis
 from tests.servers.rabbitmq import RabbitServer
 from tests.servers.redis import RedisServer
 from tests.waiting import wait_until
+from watchman.journal.journal_reader import open_reader
+from watchman.model import State
 
 LONG = os.environ.get("WATCHMAN_LONG") == "1"
 KILLS = int(os.environ.get("WATCHMAN_KILLS", "1000" if LONG else "25"))
@@ -128,6 +130,12 @@ class Uploads(threading.Thread):
             written.rename(path)
 
 
+def is_settled(state: Path) -> bool:
+    """Whether nothing is under way: neither being moved nor sent."""
+    with open_reader(str(state)) as journal:
+        return not {State.MOVING, State.READY} & {found for _, found in journal.counts()}
+
+
 def home(source: str) -> str:
     """Return the path at which a file was uploaded, whatever its directory's name was since."""
     return source.replace(f"{AWAY}/", "/")
@@ -228,7 +236,7 @@ def test_random_kills_lose_nothing(
         complete = uploads.files.keys() <= there and staying <= {message.path for message in sent}
         # What has come back with its directory is moved again, though it has a task already.
         moved = complete and not any(map(os.path.lexists, uploads.files.keys() - staying))
-        return sent if moved else None
+        return sent if moved and is_settled(tmp_path / "var") else None
 
     sent = wait_until(
         all_sent, 900 if LONG else 60, "a task for each file, in its place", interval=0.5

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 Key = TypeVar("Key", bound=Hashable)
 
 _FEW = 1000
-"""Entries up to which those that do not hold any more may be in the majority."""
+"""So many entries more than there are keys may hold no more before they are dropped."""
 
 
 class Timers(Generic[Key]):
@@ -19,7 +19,7 @@ class Timers(Generic[Key]):
     def __init__(self) -> None:
         self._times: dict[Key, float] = {}
         self._heap: list[tuple[float, int, Key]] = []
-        """With entries that do not hold any more, as many as the others at the most."""
+        """With entries that do not hold any more, ``_FEW`` more than the others at the most."""
         self._ties = itertools.count()
 
     def set(self, key: Key, due: float) -> None:

@@ -123,3 +123,13 @@ def running(
 def troubles(pipeline: Pipeline) -> dict[str, str]:
     """What is wrong at the moment, by subject."""
     return {trouble.subject: trouble.message for trouble in pipeline.troubles.all()}
+
+
+def await_noted(pipeline: Pipeline, *texts: str) -> None:
+    """Wait until one note holds all of these; it comes a little after the journal has its file."""
+
+    def noted() -> bool:
+        notes = [note.message for note in pipeline.parts.notes()]
+        return any(all(text in note for text in texts) for note in notes)
+
+    wait_until(noted, 60, f"a note with {texts}")

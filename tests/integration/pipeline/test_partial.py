@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.journals import counts
-from tests.running import config_for, running
+from tests.running import await_noted, config_for, running
 from tests.waiting import wait_until
 from watchman import file_access
 from watchman.config import load
@@ -77,8 +77,7 @@ def test_a_whole_file_is_announced_and_a_partial_one_when_it_is_whole(
         half.write_bytes(WHOLE[:-5])
         await_waiting(pipeline, half)
         await_sent(sent, whole)
-        notes = [note.message for note in pipeline.parts.notes()]
-        assert any("half.gz" in note and "ends in the middle" in note for note in notes)
+        await_noted(pipeline, "half.gz", "ends in the middle")
         with half.open("ab") as stream:
             stream.write(WHOLE[-5:])
         await_sent(sent, whole, half)

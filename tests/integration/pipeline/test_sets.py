@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.journals import counts, failures, retry
-from tests.running import Remembering, config_for, running
+from tests.running import Remembering, await_noted, config_for, running
 from tests.waiting import wait_until
 from watchman import signals
 from watchman.journal.failed_deliveries import Selection
@@ -179,8 +179,7 @@ def test_a_missing_one_is_said_and_waited_for(root: Path, state: Path) -> None:
         await_waiting(pipeline, main, "a.shx, a.dbf are missing")
         write(root / "a.dbf")
         await_waiting(pipeline, main, "a.shx is missing")
-        notes = [note.message for note in pipeline.parts.notes()]
-        assert any("a.shx is missing" in note for note in notes)
+        await_noted(pipeline, "a.shx is missing")
         write(root / "a.shx")
         await_sets(sent, main)
         wait_until(lambda: not pipeline.parts.notes())

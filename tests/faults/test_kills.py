@@ -158,10 +158,7 @@ def check(uploads: Uploads, sent: Sequence[Sent], moves: Mapping[str, str], stor
         assert len(ids) <= most, f"{path} has too many ids: {ids}"
         assert len(finals) <= most, f"{path} has too many copies: {ids}"
         if path.startswith(tuple(moves)):
-            # Known and not understood: a source whose directory was away while it was moved may
-            # stay, announced and moved under the path that it had then; seldom.
-            if not uploads.times_away[path]:
-                assert not os.path.lexists(path), f"{path} is still there"
+            assert not os.path.lexists(path), f"{path} is still there"
             announced |= finals
         else:
             assert path in finals, f"no task: {path}"
@@ -237,8 +234,7 @@ def test_random_kills_lose_nothing(
         there = {message.path for message in sent} | {home(message.source) for message in sent}
         staying = {path for path in uploads.files if not path.startswith(tuple(moves))}
         complete = uploads.files.keys() <= there and staying <= {message.path for message in sent}
-        moving = {path for path in uploads.files.keys() - staying if not uploads.times_away[path]}
-        moved = complete and not any(map(os.path.lexists, moving))
+        moved = complete and not any(map(os.path.lexists, uploads.files.keys() - staying))
         return sent if moved and is_settled(tmp_path / "var") else None
 
     sent = wait_until(

@@ -2,6 +2,14 @@
 
 from watchman.journal.archiving import Archive
 from watchman.journal.known import Known, KnownVersions, Scan
-from watchman.journal.store import Journal, NewDelivery
+from watchman.journal.store import Journal, NewDelivery, NotedVersion
 
-__all__ = ["Archive", "Journal", "Known", "KnownVersions", "NewDelivery", "Scan"]
+__all__ = [
+    "Archive",
+    "Journal",
+    "Known",
+    "KnownVersions",
+    "NewDelivery",
+    "NotedVersion",
+    "Scan",
+]

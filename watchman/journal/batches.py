@@ -150,12 +150,18 @@ class Bundles:
         """Make sets of deliveries that were just recorded: by task id, their seqs.
 
         A set of that id that is under way gets further ones: its files may be recorded in two
-        commits, where one of them was under way by itself.
+        commits, where one of them was under way by itself. One that was moved has its task: these
+        get another, as the files that are in the place of its own are others.
         """
         query = "SELECT id FROM bundles WHERE task_id = ? AND kind = 'set'"
         for task_id, seqs in members.items():
             found = connection.execute(query, (task_id,)).fetchone()
-            bundle = found[0] if found else self.make(connection, task_id, BundleKind.SET)
+            if found is None:
+                bundle = self.make(connection, task_id, BundleKind.SET)
+            elif bundles.is_moved(connection, found[0]):
+                bundle = self.make(connection, str(uuid.uuid4()), BundleKind.SET)
+            else:
+                bundle = found[0]
             bundles.join(connection, bundle, seqs)
             bundles.settle(connection, bundle)
 

@@ -60,6 +60,7 @@ MEND = (
 OF_BUNDLE = "INDEXED BY deliveries_bundle WHERE bundle > 0 AND bundle = ?"
 """In SQL: the rows of a bundle."""
 
+
 _OF_ROWS = "SELECT DISTINCT bundle FROM deliveries WHERE seq IN ({}) AND bundle > 0"
 _ROWS = f"""SELECT seq, state, held, final IS NOT NULL FROM deliveries {OF_BUNDLE}
     AND +state IN (1, 2, 4) ORDER BY seq"""  # noqa: S608 — our own words
@@ -172,6 +173,13 @@ def settle(connection: sqlite3.Connection, bundle: int) -> Left:
     if not waits:
         connection.execute("UPDATE deliveries SET held = 0 WHERE seq = ?", ready[0][:1])
     return NOTHING_LEFT
+
+
+def is_moved(connection: sqlite3.Connection, bundle: int) -> bool:
+    """Say whether what is under way of a bundle has left its paths: all that is to be moved."""
+    rows = connection.execute(_ROWS, (bundle,)).fetchall()
+    states = {state for _, state, _, moved in rows if moved}
+    return states == {_READY}
 
 
 def join(connection: sqlite3.Connection, bundle: int, seqs: Iterable[int]) -> None:

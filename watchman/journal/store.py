@@ -12,7 +12,7 @@ import sqlite3
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import chain
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -31,7 +31,7 @@ from watchman.journal.partial import PartialTable
 from watchman.journal.pruning import Pruned, Pruner
 from watchman.journal.ready import ReadyDeliveries
 from watchman.journal.route_table import Routes
-from watchman.journal.under_way import in_conflict, under_way
+from watchman.journal.under_way import UnderWay, in_conflict, under_way
 from watchman.journal.uploads import Uploads
 from watchman.journal.watch_runs import WatchRuns
 from watchman.journal.write_retry import WriteRetry
@@ -64,6 +64,14 @@ class NewDelivery(NamedTuple):
     set_id: str = ""
     """The task id of the set that it belongs to, whose files are recorded together, the one that
     gives its path to the task first; empty for none."""
+
+
+class Doubled(NamedTuple):
+    """An arrival that was not recorded: a delivery with its task id is under way."""
+
+    delivery: NewDelivery
+    is_moved: bool
+    """As in ``UnderWay``."""
 
 
 NotedVersion = tuple[str, Version] | tuple[str, Version, Noted]
@@ -181,13 +189,13 @@ class Journal(WatchRuns, EndedDeliveries, ReadyDeliveries, NotedDeliveries):
         deliveries: Sequence[NewDelivery],
         noted: Iterable[NotedVersion] = (),
         gone: Iterable[str] = (),
-    ) -> list[NewDelivery]:
+    ) -> list[Doubled]:
         """Record arrivals and make their versions known, in one commit.
 
         ``deliveries`` come in the order in which they are to be sent; ``noted`` are versions,
         (path, version, why) each, that become known without a delivery; ``gone`` are paths that
-        are to be forgotten. Return those of which a delivery with the same task id is under way:
-        they were not recorded again, and are known as that delivery.
+        are to be forgotten. Return those that were not recorded, as a delivery with the same task
+        id is under way: known as that delivery, unless that has left their path.
         """
         now = time.time_ns()
         forgotten = self.known.keys(gone)
@@ -195,7 +203,7 @@ class Journal(WatchRuns, EndedDeliveries, ReadyDeliveries, NotedDeliveries):
 
         def work(
             connection: sqlite3.Connection, part: Sequence[NewDelivery | NotedVersion]
-        ) -> list[NewDelivery]:
+        ) -> list[Doubled]:
             if part[:1] == everything[:1]:
                 self.known.drop(connection, forgotten)
             return self._insert(connection, part, now)
@@ -207,12 +215,12 @@ class Journal(WatchRuns, EndedDeliveries, ReadyDeliveries, NotedDeliveries):
         connection: sqlite3.Connection,
         part: Sequence[NewDelivery | NotedVersion],
         now: int,
-    ) -> list[NewDelivery]:
+    ) -> list[Doubled]:
         """Insert rows within a transaction; return those that are under way already."""
         versions: list[tuple[bytes, Version, int]] = []
         rows: list[tuple[Any, ...]] = []
         deliveries: list[NewDelivery] = []
-        there: dict[int, int] = {}
+        there: dict[int, UnderWay] = {}
         unmatched = 0
         # Files and finished directories are recorded by two threads: numbers are taken here,
         # one writer at a time. One that is skipped does no harm.
@@ -224,24 +232,27 @@ class Journal(WatchRuns, EndedDeliveries, ReadyDeliveries, NotedDeliveries):
                 unmatched += why == _UNASKED
                 continue
             row = self._row(connection, seq, new, now)
-            found = 0
+            found = None
             if new.unless and new.unless != new.task_id:
                 found = under_way(connection, new.version.inode, new.unless)
-            if found:
+            if found is not None and not found.is_moved:
                 there[seq] = found
+                versions.append((row[_SOURCE], new.version, found.seq))
             else:
                 rows.append(row)
-            versions.append((row[_SOURCE], new.version, found or seq))
+                versions.append((row[_SOURCE], new.version, seq))
             deliveries.append(new)
             seq += 1
         self._next_seq = seq
         if connection.executemany(_INSERT, rows).rowcount < len(rows):
             ids = [(seq, d.version.inode, d.task_id) for seq, d in enumerate(deliveries, first)]
             conflicting = in_conflict(connection, ids, there)
-            versions = [
-                (path, version, conflicting.get(seq, seq)) for path, version, seq in versions
-            ]
             there |= conflicting
+            versions = [
+                (path, version, seq if found is None else found.seq)
+                for path, version, seq in versions
+                if (found := conflicting.get(seq)) is None or not found.is_moved
+            ]
             rows = [row for row in rows if row[0] not in there]
         self._count(connection, rows, now)
         judged = [
@@ -258,14 +269,14 @@ class Journal(WatchRuns, EndedDeliveries, ReadyDeliveries, NotedDeliveries):
         self._bundle_new(connection, first, deliveries, there)
         self.known.remember(connection, versions)
         self.uploads.recorded(connection, (row for row in rows if row[_KIND] == "files"), now)
-        return [deliveries[seq - first] for seq in there]
+        return [Doubled(deliveries[seq - first], found.is_moved) for seq, found in there.items()]
 
     def _bundle_new(
         self,
         connection: sqlite3.Connection,
         first: int,
         deliveries: Sequence[NewDelivery],
-        there: Mapping[int, int],
+        there: Collection[int],
     ) -> None:
         """Have new deliveries join batches and sets; ``there`` are those that were not inserted."""
         sets: dict[str, list[int]] = {}

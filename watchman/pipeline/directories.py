@@ -32,6 +32,7 @@ from watchman.model import Noted, Version
 from watchman.pipeline.first_runs import FirstRuns
 from watchman.pipeline.notes import Notes, say_what_would_happen
 from watchman.pipeline.parts_listener import PartsListener
+from watchman.pipeline.recording import record
 from watchman.pipeline.task_id import task_id
 from watchman.pipeline.watcher import Watcher
 from watchman.router import Router
@@ -236,17 +237,21 @@ class Directories:
             number = task_id(path, version._replace(changed_ns=changed_ns))
             now_ns = time.time_ns()
             batch.new.append(
-                NewDelivery(number, path, final, version, now_ns, route, "directories", move=move)
+                NewDelivery(
+                    *(number, path, final, version, now_ns, route, "directories"),
+                    unless=number,
+                    move=move,
+                )
             )
 
     def record(self, batch: _Batch) -> None:
         """Put everything into the journal with one commit, and say who has something to do."""
         if batch.new or batch.noted or batch.gone:
-            self._journal.record(batch.new, batch.noted, batch.gone)
+            arrived = record(self._journal, batch.new, batch.noted, batch.gone, time.time_ns())
         if not batch.new:
             return
         self.last_arrival_ns = batch.new[-1].arrived_ns
-        signals.announce(signals.arrived, batch.new)
+        signals.announce(signals.arrived, arrived)
         moves = {new.move for new in batch.new if new.move is not None}
         brokers = {new.route.broker for new in batch.new if new.move is None and new.route}
         self._listener.wake(moves | brokers)

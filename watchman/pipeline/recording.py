@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from watchman import signals
 from watchman.identity import Evidence
-from watchman.journal import Journal, NewDelivery
+from watchman.journal import Journal, NewDelivery, NotedVersion
 from watchman.log_batch import info_all
 from watchman.model import INCOMPLETE, Move, Noted, Version, record_of
 from watchman.pipeline import companion_removal
@@ -23,6 +23,31 @@ from watchman.sources.tree import Root
 from watchman.text import printable
 
 log = logging.getLogger("watchman.notify")
+
+
+def record(
+    journal: Journal,
+    new: list[NewDelivery],
+    noted: Iterable[NotedVersion],
+    gone: Iterable[str],
+    now_ns: int,
+) -> list[NewDelivery]:
+    """Record arrivals, as ``Journal.record`` does, and return those of them that are none before.
+
+    What is under way is another delivery where an event proves that, or where it has left the path
+    at which a file is found: then the file has an id of its own.
+    """
+    doubled = journal.record(new, noted, gone)
+    if not doubled:
+        return new
+    there = [one for one, _ in doubled]
+    others = [
+        one._replace(task_id=task_id(one.source, one.version, now_ns))
+        for one, is_moved in doubled
+        if is_moved or not one.unless
+    ]
+    journal.record(others)
+    return [one for one in new if one not in there] + others
 
 
 class Recorder:
@@ -109,21 +134,9 @@ class Recorder:
         now_ns: int,
         concerned: Iterable[str | Move],
     ) -> None:
-        doubled = self._journal.record(new, noted, gone)
-        if doubled:
-            new = [one for one in new if one not in doubled] + self._record_again(doubled, now_ns)
+        new = record(self._journal, new, noted, gone, now_ns)
         self._wake(concerned)
         signals.announce(signals.arrived, new)
-
-    def _record_again(self, doubled: Sequence[NewDelivery], now_ns: int) -> list[NewDelivery]:
-        """Record those that an event proves to be other arrivals than what is under way."""
-        others = [
-            one._replace(task_id=task_id(one.source, one.version, now_ns))
-            for one in doubled
-            if not one.unless
-        ]
-        self._journal.record(others)
-        return others
 
     # What has criteria
 

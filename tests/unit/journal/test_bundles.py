@@ -207,6 +207,20 @@ def test_a_set_is_sent_when_all_of_it_is_moved(journal: Journal) -> None:
     assert {row.task_id for row in rows(journal)} == {"set"}
 
 
+def test_a_set_whose_files_are_back_at_their_paths_is_another(journal: Journal) -> None:
+    """All of it was moved and waits for its broker; of another set, a part is still moved."""
+    ours = [new(number, ALONE, moved=True, of="set") for number in (1, 2)]
+    partly = [new(number, ALONE, moved=True, of="partly") for number in (3, 4)]
+    journal.record([*ours, *partly])
+    first, second, third, _ = journal.page_moving(MOVE, 0, 10)
+    journal.note([], [first, second, third])
+    back = [one._replace(task_id=f"{one.task_id} again") for one in (*ours, partly[0])]
+    assert journal.record(back) == []
+    journal.note([], journal.page_moving(MOVE, 0, 10))
+    assert read(journal) == [[1, 2], [3, 4, 3], [1, 2]]
+    assert bundles(journal) == 3
+
+
 def states(journal: Journal) -> dict[State, int]:
     return {state: count for (_, state), (count, _) in counts(journal).items() if count}
 

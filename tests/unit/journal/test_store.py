@@ -189,8 +189,8 @@ def test_a_task_id_is_under_way_once(journal: Journal) -> None:
     """Two rows of one id would write and remove one another's files."""
     first, again = new("/up/a"), new("/up/a", version=VERSION._replace(changed_ns=7))
     assert journal.record([first]) == []
-    assert journal.record([new("/up/b"), again]) == [again]
-    assert journal.record([new("/up/c", final="/to/c"), new("/up/c")]) == [new("/up/c")]
+    assert journal.record([new("/up/b"), again]) == [(again, False)]
+    assert journal.record([new("/up/c", final="/to/c"), new("/up/c")]) == [(new("/up/c"), False)]
     assert [row.source for row in journal.page_ready("b", 0, 10)] == ["/up/a", "/up/b"]
     assert [row.source for row in journal.page_strays((), 10)] == ["/up/c"]
     # What is known is that delivery, in the version that was seen last.
@@ -202,10 +202,24 @@ def test_a_task_id_is_under_way_once(journal: Journal) -> None:
 def test_an_arrival_is_not_recorded_while_it_is_under_way_by_another_id(journal: Journal) -> None:
     journal.record([new("/up/a")])
     again = new("/up/a")._replace(task_id="salted", unless="id of '/up/a'")
-    assert journal.record([again]) == [again]
+    assert journal.record([again]) == [(again, False)]
     journal.note([(1, State.SENT, "")])
     assert journal.record([again]) == []
     assert [row.task_id for row in journal.page_ready("b", 0, 10)] == ["salted"]
+
+
+def test_what_has_left_its_path_is_not_what_is_there(journal: Journal) -> None:
+    """It was moved, and waits for its broker, when a file just like it is at its source."""
+    first = new("/up/a", final="/to/a")
+    journal.record([first])
+    journal.note([], journal.page_strays((), 10))
+    # Of this id none can be recorded: it is for the caller to give it another one.
+    assert journal.record([first]) == [(first, True)]
+    assert not journal.known.versions(["/up/a"])
+    again = first._replace(task_id="another", unless=first.task_id)
+    assert journal.record([again]) == []
+    assert [row.task_id for row in journal.page_strays((), 10)] == ["another"]
+    assert journal.known.lookup("/up", ["a"])["a"].seq == 3  # the one that was left out had 2
 
 
 def test_what_is_settled_frees_its_id(journal: Journal) -> None:

@@ -84,7 +84,7 @@ class KnownVersions:
         self._ids = {}
 
     def remember(
-        self, connection: sqlite3.Connection, items: Iterable[tuple[bytes, Version, int]]
+        self, connection: sqlite3.Connection, items: Iterable[tuple[bytes, Sequence[int], int]]
     ) -> None:
         """Make versions known, (path, version, seq) each, within a transaction."""
         ids = self._ids

@@ -12,10 +12,10 @@ import sqlite3
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
-from itertools import chain
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain, takewhile
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from watchman.errors import JournalError
 from watchman.journal import archive, counters, digests, tallies
@@ -66,6 +66,10 @@ class NewDelivery(NamedTuple):
     gives its path to the task first; empty for none."""
 
 
+def _is_noted(one: NewDelivery | NotedVersion) -> bool:
+    return not isinstance(one, NewDelivery)
+
+
 class Doubled(NamedTuple):
     """An arrival that was not recorded: a delivery with its task id is under way."""
 
@@ -86,7 +90,7 @@ _INSERT = """INSERT INTO deliveries (seq, task_id, source, final, device, inode,
 _MOVING_OF = "WHERE state = 1 AND move IS ? AND seq > ? ORDER BY seq LIMIT ?"
 _NEXT_MOVE = "SELECT move FROM deliveries WHERE state = 1 AND move > ? ORDER BY move LIMIT 1"
 _REDIRECT = "UPDATE deliveries SET final = ? WHERE seq = ? AND state = 1"
-_SOURCE, _ARRIVED, _BROKER, _KIND, _STATE = 2, 9, 10, 12, 13
+_SOURCE, _VERSION, _ARRIVED, _BROKER, _KIND, _STATE = 2, slice(4, 9), 9, 10, 12, 13
 """Where they are in what is inserted."""
 _BROKER_AND_STATE = itemgetter(_BROKER, _STATE)
 _MOST_SAID = 10_000
@@ -217,73 +221,96 @@ class Journal(WatchRuns, EndedDeliveries, ReadyDeliveries, NotedDeliveries):
         now: int,
     ) -> list[Doubled]:
         """Insert rows within a transaction; return those that are under way already."""
-        versions: list[tuple[bytes, Version, int]] = []
-        rows: list[tuple[Any, ...]] = []
-        deliveries: list[NewDelivery] = []
-        there: dict[int, UnderWay] = {}
-        unmatched = 0
+        noted = cast(list[NotedVersion], list(takewhile(_is_noted, part)))
+        deliveries = cast(Sequence[NewDelivery], part[len(noted) :])
         # Files and finished directories are recorded by two threads: numbers are taken here,
         # one writer at a time. One that is skipped does no harm.
-        first = seq = self._free_seq(connection)
-        for new in part:
-            if not isinstance(new, NewDelivery):
-                why = int(new[2]) if len(new) > 2 else 0
-                versions.append((new[0].encode(*PATHS), new[1], why))
-                unmatched += why == _UNASKED
-                continue
-            row = self._row(connection, seq, new, now)
-            found = None
+        first = self._free_seq(connection)
+        self._next_seq = first + len(deliveries)
+        rows, unusual = self._rows(connection, deliveries, first, now)
+        there: dict[int, UnderWay] = {}
+        for seq, new in unusual:
             if new.unless and new.unless != new.task_id:
                 found = under_way(connection, new.version.inode, new.unless)
-            if found is not None and not found.is_moved:
-                there[seq] = found
-                versions.append((row[_SOURCE], new.version, found.seq))
-            else:
-                rows.append(row)
-                versions.append((row[_SOURCE], new.version, seq))
-            deliveries.append(new)
-            seq += 1
-        self._next_seq = seq
+                if found is not None and not found.is_moved:
+                    there[seq] = found
+        if there:
+            rows = [row for row in rows if row[0] not in there]
         if connection.executemany(_INSERT, rows).rowcount < len(rows):
             ids = [(seq, d.version.inode, d.task_id) for seq, d in enumerate(deliveries, first)]
-            conflicting = in_conflict(connection, ids, there)
-            there |= conflicting
-            versions = [
-                (path, version, seq if found is None else found.seq)
-                for path, version, seq in versions
-                if (found := conflicting.get(seq)) is None or not found.is_moved
-            ]
+            there |= in_conflict(connection, ids, there)
             rows = [row for row in rows if row[0] not in there]
         self._count(connection, rows, now)
-        judged = [
-            (new.failed, new.told, seq)
-            for seq, new in enumerate(deliveries, first)
-            if (new.failed or new.told) and seq not in there
+        if unusual:
+            self._judge_new(connection, [one for one in unusual if one[0] not in there])
+        versions: list[tuple[bytes, Sequence[int], int]] = [
+            (one[0].encode(*PATHS), one[1], int(one[2]) if len(one) > 2 else 0) for one in noted
         ]
-        failed = [(reason, seq) for reason, _, seq in judged if reason]
-        if failed:
-            connection.executemany("UPDATE deliveries SET reason = ? WHERE seq = ?", failed)
-        incomplete = sum((told or reason).startswith(INCOMPLETE) for reason, told, _ in judged)
-        counted = {counters.UNMATCHED: unmatched, counters.INCOMPLETE: incomplete}
-        counters.add(connection, {(name, "", 0): number for name, number in counted.items()})
-        self._bundle_new(connection, first, deliveries, there)
+        versions += [(row[_SOURCE], row[_VERSION], row[0]) for row in rows]
+        for seq, found in there.items():
+            if not found.is_moved:
+                new = deliveries[seq - first]
+                versions.append((new.source.encode(*PATHS), new.version, found.seq))
         self.known.remember(connection, versions)
+        unmatched = sum(why == _UNASKED for _, _, why in versions[: len(noted)])
+        counters.add(connection, {(counters.UNMATCHED, "", 0): unmatched})
         self.uploads.recorded(connection, (row for row in rows if row[_KIND] == "files"), now)
         return [Doubled(deliveries[seq - first], found.is_moved) for seq, found in there.items()]
 
-    def _bundle_new(
+    def _rows(
         self,
         connection: sqlite3.Connection,
-        first: int,
         deliveries: Sequence[NewDelivery],
-        there: Collection[int],
+        first: int,
+        now: int,
+    ) -> tuple[list[tuple[Any, ...]], list[tuple[int, NewDelivery]]]:
+        """Return what is inserted, and by seq those deliveries of which there is more to do."""
+        rows: list[tuple[Any, ...]] = []
+        unusual: list[tuple[int, NewDelivery]] = []
+        last: Route | None = None
+        broker = number = None
+        in_batch = False
+        for seq, new in enumerate(deliveries, first):
+            id_, source, final, version, arrived, route, kind, unless, move, told, failed, of = new
+            if route is not last:  # nearly all are like the one before
+                last = route
+                broker = None if route is None else route.broker
+                number = None if route is None else self._routes.number(connection, route)
+                in_batch = route is not None and route.batch is not None
+            state = _READY if final is None else _MOVING
+            rows.append(
+                (
+                    seq,
+                    id_,
+                    source.encode(*PATHS),
+                    None if final is None else final.encode(*PATHS),
+                    *version,
+                    arrived,
+                    broker,
+                    number,
+                    kind,
+                    _FAILED if failed else state,
+                    now,
+                    None if move is None else self._moves.number(connection, move),
+                    told or None,
+                )
+            )
+            if in_batch or told or failed or of or (unless and unless != id_):
+                unusual.append((seq, new))
+        return rows, unusual
+
+    def _judge_new(
+        self, connection: sqlite3.Connection, unusual: Sequence[tuple[int, NewDelivery]]
     ) -> None:
-        """Have new deliveries join batches and sets; ``there`` are those that were not inserted."""
+        """Note why some have failed, or are incomplete; have others join sets and batches."""
+        failed = [(new.failed, seq) for seq, new in unusual if new.failed]
+        if failed:
+            connection.executemany("UPDATE deliveries SET reason = ? WHERE seq = ?", failed)
+        incomplete = sum((new.told or new.failed).startswith(INCOMPLETE) for _, new in unusual)
+        counters.add(connection, {(counters.INCOMPLETE, "", 0): incomplete})
         sets: dict[str, list[int]] = {}
         joining: list[Joining] = []
-        for seq, new in enumerate(deliveries, first):
-            if seq in there:
-                continue
+        for seq, new in unusual:
             if new.set_id:
                 sets.setdefault(new.set_id, []).append(seq)
             elif new.failed:
@@ -306,27 +333,6 @@ class Journal(WatchRuns, EndedDeliveries, ReadyDeliveries, NotedDeliveries):
         for (broker, state), number in Counter(map(_BROKER_AND_STATE, rows)).items():
             key = tallies.TallyKey(broker or "", state)
             tallies.add(connection, key, number, rows[0][_ARRIVED], now, recorded=True)
-
-    def _row(
-        self, connection: sqlite3.Connection, seq: int, new: NewDelivery, now: int
-    ) -> tuple[Any, ...]:
-        task_id, source, final, version, arrived_ns, route, kind, _, move, told, failed, _ = new
-        state = _READY if final is None else _MOVING
-        return (
-            seq,
-            task_id,
-            source.encode(*PATHS),
-            None if final is None else final.encode(*PATHS),
-            *version,
-            arrived_ns,
-            None if route is None else route.broker,
-            None if route is None else self._routes.number(connection, route),
-            kind,
-            _FAILED if failed else state,
-            now,
-            None if move is None else self._moves.number(connection, move),
-            told or None,
-        )
 
     def _left_out(self, row: NewDelivery | NotedVersion, error: Exception) -> None:
         path = row.source if isinstance(row, NewDelivery) else row[0]
@@ -352,7 +358,7 @@ class Journal(WatchRuns, EndedDeliveries, ReadyDeliveries, NotedDeliveries):
         def work(connection: sqlite3.Connection) -> None:
             seq = self._free_seq(connection)
             self._next_seq = seq + 1
-            row = self._row(connection, seq, harmless, time.time_ns())
+            ((row,), _) = self._rows(connection, [harmless], seq, time.time_ns())
             connection.execute(_INSERT, row)
             connection.execute(
                 "UPDATE deliveries SET state = ?, reason = ? WHERE seq = ?",

@@ -68,14 +68,14 @@ def retry(
     is_moved = functools.partial(_is_moved, MountTable())
     with put_back(state_dir, selection, is_moved, brokers, operator()) as changes:
         have_obeyed(own)
-        for record in changes.unsendable():
+        for record in changes.unsendable:
             warn(
                 f"{record.seq} stays failed: {printable(record.reason)}, or give it up with "
                 f"'notify discard {record.seq}'"
             )
             asked.meet(record)
             gone = True
-        for record in changes.changed():
+        for record in changes.changed:
             say(f"{record.seq} is {record.state.name.lower()} again: {printable(record.source)}")
             asked.meet(record)
             left.meet(record)
@@ -109,7 +109,7 @@ def discard(
     selection, asked = _selected(state_dir, which, everything, options)
     _confirm(state_dir, selection, "Give {} up?", asked.named, yes=yes)
     with give_up(state_dir, selection, operator()) as changes:
-        for record in changes.changed():
+        for record in changes.changed:
             say(f"{record.seq} is discarded: {printable(record.source)}")
             asked.meet(record)
         _remove_leftovers(changes.left_behind())

@@ -16,11 +16,12 @@ from watchman.mover import claims
 from watchman.mover.claims import final_paths, forget_final_paths
 from watchman.mover.copy_pool import CopyPool, CopyResult, subject_of
 from watchman.mover.deferred import CHANGED, FIRST_DELAY, Backlog, DeferredRows
+from watchman.mover.known_mounts import known_mounts
 from watchman.mover.lease import matches
 from watchman.mover.move_batch import MoveBatch
 from watchman.mover.move_log import MoveLog, MoverContext
 from watchman.mover.obstacles import WHOLE, Obstacles, directories_of, key_of
-from watchman.mover.open_directories import MOST, known_mounts
+from watchman.mover.open_directories import MOST
 from watchman.mover.outcomes import CrossDevice, Postponed, SourceChanged, Terminal, vanished
 from watchman.mover.recovery import AttemptState, inspect_afresh
 from watchman.mover.rename import rename

@@ -33,7 +33,7 @@ from watchman.file_access import version_of
 from watchman.identity import is_same_content
 from watchman.model import Config, Delivery
 from watchman.mounts import MountTable
-from watchman.text import printable
+from watchman.text import counted, printable
 
 if TYPE_CHECKING:
     from watchman.journal.failed_deliveries import Record, Selection
@@ -178,7 +178,7 @@ def _confirm(state_dir: str, selection: Selection, words: str, named: bool, *, y
     if number > 1 or (number and narrowed):
         for record in first if named else ():
             click.echo(fitted(f"{record.seq}  {printable(record.source)}", sys.stderr), err=True)
-        amount = printing.counted(number, "failed delivery")
+        amount = counted(number, "failed delivery")
         printing.confirm(words.format(amount), yes=yes)
 
 

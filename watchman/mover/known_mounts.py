@@ -14,7 +14,7 @@ import os
 import threading
 from collections.abc import Iterable
 
-from watchman.mounts import Changes, mounts
+from watchman.mounts import Changes, leads_to, mounts
 from watchman.mover.outcomes import DirectoryError, RootError
 from watchman.text import printable
 
@@ -69,12 +69,12 @@ class KnownMounts:
         self.look()
         path = f"{self._real.rstrip('/')}/{relative}".rstrip("/")
         for point in self._missing:
-            if _leads_to(point, path):
+            if leads_to(point, path):
                 reason = (
                     f"nothing is mounted at {printable(point)} any more: mount it again, or "
                     "restart watchman to use what is there now"
                 )
-                if _leads_to(point, self._real):
+                if leads_to(point, self._real):
                     raise RootError(errno.ESTALE, reason, self._root)
                 raise DirectoryError(errno.ESTALE, reason, point)
 
@@ -83,18 +83,13 @@ class KnownMounts:
         if not table:
             return  # no /proc: nothing can be told
         self._real = real = os.path.realpath(self._root)
-        concerned = {p for p in table if _leads_to(p, real) or _leads_to(real, p)}
+        concerned = {p for p in table if leads_to(p, real) or leads_to(real, p)}
         self._points |= concerned
         self._missing = tuple(
             point
             for point in sorted(self._points - table.keys())
-            if _leads_to(point, real) or _leads_to(real, point)
+            if leads_to(point, real) or leads_to(real, point)
         )
-
-
-def _leads_to(above: str, path: str) -> bool:
-    """Say whether ``path`` is ``above`` or below it."""
-    return path == above or path.startswith(above.rstrip("/") + "/")
 
 
 _known: dict[str, KnownMounts] = {}

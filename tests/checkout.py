@@ -56,12 +56,16 @@ def clone(to: Path) -> Path:
     return to
 
 
-def project() -> dict[str, Any]:
-    """Return what pyproject.toml says under ``[project]`` (PEP 621)."""
+def pyproject() -> dict[str, Any]:
+    """Return what pyproject.toml says."""
     # Before 3.11 under its former name, which pytest brings along.
     toml = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
-    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    return dict(toml.loads(text)["project"])
+    return dict(toml.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8")))
+
+
+def project() -> dict[str, Any]:
+    """Return what pyproject.toml says under ``[project]`` (PEP 621)."""
+    return dict(pyproject()["project"])
 
 
 def require_open_checkout() -> None:

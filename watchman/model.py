@@ -247,6 +247,11 @@ class Move(NamedTuple):
     source: str
     root: str
 
+    @property
+    def subject(self) -> str:
+        """What it is called among the troubles."""
+        return f"moving {self.source} to {self.root}"
+
 
 class HoldKind(enum.Enum):
     """What a hold is for; the values are what the journal and ``--json`` have."""

@@ -169,6 +169,11 @@ def real_path(path: str) -> str:
     return trace(path, mounts())[0]
 
 
+def leads_to(point: str, path: str) -> bool:
+    """Say whether ``path`` is ``point`` or below it."""
+    return f"{path}/".startswith(f"{point.rstrip('/')}/")
+
+
 def filesystem_type(path: str, mountinfo: str = MOUNTINFO) -> str:
     """Return the type of the file system that ``path`` is on, such as ``ext4``; "" if unknown."""
     table = mounts(mountinfo)

@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, NamedTuple
 
+from watchman.ignored_names import FOR_FILES
 from watchman.model import Criteria, Move, Route
-from watchman.temporary_names import FOR_FILES
 
 _NOT_STAR = re.compile(r"\?|\[!?\]?[^\]]*\]")
 _REMEMBERED = 4096  # pairs of directory and extension at a time, and directories

@@ -73,8 +73,9 @@ def ago(ns: int) -> str:
 
 
 def counted(number: int, one: str, many: str = "", *, or_more: bool = False) -> str:
-    """Return a number with its noun: ``1 task``, ``1,204 tasks``, ``1 or more tasks``."""
-    noun = one if number == 1 and not or_more else many or one + "s"
+    """Return a number with its noun: ``1 task``, ``1,204 deliveries``, ``1 or more tasks``."""
+    many = many or (f"{one[:-1]}ies" if one.endswith("y") else f"{one}s")
+    noun = one if number == 1 and not or_more else many
     return f"{number:,}{' or more' if or_more else ''} {noun}"
 
 

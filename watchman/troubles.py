@@ -60,7 +60,6 @@ class Troubles:
         *,
         line: str = "%s: %s",
         said: str | None = None,
-        level: int = logging.WARNING,
     ) -> bool:
         """Take note of a trouble, or of its message of now; True if it is new.
 
@@ -78,7 +77,7 @@ class Troubles:
             said = message if said is None else said
             if said:
                 # With the lock held: no other thread can say that it is over before it is said.
-                log.log(level, line, printable(subject), printable(said))
+                log.warning(line, printable(subject), printable(said))
         return True
 
     def end(

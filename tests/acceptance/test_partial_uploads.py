@@ -26,9 +26,9 @@ from tests.servers.clients import End
 from tests.servers.ways import WAYS, Way
 from tests.waiting import wait_until
 from watchman.file_access import Seen, look
+from watchman.ignored_names import DEFAULT_IGNORE
 from watchman.model import Criteria, Criterion, Route
 from watchman.pipeline import Pipeline
-from watchman.temporary_names import DEFAULT_IGNORE
 
 LONG = os.environ.get("WATCHMAN_LONG") == "1"
 UPLOADS = int(os.environ.get("WATCHMAN_UPLOADS", "200" if LONG else "12"))

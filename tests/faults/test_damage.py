@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 
 from tests.faults.driver import Daemon, in_directory, wait_for_tasks
+from tests.journals import history
 from tests.running import config_for, running
 from tests.waiting import wait_until
 from watchman.errors import JournalDamaged, JournalError
 from watchman.journal import Journal, NewDelivery, schema, soundness
-from watchman.journal.failed_deliveries import failed, history
+from watchman.journal.failed_deliveries import failed
 from watchman.journal.journal_reader import open_reader
 from watchman.journal.partial import PartialFile
 from watchman.model import Noted, Route, State, Upload, Version

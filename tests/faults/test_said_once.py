@@ -7,9 +7,9 @@ import logging
 import pytest
 
 from tests.faults.bench import Bench, Told
+from tests.journals import history
 from tests.running import Remembering
 from tests.waiting import wait_until
-from watchman.journal.failed_deliveries import history
 from watchman.journal.journal_reader import open_reader
 from watchman.model import ACCEPTED, Answer, Outcome
 from watchman.sender import Sender, sender

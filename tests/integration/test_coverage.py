@@ -15,13 +15,13 @@ from tests.running import Remembering, config_for, running
 from tests.waiting import wait_until
 from watchman import checks, coverage
 from watchman.checks import scanning, trees
+from watchman.ignored_names import DEFAULT_IGNORE
 from watchman.journal import Journal
 from watchman.journal.journal_reader import open_reader
 from watchman.model import Config, Existing, Method, Route, Watch, WatchKind
 from watchman.router import Router
 from watchman.sources.at_start import Starts
 from watchman.sources.tree import Node
-from watchman.temporary_names import DEFAULT_IGNORE
 
 MOVED_TO: int = pyinotify.IN_MOVED_TO
 CLOSE_WRITE: int = pyinotify.IN_CLOSE_WRITE

@@ -267,6 +267,6 @@ def test_what_is_put_back_is_sent_at_once(tmp_path: Path, monkeypatch: pytest.Mo
         wait_until(lambda: ("b", State.SENT) in counts(pipeline.journal))
         pipeline.journal.note([(1, State.FAILED, "as if refused")])
         with retry(config.state_dir, Selection(all=True), lambda _: False) as changes:
-            assert [record.seq for record in changes.changed()] == [1]
+            assert [record.seq for record in changes.changed] == [1]
         assert request(config.state_dir, "orders") == {"ok": True, "fresh": True}
         wait_until(lambda: len(publisher.messages) == 2)

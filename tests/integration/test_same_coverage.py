@@ -31,13 +31,13 @@ from watchman import checks, mounts
 from watchman.checks import scanning
 from watchman.config.globs import expand
 from watchman.config.overlap import meet
+from watchman.ignored_names import DEFAULT_IGNORE
 from watchman.journal import Journal
 from watchman.journal.journal_reader import open_reader
 from watchman.model import Config, Existing, Route, Watch, WatchKind
 from watchman.pipeline import Pipeline
 from watchman.pipeline.files import Files
 from watchman.pipeline.first_runs import CLOCK_GRAIN_NS
-from watchman.temporary_names import DEFAULT_IGNORE
 
 LONG = os.environ.get("WATCHMAN_LONG") == "1"
 EXAMPLES = 3000 if LONG else 25

@@ -12,7 +12,7 @@ import pytest
 
 from tests import docs, readme
 from tests.checkout import ROOT
-from watchman import config, temporary_names
+from watchman import config, ignored_names
 from watchman.brokers.app import TLS_OPTION
 from watchman.brokers.capture import watchman_headers
 from watchman.config import batch, criteria, loading, own_places, routes, watches
@@ -70,7 +70,7 @@ def test_no_setting_is_explained_that_is_none() -> None:
 def test_all_names_that_are_ignored_are_listed() -> None:
     tables = docs.text("servers").split("Names that are ignored\n")[1].split("\nShares")[0]
     listed = {name.replace("XXXXXX", "[A-Za-z0-9]" * 6) for name in re.findall("``(.+?)``", tables)}
-    assert listed == set(temporary_names.DEFAULT_IGNORE)
+    assert listed == set(ignored_names.DEFAULT_IGNORE)
 
 
 # Messages

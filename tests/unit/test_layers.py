@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from graphlib import CycleError, TopologicalSorter
@@ -10,7 +11,9 @@ from pathlib import Path
 import grimp
 import pytest
 
-from tests.checkout import ROOT, clone
+from tests.checkout import ROOT, clone, files, pyproject
+
+ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
 
 
 def lint_imports(checkout: Path) -> subprocess.CompletedProcess[str]:
@@ -18,6 +21,34 @@ def lint_imports(checkout: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [str(program), "--no-cache"], cwd=checkout, capture_output=True, text=True, check=False
     )
+
+
+def words(layer: str) -> list[str]:
+    return re.findall(r"\w+", layer)
+
+
+def test_the_layers_are_drawn_as_they_are() -> None:
+    _, _, section = ARCHITECTURE.partition("\n## Layers\n")
+    # What is in a layer is told behind at least two spaces.
+    drawn = [
+        words(line.strip().partition("  ")[0]) for line in re.findall(r"^    .+", section, re.M)
+    ]
+    contracts = pyproject()["tool"]["importlinter"]["contracts"]
+    layers = next(contract["layers"] for contract in contracts if contract["id"] == "layers")
+    assert "pipeline" in words(layers[5])
+    end = drawn.index(words(layers[-1])) + 1
+    assert [sorted(layer) for layer in drawn[:end]] == [sorted(words(layer)) for layer in layers]
+
+
+def test_every_module_that_is_named_is_there() -> None:
+    modules = {str(path.relative_to("watchman")) for path in files() if path.parts[0] == "watchman"}
+    folders = {path.split("/")[0] for path in modules if "/" in path}
+    named = set(re.findall(r"`(\w+/\w+(?:\.py)?|\w+\.py)`", ARCHITECTURE))
+    ours = {f"{name.removesuffix('.py')}.py" for name in named if name.split("/")[0] in folders}
+    assert len(ours) > 50
+    assert ours - modules == set()
+    places = {Path(path).name for path in modules}
+    assert {name for name in named if "/" not in name} - places == set()
 
 
 def test_every_contract_is_kept() -> None:

@@ -113,7 +113,7 @@ class Capture:
         """
         return self._captured(message, watchman_headers(message, self._host))
 
-    def with_stand_ins(self, route: Route, names: Iterable[str] = ()) -> CapturedMessage:
+    def with_stand_ins(self, route: Route, names: Iterable[str]) -> CapturedMessage:
         """Return what ``send_task`` would have published by the route, with the stand-ins in it.
 
         ``names`` are those of further headers.

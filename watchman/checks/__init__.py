@@ -1,4 +1,4 @@
-"""What ``notify check`` and ``notify match`` tell: plain records, which cli prints."""
+"""What ``notify check`` and ``notify match`` tell: plain records, which commands print."""
 
 from watchman.checks.matching import Match, RouteTarget, match
 from watchman.checks.report import check

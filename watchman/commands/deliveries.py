@@ -33,7 +33,7 @@ from watchman.file_access import version_of
 from watchman.identity import is_same_content
 from watchman.model import Config, Delivery
 from watchman.mounts import MountTable
-from watchman.text import printable
+from watchman.text import counted, printable
 
 if TYPE_CHECKING:
     from watchman.journal.failed_deliveries import Record, Selection
@@ -68,14 +68,14 @@ def retry(
     is_moved = functools.partial(_is_moved, MountTable())
     with put_back(state_dir, selection, is_moved, brokers, operator()) as changes:
         have_obeyed(own)
-        for record in changes.unsendable():
+        for record in changes.unsendable:
             warn(
                 f"{record.seq} stays failed: {printable(record.reason)}, or give it up with "
                 f"'notify discard {record.seq}'"
             )
             asked.meet(record)
             gone = True
-        for record in changes.changed():
+        for record in changes.changed:
             say(f"{record.seq} is {record.state.name.lower()} again: {printable(record.source)}")
             asked.meet(record)
             left.meet(record)
@@ -109,7 +109,7 @@ def discard(
     selection, asked = _selected(state_dir, which, everything, options)
     _confirm(state_dir, selection, "Give {} up?", asked.named, yes=yes)
     with give_up(state_dir, selection, operator()) as changes:
-        for record in changes.changed():
+        for record in changes.changed:
             say(f"{record.seq} is discarded: {printable(record.source)}")
             asked.meet(record)
         _remove_leftovers(changes.left_behind())
@@ -178,7 +178,7 @@ def _confirm(state_dir: str, selection: Selection, words: str, named: bool, *, y
     if number > 1 or (number and narrowed):
         for record in first if named else ():
             click.echo(fitted(f"{record.seq}  {printable(record.source)}", sys.stderr), err=True)
-        amount = printing.counted(number, "failed delivery")
+        amount = counted(number, "failed delivery")
         printing.confirm(words.format(amount), yes=yes)
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from watchman.commands import printing
 from watchman.commands.common import warn
 from watchman.model import Config, Route
 from watchman.router import Router
-from watchman.text import printable
+from watchman.text import counted, printable
 
 if TYPE_CHECKING:
     from watchman.journal.record import Record
@@ -44,5 +43,5 @@ class GonePatterns:
         for (task, broker), number in self._count.items():
             warn(
                 f"no pattern leads to task {printable(task)} on broker {printable(broker)} any "
-                f"more: {printing.counted(number, 'delivery')} sent there all the same, as recorded"
+                f"more: {counted(number, 'delivery')} sent there all the same, as recorded"
             )

@@ -184,7 +184,7 @@ def as_line(one: HoldCounts, now_ns: int) -> str:
 
 
 def _amount(one: HoldCounts) -> str:
-    return counted(one.number, "delivery", "deliveries", or_more=one.or_more)
+    return counted(one.number, "delivery", or_more=one.or_more)
 
 
 def _as_json(one: HoldCounts) -> dict[str, Any]:

@@ -153,12 +153,6 @@ def confirm(question: str, *, yes: bool) -> None:
     click.confirm(question, abort=True, err=True)
 
 
-def counted(number: int, what: str) -> str:
-    """Return a number of things: ``1 delivery``, ``1,234 deliveries``."""
-    many = f"{what[:-1]}ies" if what.endswith("y") else f"{what}s"
-    return f"{number:,} {what if number == 1 else many}"
-
-
 def say_left_out(shown: int, left_out: int, exact: bool = True) -> None:
     """Say on standard error how many more there are than are shown."""
     if left_out or not exact:

@@ -20,7 +20,7 @@ from watchman.errors import WatchmanError
 from watchman.file_access import Seen, ignoring_sigio, look, release, version_of
 from watchman.model import Config, Upload, Version
 from watchman.mounts import MountTable
-from watchman.text import printable
+from watchman.text import counted, printable
 
 if TYPE_CHECKING:
     from watchman.journal.record import Record
@@ -69,7 +69,7 @@ def resend(
             warn(printable(line))
         bad = bool(missing or work.unreadable)
         if work.count:
-            amount = printing.counted(work.count, "delivery")
+            amount = counted(work.count, "delivery")
             others = f" ({work.others:,} of them since {_TOGETHER})" if work.others else ""
             printing.confirm(f"Send a second task for {amount}{others}?", yes=yes)
             bad |= _carry_out(work, config, same_id=same_id, as_json=as_json)
@@ -145,7 +145,7 @@ def _carry_out(work: Resending, config: Config | None, *, same_id: bool, as_json
     if not as_json:
         more = f", {left_out:,} left out" if left_out else ""
         others = f" ({work.others:,} chosen since {_TOGETHER})" if work.others else ""
-        say(f"{printing.counted(made, 'delivery')} sent again{more}{others}")
+        say(f"{counted(made, 'delivery')} sent again{more}{others}")
     return left_out > 0
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,19 +15,16 @@ from watchman.commands.common import absolute, as_json_option, common, load, loa
 from watchman.commands.fitting import unbroken
 from watchman.commands.history import WHY_NOTED
 from watchman.commands.narrowing import task_id_of
+from watchman.commands.present_words import FoundFile, now_json, now_words
 from watchman.errors import WatchmanError
-from watchman.model import MOST_BATCHED, Config, Noted, State
+from watchman.model import MOST_BATCHED, Config, State
 from watchman.mounts import MountTable
 from watchman.router import Router
 from watchman.text import iso, moment, printable
 
 if TYPE_CHECKING:
-    from watchman.checks.matching import Match
-    from watchman.checks.present import Present
     from watchman.commands.timeline import DaemonNow, Event
-    from watchman.journal.acts import Act
     from watchman.journal.journal_reader import JournalReader
-    from watchman.journal.partial import PartialFile
     from watchman.journal.record import Record
 
 SHOWN = 5
@@ -44,21 +41,6 @@ _ANSWER = 0.3
 """Seconds for which the daemon is waited for; after that what it wrote last counts."""
 _WORK, _LOOK = 0.2, 1.0
 """Seconds of work, and by the clock, for which a name is looked for on the disk."""
-
-
-class _Found(NamedTuple):
-    """A file, and all that is known of it."""
-
-    path: str
-    records: list[Record]
-    """Its deliveries, the newest first."""
-    acts: list[Act]
-    noted: Noted | None
-    now: Present
-    final: Present | None
-    """What is at the final path of the newest delivery, where that is another one."""
-    more: int
-    """Deliveries that are left out."""
 
 
 @click.command(
@@ -134,7 +116,7 @@ class _Lookup:
         self._not_everywhere = False
         """Whether the time was too short for all directories in which the last name may be."""
 
-    def files(self, name: str) -> list[_Found]:
+    def files(self, name: str) -> list[FoundFile]:
         """Return the files that are meant, the newest first; none where nothing is known."""
         records = self._by_id(name) or self._by_path(name)
         files: dict[str, list[Record]] = {}
@@ -207,14 +189,14 @@ class _Lookup:
             if _is_there(path, table):
                 yield path
 
-    def _file(self, path: str, records: list[Record]) -> _Found:
+    def _file(self, path: str, records: list[Record]) -> FoundFile:
         from watchman.checks.present import present
         from watchman.journal import acts
 
         more, records = max(0, len(records) - _DELIVERIES), records[:_DELIVERIES]
         about = acts.about(self._journal.connection, [record.seq for record in records])
         final = records[0].final if records else path
-        return _Found(
+        return FoundFile(
             path,
             records,
             about,
@@ -226,7 +208,7 @@ class _Lookup:
 
     # What is told
 
-    def _events(self, found: _Found, record: Record, later: Record | None) -> list[Event]:
+    def _events(self, found: FoundFile, record: Record, later: Record | None) -> list[Event]:
         from watchman.commands.timeline import Way, timeline
 
         route, pattern = self._router.route(record.source), None
@@ -241,7 +223,7 @@ class _Lookup:
         together = self._journal.memberships([record.seq]).get(record.seq)
         return timeline(record, acts, way, later, self._daemon(found), upload, incomplete, together)
 
-    def _daemon(self, found: _Found) -> DaemonNow:
+    def _daemon(self, found: FoundFile) -> DaemonNow:
         """Return what is true of the daemon; it is asked once, and only where something waits."""
         from watchman import daemon, status
         from watchman.commands.timeline import DaemonNow
@@ -256,7 +238,7 @@ class _Lookup:
             self._now = DaemonNow(active, snapshot, kept)
         return self._now or DaemonNow(True, None)
 
-    def _deliveries(self, found: _Found) -> Iterator[tuple[Record, list[Event]]]:
+    def _deliveries(self, found: FoundFile) -> Iterator[tuple[Record, list[Event]]]:
         """Yield the deliveries of a file with what happened to each, the newest first."""
         second = {act.other for act in found.acts if act.other is not None}
         later: Record | None = None
@@ -265,7 +247,7 @@ class _Lookup:
             if record.seq not in second:
                 later = record
 
-    def as_text(self, name: str, files: Sequence[_Found]) -> Iterator[str]:
+    def as_text(self, name: str, files: Sequence[FoundFile]) -> Iterator[str]:
         """Yield what is to be printed of the files that a name means."""
         if not files:
             yield self._nowhere(name)
@@ -280,7 +262,7 @@ class _Lookup:
                     yield _line(event.at_ns, printing.coloured(event.what, event.state))
             if found.more:
                 yield _line(None, "earlier deliveries: 'notify history PATH --all'")
-            yield from (_line(None, words, "now") for words in _now_words(found))
+            yield from (_line(None, words, "now") for words in now_words(found))
 
     def _nowhere(self, name: str) -> str:
         from watchman.checks.matching import match
@@ -308,7 +290,7 @@ class _Lookup:
             lines.append(_line(None, what, "now"))
         return "\n".join(lines)
 
-    def as_json(self, found: _Found) -> dict[str, Any]:
+    def as_json(self, found: FoundFile) -> dict[str, Any]:
         """Return a file as docs/json.rst has it."""
         uploads = self._journal.uploads([record.seq for record in found.records])
         return {
@@ -325,7 +307,7 @@ class _Lookup:
             ],
             "left_out": found.more,
             "noted": None if found.noted is None else WHY_NOTED[found.noted],
-            "now": _now_json(found.now, _now_words(found)),
+            "now": now_json(found),
         }
 
 
@@ -344,124 +326,6 @@ def _is_wild(name: str) -> bool:
 def _line(at_ns: int | None, what: str, word: str = "") -> str:
     """Return a line of a timeline: a time or a word of at most 19 letters, and what happened."""
     return f"  {word if at_ns is None else moment(at_ns):<19}  {what}"
-
-
-def _now_json(now: Present, words: Iterable[str]) -> Mapping[str, Any]:
-    return {
-        "is_there": now.is_there,
-        "kind": now.kind or None,
-        "size": now.size if now.is_there else None,
-        "mtime_ns": now.mtime_ns if now.is_there else None,
-        "seen": now.seen or None,
-        "known": now.known,
-        "writers": [vars(writer) for writer in now.writers],
-        "watch": now.match.watch if now.match else None,
-        "pattern": now.match.pattern if now.match else None,
-        "ignored_by": now.ignored_by or None,
-        "asked": list(now.match.asked) if now.match else [],
-        "waits": _waits_json(now),
-        "what": list(words),
-    }
-
-
-def _now_words(found: _Found) -> Iterator[str]:
-    """Yield what is on the disk now, and what the daemon would make of it."""
-    now = found.now
-    if now.trouble:
-        yield f"it cannot be looked at: {now.trouble}"
-    elif not now.is_there:
-        yield from _gone(found)
-    elif now.kind == "other":
-        yield "neither a file nor a directory: never looked at"
-    elif now.seen == "busy":
-        yield from _open(now)
-    elif now.ignored_by:
-        yield f"ignored by `{printable(now.ignored_by)}`"
-    elif found.noted is not None and now.known:
-        yield f"no task: {WHY_NOTED[found.noted]}"
-    elif now.waits is not None:
-        yield from _waits(now, now.waits)
-    elif now.known:
-        yield "it is there, as it was seen"
-    else:
-        yield from _unknown(now)
-    if now.is_there and now.seen == "untested" and not now.known:
-        yield from _open(now)
-    if found.final is not None:
-        moved = found.records[0].state is not State.MOVING
-        yield f"{printable(found.final.path)} {_there(found.final, moved=moved)}"
-
-
-def _there(final: Present, *, moved: bool) -> str:
-    if final.trouble:
-        return f"cannot be looked at: {final.trouble}"
-    if final.is_there:
-        return "is there"
-    return f"is not there {'any more' if moved else 'yet'}"
-
-
-def _gone(found: _Found) -> Iterator[str]:
-    if found.final is None:
-        yield "nothing is at that path"
-    if found.now.ignored_by:
-        yield f"ignored by `{printable(found.now.ignored_by)}`"
-    if not found.records and found.noted is not None:
-        yield f"it was there once, without a task: {WHY_NOTED[found.noted]}"
-
-
-def _open(now: Present) -> Iterator[str]:
-    """Say who has it open, or who may have."""
-    written = f"last written {moment(now.mtime_ns)}, {now.size:,} bytes"
-    for one in now.writers:
-        by = f"process {one.pid} ({printable(one.command)}, user {printable(one.user)})"
-        yield f"open for writing by {by}; {written}"
-    if now.writers:
-        return
-    if now.seen == "busy":
-        yield f"open for writing; {written}"
-        who = "in this short time" if os.geteuid() == 0 else "here; root can"
-        yield f"by whom cannot be seen {who}: lsof, fuser"
-    else:
-        yield "whether it is open for writing cannot be told by this user; root can"
-
-
-def _waits(now: Present, waits: PartialFile) -> Iterator[str]:
-    """Say why a complete file waits, for what, and until when."""
-    yield f"complete, and waits since {moment(waits.since_ns)}: {printable(waits.reason)}"
-    if now.match is not None:
-        if now.match.asked:
-            yield f"asked of it: {_asked(now.match)}"
-        after = moment(waits.since_ns + int(now.match.incomplete_after * 1e9))
-        yield f"incomplete from {after} on, if it stays as it is ('incomplete_after')"
-
-
-def _waits_json(now: Present) -> Mapping[str, Any] | None:
-    if now.waits is None:
-        return None
-    since_ns, match = now.waits.since_ns, now.match
-    after = None if match is None else iso(since_ns + int(match.incomplete_after * 1e9))
-    return {"since": iso(since_ns), "reason": now.waits.reason, "incomplete_from": after}
-
-
-def _asked(match: Match) -> str:
-    return printable("; ".join(match.asked))
-
-
-def _unknown(now: Present) -> Iterator[str]:
-    """Say what would become of what nobody has recorded as it is."""
-    match = now.match
-    if match is None:
-        yield "it is there, and not known as it is"
-    elif match.watch is None:
-        not_below = match.reason == "it lies in no watched directory"
-        yield "not below any watch" if not_below else printable(match.reason)
-    elif match.reason:
-        yield f"not known as it is; no task: {printable(match.reason)}"
-    else:
-        task = f"task {printable(match.task or '')} on broker {printable(match.broker or '')}"
-        condition = f", {match.condition}" if match.condition else ""
-        condition += f", if it is what is asked: {_asked(match)}" if match.asked else ""
-        yield f"not known as it is: the next look at it makes {task}{condition}"
 
 
 COMMANDS = (where,)

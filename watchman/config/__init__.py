@@ -8,7 +8,7 @@ from watchman.config.config_file import beside
 from watchman.config.loading import adopt, load, reject
 from watchman.config.logs import DEFAULT_LOGGING, apply_logging, is_default
 from watchman.config.own_places import load_own, remember
-from watchman.temporary_names import DEFAULT_IGNORE
+from watchman.ignored_names import DEFAULT_IGNORE
 
 __all__ = [
     "DEFAULT_IGNORE",

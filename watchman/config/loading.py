@@ -21,8 +21,8 @@ from watchman.config import (
 from watchman.config.problems import Problems, closest, show
 from watchman.config.values import MOST_DAYS, is_number, plain
 from watchman.errors import ConfigError
+from watchman.ignored_names import DEFAULT_IGNORE
 from watchman.model import Broker, Config, Criteria, Route, TransferLog, Watch
-from watchman.temporary_names import DEFAULT_IGNORE
 
 SETTINGS = (
     "LOGGING",

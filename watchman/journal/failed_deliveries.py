@@ -1,4 +1,4 @@
-"""What became of files, and what operators do about deliveries that failed.
+"""Deliveries that failed: which there are, and what operators do about them.
 
 Millions may have failed: they are read a page at a time, without a transaction that stays open
 while somebody looks at what is printed, and what a command has changed is kept in a table on disk.
@@ -8,24 +8,23 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from watchman.errors import JournalError
-from watchman.journal import acts, answers, bundles, schema, states, tallies
+from watchman.journal import acts, answers, bundles, states, tallies
 from watchman.journal.acts import Act
-from watchman.journal.journal_reader import JournalReader, open_reader, unusable
+from watchman.journal.journal_reader import JournalReader
+from watchman.journal.operator_writes import RecordTable, writing
 from watchman.journal.question import LARGEST, SMALLEST, Question
 from watchman.journal.record import Record
 from watchman.journal.sealed import Condition
 from watchman.journal.tallies import TallyKey
 from watchman.model import DISCARDED, State
 
-__all__ = ["OperatorChanges", "Record", "Selection", "discard", "failed", "history", "retry"]
+__all__ = ["OperatorChanges", "Record", "Selection", "discard", "failed", "retry"]
 
 
 PAGE = 250
@@ -40,8 +39,6 @@ _SEQS, _PATHS = 500, 20
 _PAGED = f"""SELECT {answers.COLUMNS} FROM deliveries INDEXED BY deliveries_failed
     LEFT JOIN routes ON routes.id = deliveries.route
     WHERE state = {_FAILED} AND seq > ? AND {{}} ORDER BY seq LIMIT ?"""  # noqa: S608 — our own words
-SPOOL = """CREATE TEMP TABLE {} (seq INTEGER PRIMARY KEY, task_id, source, final, device, inode,
-    size, mtime_ns, changed_ns, arrived_ns, broker, task, kind, state, noted_ns, reason)"""
 _COUNTED = f"""SELECT count(*) FROM deliveries INDEXED BY deliveries_failed
     LEFT JOIN routes ON routes.id = deliveries.route WHERE state = {_FAILED} AND {{}}"""  # noqa: S608 — our own words
 _GROUPED = f"""SELECT deliveries.broker, routes.task, reason, count(*), {{ages}}
@@ -68,15 +65,6 @@ _BEING_MOVED = f"""DELETE FROM temp.left_behind WHERE task_id IN (
     SELECT task_id FROM main.deliveries INDEXED BY deliveries_under_way
     WHERE state IN (1, 2) AND +state = {int(State.MOVING)}
     AND task_id IN (SELECT task_id FROM temp.left_behind))"""  # noqa: S608 — a number
-
-
-def history(journal: JournalReader, paths: Sequence[str], limit: int) -> list[Record]:
-    """Return what became of files, the newest first, ``limit`` at the most.
-
-    Each of ``paths`` is absolute and names a file before or after its move, a directory with
-    all below it, or an fnmatch pattern. Without any: everything.
-    """
-    return answers.ask(journal, Question(tuple(paths)), limit).records
 
 
 def failed(journal: JournalReader, question: Question = _ALL) -> Iterator[Record]:
@@ -196,48 +184,21 @@ class OperatorChanges:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        for name in ("changed", "unsendable", "left_behind"):
-            connection.execute(SPOOL.format(name))
+        self.changed = RecordTable(connection, "changed")
+        """Those that were changed, in their new state."""
+        self.unsendable = RecordTable(connection, "unsendable")
+        """Those that stay as they are since nobody could send them, with the reason."""
+        self._left_behind = RecordTable(connection, "left_behind")
 
-    def changed(self) -> Iterator[Record]:
-        """Yield those that were changed, in their new state, in the order of their arrival."""
-        return self._read("changed")
-
-    def unsendable(self) -> Iterator[Record]:
-        """Yield those that stay as they are since nobody could send them, with the reason."""
-        return self._read("unsendable")
-
-    def left_behind(self) -> Iterator[Record]:
-        """Yield those changed ones that were to be moved, unless the same is being moved again."""
+    def left_behind(self) -> Iterable[Record]:
+        """Return those changed ones that were to be moved, unless the same is being moved again."""
         connection = self._connection
         connection.execute(
             "INSERT OR IGNORE INTO temp.left_behind "
             "SELECT * FROM temp.changed WHERE final IS NOT NULL AND final IS NOT source"
         )
         connection.execute(_BEING_MOVED)
-        return self._read("left_behind")
-
-    def keep(self, table: str, records: Sequence[Record]) -> None:
-        """Put deliveries into one of the tables."""
-        self._connection.executemany(
-            f"INSERT OR REPLACE INTO temp.{table} VALUES ({','.join('?' * 16)})",  # noqa: S608 — ours
-            map(row_of, records),
-        )
-
-    def _read(self, table: str) -> Iterator[Record]:
-        after = 0
-        query = f"SELECT * FROM temp.{table} WHERE seq > ? ORDER BY seq LIMIT ?"  # noqa: S608 — ours
-        while rows := self._connection.execute(query, (after, PAGE)).fetchall():
-            yield from map(answers.record, rows)
-            after = rows[-1][0]
-
-
-def row_of(record: Record) -> tuple[Any, ...]:
-    """Return what :func:`answers.record` makes the same record of."""
-    paths = os.fsencode(record.source), os.fsencode(record.final)
-    about = record.arrived_ns, record.broker, record.task, record.kind
-    noted = int(record.state), record.noted_ns, record.reason
-    return (record.seq, record.task_id, *paths, *record.version, *about, *noted)
+        return self._left_behind
 
 
 @contextlib.contextmanager
@@ -289,16 +250,15 @@ def _change(
         page = chosen + _rest_of_sets(connection, chosen)
         # Decided before the transaction: it may mean looking at a slow disk.
         decided = [(record, decide(record)) for record in page]
-        changes.keep(
-            "unsendable",
-            [one._replace(reason=why) for one, (state, why) in decided if state is State.FAILED],
+        changes.unsendable.add(
+            one._replace(reason=why) for one, (state, why) in decided if state is State.FAILED
         )
         new_states = [(one, *new) for one, new in decided if new[0] is not State.FAILED]
         if new_states:
             begun = time.monotonic()
             connection.execute("BEGIN IMMEDIATE")
             changed = _apply(connection, new_states)
-            changes.keep("changed", changed)
+            changes.changed.add(changed)
             if retried_by:
                 now = time.time_ns()
                 acts.note(connection, (Act(o.seq, now, acts.RETRIED, retried_by) for o in changed))
@@ -361,22 +321,3 @@ def _recount(connection: sqlite3.Connection, changed: Sequence[Record]) -> None:
         oldest[key] = min(record.arrived_ns, oldest.get(key, record.arrived_ns))
     for key, number in Counter(keys).items():
         tallies.add(connection, key, number, oldest[key], changed[0].noted_ns)
-
-
-@contextlib.contextmanager
-def writing(state_dir: str) -> Iterator[sqlite3.Connection]:
-    """Open the journal for an operator's command, beside the daemon. Raises JournalError."""
-    path = os.path.join(state_dir, "journal.db")
-    try:
-        # Says what is wrong with it, and does not make one where there is none.
-        with open_reader(state_dir):
-            pass
-        if not os.path.exists(path):
-            raise JournalError(f"there is no journal at {path} yet: nothing has been recorded")
-        connection = schema.connect(path)
-        try:
-            yield connection
-        finally:
-            connection.close()  # rolls back what was not committed
-    except sqlite3.Error as error:
-        raise unusable(path, error, "written") from error

@@ -6,8 +6,8 @@ import os
 import time
 from collections.abc import Iterable
 
-from watchman.journal.failed_deliveries import writing
 from watchman.journal.held import ALL, HoldCounts, holds, read_hold
+from watchman.journal.operator_writes import writing
 from watchman.model import Hold, HoldKind
 
 Named = tuple[HoldKind, str]

@@ -1,4 +1,4 @@
-"""JournalReader the journal from outside the daemon, without changing a byte."""
+"""Reading the journal from outside the daemon, without changing a byte."""
 
 from __future__ import annotations
 
@@ -122,9 +122,7 @@ def _connect(path: str) -> sqlite3.Connection:
 class JournalReader:
     """The journal, opened for reading."""
 
-    def __init__(
-        self, connection: sqlite3.Connection, state_dir: str, limit: TimeLimit = FOREVER
-    ) -> None:
+    def __init__(self, connection: sqlite3.Connection, state_dir: str, limit: TimeLimit) -> None:
         self.connection = connection
         self.state_dir = state_dir
         self.limit = limit
@@ -213,13 +211,8 @@ class JournalReader:
 
     def known_version(self, directory: str, name: str) -> Version | None:
         """Return the known version of a name in a directory; None if it is not known."""
-        row = self.connection.execute(
-            "SELECT device, inode, size, mtime_ns, changed_ns FROM known WHERE name = ? "
-            "AND directory = (SELECT id FROM directories WHERE path = ?)",
-            (os.fsencode(name), os.fsencode(directory)),
-        ).fetchone()
-        with soundness.understanding("a known version"):
-            return None if row is None else Version(*map(int, row))
+        row = self._known_row("device, inode, size, mtime_ns, changed_ns", directory, name)
+        return None if row is None else Version(*row)
 
     def directories(self, most: int) -> list[str]:
         """Return the directories in which anything is or was known, the newest first."""
@@ -254,13 +247,18 @@ class JournalReader:
 
     def _number(self, path: str) -> int | None:
         directory, _, name = path.rpartition("/")
+        row = self._known_row("seq", directory, name)
+        return None if row is None else row[0]
+
+    def _known_row(self, columns: str, directory: str, name: str) -> tuple[int, ...] | None:
+        """Return what is known of a name in a directory; None where it is not known."""
         row = self.connection.execute(
-            "SELECT seq FROM known WHERE name = ? "
+            f"SELECT {columns} FROM known WHERE name = ? "  # noqa: S608 — our own words
             "AND directory = (SELECT id FROM directories WHERE path = ?)",
             (os.fsencode(name), os.fsencode(directory)),
         ).fetchone()
         with soundness.understanding("a known version"):
-            return None if row is None else int(row[0])
+            return None if row is None else tuple(map(int, row))
 
     def first_runs(self, paths: Iterable[str]) -> dict[str, int | None]:
         """Return the watch roots that no run has scanned to the end yet.

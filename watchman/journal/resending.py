@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 
 from watchman.journal import acts, answers, archive, arguments, bundles, tallies, uploads
 from watchman.journal.acts import Act
-from watchman.journal.failed_deliveries import SPOOL, row_of, writing
 from watchman.journal.journal_reader import open_reader
+from watchman.journal.operator_writes import RecordTable, writing
 from watchman.journal.question import Question
 from watchman.journal.record import Record
 from watchman.journal.sealed import Segment
@@ -95,7 +95,7 @@ class Resending:
         """
         self.others = 0
         """How many are chosen only since one task has announced them with others."""
-        connection.execute(SPOOL.format("chosen"))
+        self._chosen = RecordTable(connection, "chosen")
         connection.execute(_RESULTS)
         connection.execute("CREATE UNIQUE INDEX temp.one_each ON chosen (final)")
         connection.execute("CREATE INDEX temp.chosen_by_task ON chosen (task_id)")
@@ -107,7 +107,7 @@ class Resending:
         """
         before = self.count
         with open_reader(self._state_dir) as journal:
-            self._keep(answers.each(journal, question, self.unreadable))
+            self._chosen.add(answers.each(journal, question, self.unreadable))
         chosen = self.count
         if chosen > before:
             self._choose_others()
@@ -141,24 +141,12 @@ class Resending:
             if self._connection.execute(_IS_CHOSEN, (one.seq,)).fetchone() is None:
                 first = one.seq, one.final
                 self._first[one.task_id] = min(first, self._first.get(one.task_id, first))
-                self._keep([one])
-
-    def _keep(self, records: Iterable[Record]) -> None:
-        insert = f"INSERT OR IGNORE INTO temp.chosen VALUES ({','.join('?' * 16)})"  # noqa: S608 — marks
-        self._connection.executemany(insert, map(row_of, records))
+                self._chosen.add([one])
 
     @property
     def count(self) -> int:
         """How many are chosen."""
-        return int(self._connection.execute("SELECT count(*) FROM temp.chosen").fetchone()[0])
-
-    def chosen(self) -> Iterator[Record]:
-        """Yield what is chosen, in the order of the arrivals; read a page at a time."""
-        after = 0
-        query = "SELECT * FROM temp.chosen WHERE seq > ? ORDER BY seq LIMIT ?"
-        while rows := self._connection.execute(query, (after, PAGE)).fetchall():
-            yield from map(answers.record, rows)
-            after = rows[-1][0]
+        return len(self._chosen)
 
     def carry_out(
         self,
@@ -203,7 +191,7 @@ class Resending:
         What came of a page must be among the results before the next one is taken.
         """
         page: dict[int, Record] = {}
-        for record in self.chosen():
+        for record in self._chosen:
             if record.seq not in page:
                 rows = self._connection.execute(_SAME_TASK, (record.task_id,)).fetchall()
                 page |= {one.seq: one for one in map(answers.record, rows)}
@@ -223,7 +211,7 @@ class Resending:
         What is sent does not depend on how far somebody reads.
         """
         query = "SELECT second, task_id, reason FROM temp.results WHERE first = ?"
-        for record in self.chosen():
+        for record in self._chosen:
             yield Resent(record, *self._connection.execute(query, (record.seq,)).fetchone())
 
     def _make(

@@ -142,12 +142,12 @@ def check_blank(path: str, connection: sqlite3.Connection) -> None:
 
 
 def _check_traces(path: str, how: str, suffixes: tuple[str, ...]) -> None:
-    found = traces(path, suffixes)
+    found = _traces(path, suffixes)
     if found:
         raise Lost(f"it is {how}, although {' and '.join(found)} beside it say that there was one")
 
 
-def traces(path: str, suffixes: tuple[str, ...] = ()) -> list[str]:
+def _traces(path: str, suffixes: tuple[str, ...]) -> list[str]:
     """Return names of files beside the journal that no first run finds there."""
     directory, base = os.path.split(path)
     try:

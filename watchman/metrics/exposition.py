@@ -62,7 +62,7 @@ class _Collector:
 
     # What is made
 
-    def _gauge(self, name: str, about: str, value: float | None = None) -> Metric:
+    def _gauge(self, name: str, about: str, value: float | None) -> Metric:
         return self._core.GaugeMetricFamily(f"watchman_{name}", about, value)
 
     def _labelled(

@@ -192,7 +192,7 @@ class CopyPool:
     @contextlib.contextmanager
     def _at_work(self) -> Iterator[None]:
         """Have it noticed where this copy hangs, for as long as it takes."""
-        station = hanging.Station([subject_of(self._move)], [*self._move])
+        station = hanging.Station([self._move.subject], [*self._move])
         with self._ready:
             self._stations.add(station)
         try:
@@ -211,8 +211,3 @@ class CopyPool:
                 self._claims[row.seq] = row
             self.results.append(CopyResult(row, error))
             self._handed_in.notify()
-
-
-def subject_of(move: Move) -> str:
-    """Return what to say of what waits for a MOVES entry's file systems."""
-    return f"moving {move.source} to {move.root}"

@@ -14,13 +14,14 @@ from watchman.file_access import Look
 from watchman.model import Delivery, Move, State
 from watchman.mover import claims
 from watchman.mover.claims import final_paths, forget_final_paths
-from watchman.mover.copy_pool import CopyPool, CopyResult, subject_of
+from watchman.mover.copy_pool import CopyPool, CopyResult
 from watchman.mover.deferred import CHANGED, FIRST_DELAY, Backlog, DeferredRows
+from watchman.mover.known_mounts import known_mounts
 from watchman.mover.lease import matches
 from watchman.mover.move_batch import MoveBatch
 from watchman.mover.move_log import MoveLog, MoverContext
 from watchman.mover.obstacles import WHOLE, Obstacles, directories_of, key_of
-from watchman.mover.open_directories import MOST, known_mounts
+from watchman.mover.open_directories import MOST
 from watchman.mover.outcomes import CrossDevice, Postponed, SourceChanged, Terminal, vanished
 from watchman.mover.recovery import AttemptState, inspect_afresh
 from watchman.mover.rename import rename
@@ -80,7 +81,7 @@ class Destination:
         """How many deliveries have reached their final paths; of those, how many have no task."""
         self._mounts = known_mounts(root)
         self._woken = False
-        self.subject = subject_of(move)
+        self.subject = move.subject
         self._station = hanging.Station([self.subject], [source, root])
         self._thread: threading.Thread | None = None
 

@@ -9,7 +9,8 @@ from typing import NamedTuple, Protocol
 
 from watchman.log_batch import info_all
 from watchman.model import Delivery, Move, State
-from watchman.mover.open_directories import OpenDirectories, known_mounts
+from watchman.mover.known_mounts import known_mounts
+from watchman.mover.open_directories import OpenDirectories
 from watchman.mover.rename_process import RenameProcess
 from watchman.text import printable
 

@@ -1,12 +1,4 @@
-"""The directories of a batch: opened once each, never through a symlink, never behind a lost mount.
-
-Behind the mount point of a share that was unmounted lies an ordinary directory, and files that are
-moved into it are hidden as soon as the share is back. So every mount point that leads to a
-destination, or lies in it, is remembered once it has been seen (:class:`KnownMounts`). While
-nothing is mounted there, nothing is moved through it. Whatever is mounted there next is taken: a
-disk that was replaced is the operator's doing, and so is a destination that is a symlink to
-somewhere else by now. Who takes a mount away for good restarts watchman.
-"""
+"""The directories of a batch: opened once each, through no symlink, and behind no lost mount."""
 
 from __future__ import annotations
 
@@ -14,8 +6,7 @@ import contextlib
 import errno
 import os
 import stat
-import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 from watchman.file_access import (
     DIRECTORY_FLAGS,
@@ -25,11 +16,10 @@ from watchman.file_access import (
     relative_to,
 )
 from watchman.model import Delivery
-from watchman.mounts import Changes, mounts
 from watchman.mover.copy import copy_attributes
+from watchman.mover.known_mounts import KnownMounts
 from watchman.mover.outcomes import DirectoryError, RootError
 from watchman.mover.syscalls import NOT_THERE, sync_directory
-from watchman.text import printable
 
 MOST = 200
 """Directories that a batch may hold open on either side: descriptors are limited."""
@@ -302,93 +292,3 @@ def _make_like(model: int, directory: int, component: str) -> int:
         os.close(made)
     sync_directory(directory)
     return os.open(component, PATH_FLAGS, dir_fd=directory)
-
-
-class KnownMounts:
-    """The mounts that one destination root needs. For any thread."""
-
-    def __init__(self, root: str) -> None:
-        self._root = root
-        self._real = root
-        """The root without symlinks."""
-        self._lock = threading.Lock()
-        self._changes = Changes()
-        self._looked = False
-        self._identity = (0, 0)
-        """Device and inode of the root when it was looked at last."""
-        self._points: set[str] = set()
-        """All mount points seen so far."""
-        self._missing: tuple[str, ...] = ()
-        """Those of them where nothing is mounted now and that the root still needs."""
-
-    def look(self, root: os.stat_result | None = None) -> None:
-        """Remember what is mounted; costs next to nothing where nothing has changed.
-
-        ``root`` is the stat result of the opened root: it may be a symlink to elsewhere by now.
-        """
-        with self._lock:
-            identity = (root.st_dev, root.st_ino) if root else self._identity
-            if not self._looked or self._changes.any() or identity != self._identity:
-                self._looked = True
-                self._identity = identity
-                self._look()
-
-    def points(self) -> list[str]:
-        """Return the mount points seen so far."""
-        with self._lock:
-            return sorted(self._points)
-
-    def expect(self, points: Iterable[str]) -> None:
-        """Take over what another process has seen."""
-        with self._lock:
-            if not self._points.issuperset(points):
-                self._points.update(points)
-                self._looked = False
-
-    def refuse_unmounted(self, relative: str) -> None:
-        """Raise RootError or DirectoryError where ``relative`` lies behind a mount that is gone.
-
-        Call it when ``relative``, a path below the root, or what it is to be made in is open: its
-        mount cannot go before that is closed.
-        """
-        self.look()
-        path = f"{self._real.rstrip('/')}/{relative}".rstrip("/")
-        for point in self._missing:
-            if _leads_to(point, path):
-                reason = (
-                    f"nothing is mounted at {printable(point)} any more: mount it again, or "
-                    "restart watchman to use what is there now"
-                )
-                if _leads_to(point, self._real):
-                    raise RootError(errno.ESTALE, reason, self._root)
-                raise DirectoryError(errno.ESTALE, reason, point)
-
-    def _look(self) -> None:
-        table = mounts()
-        if not table:
-            return  # no /proc: nothing can be told
-        self._real = real = os.path.realpath(self._root)
-        concerned = {p for p in table if _leads_to(p, real) or _leads_to(real, p)}
-        self._points |= concerned
-        self._missing = tuple(
-            point
-            for point in sorted(self._points - table.keys())
-            if _leads_to(point, real) or _leads_to(real, point)
-        )
-
-
-def _leads_to(above: str, path: str) -> bool:
-    """Say whether ``path`` is ``above`` or below it."""
-    return path == above or path.startswith(above.rstrip("/") + "/")
-
-
-_known: dict[str, KnownMounts] = {}
-_known_lock = threading.Lock()
-
-
-def known_mounts(root: str) -> KnownMounts:
-    """Return what this process knows of a destination root: a reload must not forget it."""
-    with _known_lock:
-        if root not in _known:
-            _known[root] = KnownMounts(root)
-        return _known[root]

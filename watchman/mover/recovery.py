@@ -24,6 +24,7 @@ from watchman.file_access import (
     version_of,
 )
 from watchman.model import Delivery
+from watchman.mounts import leads_to
 from watchman.mover.copy_marker import clean_up, is_copied, resembles
 from watchman.mover.copy_tree import busy, remove_tree
 from watchman.mover.lease import is_tree, look_at, matches
@@ -190,7 +191,7 @@ def discard_leftovers(row: Delivery, tops: Collection[str]) -> None:
 
 
 def _open(path: str, tops: Collection[str]) -> int | None:
-    above = [top for top in tops if f"{path}/".startswith(top.rstrip("/") + "/")]
+    above = [top for top in tops if leads_to(top, path)]
     top = max(above, key=len, default="/")
     try:
         return open_directory(top, relative_to(top, path))

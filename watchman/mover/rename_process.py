@@ -16,8 +16,9 @@ from typing import NamedTuple
 
 from watchman.helper_process import HelperProcess
 from watchman.model import Delivery, State, Version
+from watchman.mover.known_mounts import known_mounts
 from watchman.mover.lease import is_tree
-from watchman.mover.open_directories import OpenDirectories, known_mounts
+from watchman.mover.open_directories import OpenDirectories
 from watchman.mover.outcomes import CrossDevice, SourceChanged, Terminal
 from watchman.mover.rename import rename
 

@@ -7,6 +7,7 @@ import stat
 from collections.abc import Sequence
 
 from watchman import hanging
+from watchman.model import Move
 from watchman.troubles import Troubles
 
 
@@ -34,15 +35,10 @@ class Destinations:
             if reason is None:
                 self._well(source, root)
             else:
-                self._troubles.begin(subject_of(source, root), reason)
+                self._troubles.begin(Move(source, root).subject, reason)
 
     def _well(self, source: str, root: str) -> None:
-        self._troubles.end(subject_of(source, root), line="%s is possible again")
-
-
-def subject_of(source: str, root: str) -> str:
-    """Return what a MOVES entry is called among the troubles."""
-    return f"moving {source} to {root}"
+        self._troubles.end(Move(source, root).subject, line="%s is possible again")
 
 
 def _wrong(root: str) -> str | None:

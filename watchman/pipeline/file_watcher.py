@@ -28,9 +28,9 @@ class FileWatcher(Watcher[Hints]):
         journal: Journal,
         router: Router,
         listener: PartsListener,
-        partial: PartialFiles | None = None,
+        partial: PartialFiles | None,
         *,
-        quarantine: str = "",
+        quarantine: str,
         resumed: bool,
     ) -> None:
         first_runs = FirstRuns(journal, [root.watch.path for root in source.roots])

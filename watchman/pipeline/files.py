@@ -94,8 +94,8 @@ class Files:
         router: Router,
         source: Source,
         wake: Callable[[Iterable[str | Move]], None],
-        partial: PartialFiles | None = None,
-        quarantine: str = "",
+        partial: PartialFiles | None,
+        quarantine: str,
     ) -> None:
         self._journal = journal
         self._router = router

@@ -47,8 +47,8 @@ class LostMounts:
     def _look(self, path: str, table: dict[str, mounts.Mount]) -> None:
         real = mounts.trace(path, table)[0]
         seen = self._seen.setdefault(path, set())
-        seen.update(point for point in table if _leads_to(point, real))
-        missing = [point for point in seen if point not in table and _leads_to(point, real)]
+        seen.update(point for point in table if mounts.leads_to(point, real))
+        missing = [point for point in seen if point not in table and mounts.leads_to(point, real)]
         if missing:
             why = (
                 f"nothing is mounted at {printable(max(missing, key=len))} any more, and what is "
@@ -57,7 +57,3 @@ class LostMounts:
             self._troubles.begin(path, why, _UNMOUNTED)
         else:
             self._troubles.end(path, _UNMOUNTED, line="%s: what was mounted there is back")
-
-
-def _leads_to(point: str, path: str) -> bool:
-    return f"{path}/".startswith(f"{point.rstrip('/')}/")

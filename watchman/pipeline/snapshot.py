@@ -7,10 +7,10 @@ from collections.abc import Iterable
 
 from watchman import guard, queued_logging, status
 from watchman.journal import Journal
+from watchman.model import Move
 from watchman.monitoring import Monitoring
 from watchman.mounts import is_polled
 from watchman.mover import DestinationStatus, RunningCopy
-from watchman.pipeline.destinations import subject_of
 from watchman.pipeline.parts import Parts
 from watchman.pipeline.rates import Rates
 from watchman.status import ShownCopy, ShownMove, ShownTrouble, Snapshot
@@ -135,7 +135,7 @@ class Snapshots:
 
     def _besides(self, moves: Iterable[DestinationStatus]) -> list[ShownTrouble]:
         """Return all troubles but those of destinations of which the mover knows more."""
-        told = {subject_of(move.source, move.root) for move in moves if move.reason}
+        told = {Move(move.source, move.root).subject for move in moves if move.reason}
         return [one for one in self._of_now() if one["subject"] not in told]
 
     def _of_now(self) -> list[ShownTrouble]:

@@ -131,7 +131,7 @@ class _Lines:
         rows = [
             [
                 printable(watch["path"]),
-                counted(watch["directories"], "directory", "directories"),
+                counted(watch["directories"], "directory"),
                 f"{watch['kind']}, {watch['method']}",
                 printable(watch["handler"]),
             ]

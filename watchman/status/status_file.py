@@ -17,8 +17,6 @@ from watchman.record_locks import lock_of
 
 FILE = "status.json"
 HEARTBEAT = "heartbeat"
-ANSWER = 2.0
-"""Seconds that a watchman in good health may need to answer."""
 _LOOK = 0.01
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _BLOCK = 512
@@ -185,7 +183,7 @@ def run_of(state_dir: str) -> int:
         return 0
 
 
-def have_written(state_dir: str, timeout: float = ANSWER) -> bool:
+def have_written(state_dir: str, timeout: float) -> bool:
     """Have the running watchman write a new snapshot; False if it has not within ``timeout``.
 
     Whoever touches the heartbeat asks: that event comes to it through the kernel. ``timeout`` is

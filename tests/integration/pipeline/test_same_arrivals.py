@@ -10,15 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.journals import counts
+from tests.journals import counts, history
 from tests.running import Remembering, config_for, running
 from tests.servers.fuse import FuseServer, needs_fuse
 from tests.waiting import wait_until
-from watchman.journal.failed_deliveries import history
+from watchman.ignored_names import DEFAULT_IGNORE
 from watchman.journal.journal_reader import open_reader
 from watchman.model import ACCEPTED, Answer, Method, Outcome, State
 from watchman.pipeline import Pipeline
-from watchman.temporary_names import DEFAULT_IGNORE
 
 OLD = 1_500_000_000_000_000_000
 

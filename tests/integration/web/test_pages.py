@@ -257,7 +257,7 @@ def test_what_an_operator_did_and_what_came_later_is_told(
     journal.note([(1, State.FAILED, "refused")])
     one = Selection(frozenset({1}))
     with retry(config.state_dir, one, lambda _: False, by="<anna>") as changes:
-        assert len(list(changes.changed())) == 1
+        assert len(list(changes.changed)) == 1
     record(journal, "/up/[a].csv")
     text = Tags(client.get("/files/1")).text
     assert "Tried again by <anna>" in text

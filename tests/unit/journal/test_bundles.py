@@ -265,8 +265,8 @@ def test_what_is_left_without_a_main_file_cannot_be_retried(
     for seq in order:
         note(journal, [seq], State.VANISHED, "gone")
     with failed_deliveries.retry(str(tmp_path), Selection(all=True), lambda _: True) as changes:
-        assert not list(changes.changed())
-        (unsendable,) = changes.unsendable()
+        assert not list(changes.changed)
+        (unsendable,) = changes.unsendable
     assert unsendable.seq == 3
     assert unsendable.reason == "the main file of its set, 1: gone; upload the set again"
     assert states(journal) == {State.VANISHED: 2, State.FAILED: 1, State.MOVING: 1}

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.journals import discard, retry
+from tests.journals import discard, history, retry
 from watchman.errors import JournalError
 from watchman.journal import Journal, NewDelivery
-from watchman.journal.failed_deliveries import Record, Selection, failed, history
+from watchman.journal.failed_deliveries import Record, Selection, failed
 from watchman.journal.journal_reader import open_reader
 from watchman.model import Route, State, Version
 

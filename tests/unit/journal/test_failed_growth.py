@@ -201,7 +201,7 @@ def test_all_of_them_take_no_more_memory_than_a_page(pair: list[Path]) -> None:
 
     def act(at: Path) -> None:
         with failed_deliveries.discard(str(at), Selection(all=True), "me") as changes:
-            changed = sum(1 for _ in changes.changed())
+            changed = sum(1 for _ in changes.changed)
             assert sum(1 for _ in changes.left_behind()) == changed // 10
 
     for call in (list_all, act):

@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.journals import counts
+from tests.journals import counts, history
 from watchman.errors import JournalError
 from watchman.journal import Journal, NewDelivery, migration, schema, soundness
-from watchman.journal.failed_deliveries import history
 from watchman.journal.journal_reader import open_reader
 from watchman.model import Route, State, Version
 

@@ -1,4 +1,4 @@
-"""What servers and clients call a file while it is uploaded."""
+"""What nobody looks at by default (IGNORE): the names of uploads that are not over."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import sqlite3
 import tracemalloc
@@ -186,12 +187,14 @@ def test_a_transaction_has_the_same_bound_however_many_there_are(
 
 
 def peak(call: Callable[[Path], object], at: Path) -> int:
+    gc.disable()  # else it depends on what was allocated before when cycles are freed
     tracemalloc.start()
     try:
         call(at)
         return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
+        gc.enable()
 
 
 def test_all_of_them_take_no_more_memory_than_a_page(pair: list[Path]) -> None:

@@ -119,7 +119,7 @@ class FileSystem:
     def claim(self, path: bytes, claims: dict[str, int]) -> None:
         """Have looks at ``path`` told these values: ``inode``, ``size``, ``mtime_ns``,
         ``ctime_ns``, ``birth_ns``. Whatever fits into 64 bits, with or without a sign. ``flush``
-        is the error (errno) that each close(2) of it is told.
+        is the error (errno) that each close(2) of it is told, ``look`` that of each look at it.
         """
         inode = self.inodes[_ROOT]
         for name in path.split(b"/"):
@@ -128,6 +128,8 @@ class FileSystem:
 
     def _attributes(self, inode: Inode) -> bytes:
         said = inode.claims.get
+        if said("look"):
+            raise Failure(inode.claims["look"])
         times = (
             inode.atime_ns,
             said("mtime_ns", inode.mtime_ns),

@@ -47,6 +47,7 @@ from watchman.pipeline.partial_memory import PartialMemory
 from watchman.pipeline.pending_events import Key
 from watchman.pipeline.question_queue import QuestionQueue
 from watchman.pipeline.sets import Members, is_same
+from watchman.pipeline.unseen import Unseen
 from watchman.pipeline.waiting_file import (
     Admitted,
     Incomplete,
@@ -60,6 +61,7 @@ from watchman.sources.source import Source
 from watchman.sources.tree import Node
 from watchman.text import printable
 from watchman.timers import Timers
+from watchman.troubles import Troubles
 from watchman.verdicts.pool import NO_ANSWER, Pool
 from watchman.verdicts.verdict import FileVerdict
 
@@ -79,6 +81,7 @@ class PartialFiles:
         source: Source,
         pool: Pool | None,
         companions: Companions,
+        troubles: Troubles,
         logs: LogCriterion | None = None,
     ) -> None:
         self._journal = journal
@@ -99,6 +102,7 @@ class PartialFiles:
         self._times: Timers[Key] = Timers()
         self._memory = PartialMemory(journal, source)
         self.partial = PartialByWatch()
+        self.unread = Unseen(troubles, source, "files", "opened to tell whether they are whole")
 
     def load(self) -> None:
         """Read what an earlier process has left in the journal; before the first scan."""
@@ -276,6 +280,7 @@ class PartialFiles:
         self._queue.drop(key, waiting.functions)
         self._times.drop(key)
         self.partial.drop(waiting)
+        self.unread.note(key)
         for name in waiting.awaited:
             files = self._awaited.get((key[0], name), set())
             files.discard(key)
@@ -402,8 +407,12 @@ class PartialFiles:
             self._times.set(waiting.key, waiting.due)
             self._put(waiting)
         elif self._is_as_it_was(waiting, directories) and not waiting.is_member:
-            members = self._members.look(waiting, directories.get(waiting.found.node)).members
-            one = Incomplete(waiting.found, waiting.criteria, waiting.reason, members)
+            found = self._members.look(waiting, directories.get(waiting.found.node))
+            if found.error:
+                self._times.set(waiting.key, now + 1.0)  # which are there cannot be told
+                self.unread.note(waiting.key, found.error)
+                return
+            one = Incomplete(waiting.found, waiting.criteria, waiting.reason, found.members)
             into.incomplete.append(one)
         else:
             self._look_again(waiting, into)
@@ -438,6 +447,7 @@ class PartialFiles:
     def _is_judged(self, waiting: WaitingFile, said: Said, into: Judged) -> None:
         """Take note of what became of a question."""
         into.changed.extend(said.to_look_at)
+        self.unread.note(waiting.key, said.error)
         if said.is_changed:
             self._look_again(waiting, into)
         elif said.progress is Progress.WHOLE:
@@ -447,7 +457,7 @@ class PartialFiles:
             if said.reason:
                 self._is_partial(waiting, said.reason, into)
             if said.due:
-                # Of this nobody is told.
+                # Of this nobody is told, unless it lasts.
                 waiting.is_brief = True
                 self._times.set(waiting.key, said.due)
 

@@ -191,10 +191,6 @@ class DirectorySource(BaseSource[list[Hint]]):
         for container, _ in self._without_watch:
             self._walks.add(container, Reason.CATCH_UP)
 
-    def walk_again(self, container: Node) -> None:
-        """Queue a catch-up of a container of which something could not be told."""
-        self._walks.add(container, Reason.CATCH_UP)
-
     def wait_for_marker(self, unit: Unit, descriptor: int) -> None:
         """Give a hint when the marker comes into a unit; ``descriptor`` is its container's."""
         try:

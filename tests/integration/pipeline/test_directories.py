@@ -32,6 +32,7 @@ from watchman.sources import directory_version
 from watchman.sources.at_start import Starts
 from watchman.sources.directory_source import DirectorySource
 from watchman.sources.instance import Instance
+from watchman.troubles import Troubles
 
 pytestmark = pytest.mark.usefixtures("often")
 GRAIN_NS = 10_000_000
@@ -51,13 +52,16 @@ class Scene:
         self.dry_run: tuple[str, ...] = ()
         self.heard = PartsHeard()
         self.unwatched = UnwatchedHeard()
+        self.troubles = Troubles()
 
     @contextmanager
     def watching(self, **options: Any) -> Iterator[DirectoryWatcher]:
         watch = Watch(str(self.data), kind=WatchKind.DIRECTORIES, **options)
         router = Router([(self.pattern, Route("b", "import"))], self.moves, [".w*"], self.dry_run)
         source = DirectorySource([watch], router, self.unwatched, Starts())
-        watcher = DirectoryWatcher(source, self.journal, router, self.heard, resumed=False)
+        watcher = DirectoryWatcher(
+            source, self.journal, router, self.heard, self.troubles, resumed=False
+        )
         thread = WatcherThread(watcher, self.journal)
         thread.start()
         try:

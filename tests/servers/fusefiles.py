@@ -119,7 +119,8 @@ class FileSystem:
     def claim(self, path: bytes, claims: dict[str, int]) -> None:
         """Have looks at ``path`` told these values: ``inode``, ``size``, ``mtime_ns``,
         ``ctime_ns``, ``birth_ns``. Whatever fits into 64 bits, with or without a sign. ``flush``
-        is the error (errno) that each close(2) of it is told, ``look`` that of each look at it.
+        is the error (errno) that each close(2) of it is told, ``look`` that of each look at it,
+        ``list`` that of each listing.
         """
         inode = self.inodes[_ROOT]
         for name in path.split(b"/"):
@@ -333,6 +334,9 @@ class FileSystem:
 
     def _readdir(self, node: int, data: bytes, _owner: tuple[int, int]) -> bytes:
         _, offset, size = struct.unpack_from("<QQI", data)
+        error = self.inodes[node].claims.get("list")
+        if error:
+            raise Failure(error)
         found = b""
         entries = list(self.inodes[node].entries.items())
         for position, (name, inode) in enumerate(entries[offset:], offset + 1):

@@ -102,7 +102,7 @@ class PartialFiles:
         self._times: Timers[Key] = Timers()
         self._memory = PartialMemory(journal, source)
         self.partial = PartialByWatch()
-        self.unread = Unseen(troubles, source, "files", "opened to tell whether they are whole")
+        self.unread = Unseen(troubles, source, "files", "read")
 
     def load(self) -> None:
         """Read what an earlier process has left in the journal; before the first scan."""

@@ -85,12 +85,12 @@ class Node:
             node = node.parent
 
     def is_there(self) -> bool:
-        """Say whether there is a directory at its place, this one or another."""
+        """Say whether there is a directory at its place, this one or another; or if unknown."""
         assert self.parent is not None
         try:
             above = self.parent.open()
-        except OSError:
-            return False
+        except OSError as error:
+            return error.errno not in GONE_ERRNOS
         try:
             return is_directory(self.name, above)
         finally:
@@ -210,9 +210,12 @@ def why_unreachable(descriptor: int) -> int:
 
 
 def is_directory(name: str, descriptor: int) -> bool:
-    """Say whether ``name`` in a directory is one itself, and no symlink."""
+    """Say whether ``name`` in a directory is one itself, and no symlink.
+
+    What cannot be looked at counts as one: unknown is not gone.
+    """
     try:
         status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
-    except OSError:
-        return False
+    except OSError as error:
+        return error.errno not in GONE_ERRNOS
     return stat.S_ISDIR(status.st_mode)

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import logging
 import os
-import resource
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests.descriptors import no_descriptor_left
 from tests.integration.pipeline.test_partial import GZIP, WHOLE, asking
 from tests.running import config_for, running, troubles
 from tests.servers.fuse import FuseServer, needs_fuse
 from tests.waiting import wait_until
+from watchman.checks.scanning import unknown
+from watchman.file_access import cannot_tell, look
+from watchman.journal.journal_reader import open_reader
 from watchman.model import Config, Existing, Version, Watch, WatchKind
-from watchman.pipeline import Pipeline, unseen
+from watchman.pipeline import Pipeline, unseen, watch_scan
 from watchman.pipeline.file_check import FileCheck
+from watchman.pipeline.first_runs import CLOCK_GRAIN_NS
 from watchman.sources.tree import Node
 
 pytestmark = pytest.mark.usefixtures("often")
@@ -106,6 +110,21 @@ def test_what_was_announced_and_cannot_be_looked_at_is_not_announced_again(
         assert sent.paths == [str(known), str(later)]
 
 
+@needs_fuse
+@KINDS
+def test_the_command_scan_says_what_it_cannot_look_at(
+    share: FuseServer, state: Path, kind: WatchKind
+) -> None:
+    bad, config = share.point / "bad", config_of(kind, share.point, state)
+    with running(config):
+        pass
+    make(kind, bad)
+    share.claim(bad, look=errno.EIO)
+    with open_reader(str(state)) as journal:
+        [found] = unknown(config, journal)
+    assert (found.path, found.state, found.note) == (str(bad), "unreadable", os.strerror(5))
+
+
 @KINDS
 def test_without_descriptors(
     root: Path, state: Path, kind: WatchKind, caplog: pytest.LogCaptureFixture
@@ -162,13 +181,14 @@ def test_a_marker_that_cannot_be_looked_at(share: FuseServer, state: Path) -> No
 
 
 @needs_fuse
+@pytest.mark.parametrize("how", ["look", "list"])
 def test_what_cannot_be_looked_at_inside_is_not_that_nothing_changes(
-    share: FuseServer, state: Path
+    share: FuseServer, state: Path, how: str
 ) -> None:
     root = share.point
     inside = make(WatchKind.DIRECTORIES, root / "unit") / "inside"
-    inside.write_text("1")
-    share.claim(inside, look=errno.EIO)
+    inside.mkdir()
+    share.claim(inside, **{how: errno.EIO})
     with running(config_of(WatchKind.DIRECTORIES, root, state)) as (pipeline, sent):
         await_trouble(pipeline, f"directories in {root}", f"{root}/unit cannot be looked at")
         assert sent.paths == []
@@ -190,32 +210,29 @@ def test_what_cannot_be_opened_to_tell_whether_it_is_whole(
     monkeypatch.setattr(FileCheck, "open", no_descriptor)
     with running(asking(root, state, GZIP)) as (pipeline, sent):
         (root / "a.gz").write_bytes(WHOLE)
-        await_trouble(pipeline, f"files in {root}", f"{root}/a.gz cannot be opened", "ulimit -n")
+        await_trouble(pipeline, f"files in {root}", f"{root}/a.gz cannot be read: ", "ulimit -n")
         lacking.clear()
         wait_until(lambda: sent.paths == [f"{root}/a.gz"], 60)
         wait_until(lambda: not troubles(pipeline), 60)
     assert len(said(caplog, "too many open files")) == 1
-    assert len(said(caplog, "none is left that cannot be opened")) == 1
+    assert len(said(caplog, "none is left that cannot be read")) == 1
+
+
+def test_what_is_old_stays_so_where_it_cannot_be_opened(
+    root: Path, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = make(WatchKind.FILES, root / "old")
+    changed = old.stat().st_ctime_ns
+    wait_until(lambda: time.time_ns() > changed + 3 * CLOCK_GRAIN_NS)
+    unseen_once = iter([cannot_tell(errno.EMFILE)])
+    monkeypatch.setattr(watch_scan, "look", lambda *names: next(unseen_once, None) or look(*names))
+    with running(config_for(root, state)) as (pipeline, sent):
+        assert str(old) in pipeline.journal.known.versions([str(old)])
+        make(WatchKind.FILES, root / "new")
+        wait_until(lambda: sent.paths == [f"{root}/new"], 30)
+    assert not list(unseen_once)
 
 
 def make_without_descriptor(kind: WatchKind, path: Path) -> None:
     """Make a file or a directory while no descriptor is left."""
     os.mkdir(path) if kind is WatchKind.DIRECTORIES else os.mknod(path)
-
-
-@contextlib.contextmanager
-def no_descriptor_left() -> Iterator[None]:
-    """Leave this process no descriptor meanwhile."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    used = max(map(int, os.listdir("/proc/self/fd")))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (used + 8, hard))
-    held: list[int] = []
-    try:
-        with contextlib.suppress(OSError):
-            while True:
-                held.append(os.open(os.devnull, os.O_RDONLY))
-        yield
-    finally:
-        for descriptor in held:
-            os.close(descriptor)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -163,7 +163,9 @@ class Directories:
             for hint in hints:
                 if not self.is_left_out(hint.container, hint.name):
                     self._judge(hint, batch)
-                elif self._why_left_out(hint.container, hint.name) is LeftOut.UNFINISHED:
+                    continue
+                self._clear((hint.container, hint.name))
+                if self._why_left_out(hint.container, hint.name) is LeftOut.UNFINISHED:
                     self._still_unfinished(hint)
             self.record(batch)
 

@@ -78,9 +78,5 @@ class FileWatcher(Watcher[Hints]):
 
         ``now`` is of the monotonic clock. From any thread.
         """
-        unseen = self.files.unseen
-        found = self.files.incomplete.oldest(most + len(unseen))
-        written = [
-            (node.join(name), since) for (node, name), since in found if (node, name) not in unseen
-        ]
-        return [(path, now - since) for path, since in written[:most]]
+        found = self.files.incomplete.oldest(most, self.files.unseen)
+        return [(node.join(name), now - since) for (node, name), since in found]

@@ -10,11 +10,12 @@ import errno
 import os
 import time
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from watchman import limits
 from watchman.pipeline.pending_events import Key
 from watchman.sources.base_source import BaseSource
+from watchman.sources.tree import Node
 from watchman.text import printable
 from watchman.troubles import Troubles
 
@@ -48,60 +49,68 @@ class Unseen:
         self._source = source
         self._things = things
         self._done = done
-        self._failing: dict[Key, _Failing] = {}
+        self._failing: dict[Node, dict[str, _Failing]] = {}
+        """By directory and name; what fails for longest is the first in its directory."""
         self._said: set[str] = set()
         """Watches of which there is a trouble."""
 
-    def __len__(self) -> int:
-        return len(self._failing)
+    def __bool__(self) -> bool:
+        return bool(self._failing)
 
-    def __contains__(self, key: Key) -> bool:
-        return key in self._failing
+    def __contains__(self, key: object) -> bool:
+        node, name = cast("Key", key)
+        return name in self._failing.get(node, ())
 
     def note(self, key: Key, code: int = 0) -> None:
         """Take note of a look, and of the errno with which it failed; 0: it did not, or it is gone.
 
         EAGAIN is no failure: another program has a lease on the file, and lets go of it soon.
         """
-        if code in (0, errno.EAGAIN):
-            self._failing.pop(key, None)
-        else:
-            before = self._failing.get(key)
+        node, name = key
+        if code not in (0, errno.EAGAIN):
+            names = self._failing.setdefault(node, {})
+            before = names.get(name)
             since = time.monotonic() if before is None else before.since
-            self._failing[key] = _Failing(since, code)
+            names[name] = _Failing(since, code)
+        elif node in self._failing:
+            self._failing[node].pop(name, None)
+            if not self._failing[node]:
+                del self._failing[node]
 
     def check(self, now: float) -> None:
         """Say what has lasted, and what is over; to be called every few seconds."""
         if not (self._failing or self._said):
             return
         lasting = self._lasting(now)
+        failing = {node.root.watch.path for node in self._failing}
         for watch in self._said - lasting.keys():
-            over = f"%s: none is left that cannot be {self._done}"
+            # Where some are left, what has been said of their directories says all.
+            over = "" if watch in failing else f"%s: none is left that cannot be {self._done}"
             self._troubles.end(self._subject(watch), self._done, line=over)
-        for watch, keys in lasting.items():
-            self._troubles.begin(self._subject(watch), self._message(keys), self._done)
+        for watch, nodes in lasting.items():
+            self._troubles.begin(self._subject(watch), self._message(nodes), self._done)
         self._said = set(lasting)
 
-    def _lasting(self, now: float) -> dict[str, list[Key]]:
-        """Return what is to be said, by watch."""
-        found: dict[str, list[Key]] = {}
-        for key, failing in list(self._failing.items()):
-            node = key[0]
+    def _lasting(self, now: float) -> dict[str, list[Node]]:
+        """Return the directories of which something is to be said, by watch."""
+        found: dict[str, list[Node]] = {}
+        for node, names in list(self._failing.items()):
+            oldest = next(iter(names.values()))
             if node.is_left:
-                del self._failing[key]  # nobody looks there again
-            elif now - failing.since >= LASTS and not self._source.is_troubled(node):
-                found.setdefault(node.root.watch.path, []).append(key)
+                del self._failing[node]  # nobody looks there again
+            elif now - oldest.since >= LASTS and not self._source.is_troubled(node):
+                found.setdefault(node.root.watch.path, []).append(node)
         return found
 
     def _subject(self, watch: str) -> str:
         # Not the watch's path alone: that one cannot be watched is another matter (health).
         return f"{self._things} in {watch}"
 
-    def _message(self, keys: Sequence[Key]) -> str:
-        node, name = keys[0]
-        path = printable(node.join(name))
-        which = path if len(keys) == 1 else f"{len(keys)} of them, such as {path},"
-        why = _why(self._failing[keys[0]].code)
+    def _message(self, nodes: Sequence[Node]) -> str:
+        count = sum(len(self._failing[node]) for node in nodes)
+        name, one = next(iter(self._failing[nodes[0]].items()))
+        path, why = printable(nodes[0].join(name)), _why(one.code)
+        which = path if count == 1 else f"{count} of them, such as {path},"
         return f"{which} cannot be {self._done}: {why}; it is tried again until that works"
 
 

@@ -120,7 +120,7 @@ class FileSystem:
         """Have looks at ``path`` told these values: ``inode``, ``size``, ``mtime_ns``,
         ``ctime_ns``, ``birth_ns``. Whatever fits into 64 bits, with or without a sign. ``flush``
         is the error (errno) that each close(2) of it is told, ``look`` that of each look at it,
-        ``list`` that of each listing.
+        ``list`` that of each listing. ``type`` is its type in a listing (DT_UNKNOWN is 0).
         """
         inode = self.inodes[_ROOT]
         for name in path.split(b"/"):
@@ -340,7 +340,7 @@ class FileSystem:
         found = b""
         entries = list(self.inodes[node].entries.items())
         for position, (name, inode) in enumerate(entries[offset:], offset + 1):
-            kind = stat.S_IFMT(inode.mode) >> 12
+            kind = inode.claims.get("type", stat.S_IFMT(inode.mode) >> 12)
             one = struct.pack("<QQII", self._shown(inode.number), position, len(name), kind) + name
             one += bytes(-len(one) % 8)
             if len(found) + len(one) > size:

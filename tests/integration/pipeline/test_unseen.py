@@ -21,7 +21,7 @@ from watchman.checks.scanning import unknown
 from watchman.file_access import cannot_tell, look
 from watchman.journal.journal_reader import open_reader
 from watchman.model import Config, Existing, Version, Watch, WatchKind
-from watchman.pipeline import Pipeline, unseen, watch_scan
+from watchman.pipeline import Pipeline, schedule, unseen, watch_scan
 from watchman.pipeline.file_check import FileCheck
 from watchman.pipeline.first_runs import CLOCK_GRAIN_NS
 from watchman.sources.tree import Node
@@ -90,6 +90,23 @@ def test_what_a_scan_cannot_look_at(
     [begun] = said(caplog, "Input/output error")
     assert begun.startswith(f"{subject}: ")
     assert said(caplog, "none is left") == [f"{subject}: none is left that cannot be looked at"]
+
+
+@needs_fuse
+@KINDS
+def test_what_cannot_be_looked_at_hides_no_other_where_a_listing_has_no_types(
+    share: FuseServer, state: Path, kind: WatchKind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schedule, "RETRY_UNWATCHED", 0.2)
+    root = share.point
+    bad, well = make(kind, root / "bad"), make(kind, root / "well")
+    share.claim(bad, look=errno.EIO, type=0)
+    with running(config_of(kind, root, state)) as (pipeline, sent):
+        wait_until(lambda: sent.paths == [str(well)], 30)
+        assert troubles(pipeline)[str(root)].startswith("Input/output error; ")
+        share.claim(bad)
+        wait_until(lambda: sent.paths == [str(well), str(bad)], 60)
+        wait_until(lambda: not troubles(pipeline), 60)
 
 
 @needs_fuse

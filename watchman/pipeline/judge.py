@@ -180,8 +180,16 @@ class Judge:
             self._answered(waiting, verdict)
 
         assert self._pool is not None
-        is_asked = self._pool.ask(found.path, check.asked, check.descriptors, answered)
-        return _ASKED if is_asked else _NO_ROOM
+        size = found.version.size
+        if not self._pool.ask(found.path, check.asked, check.descriptors, size, answered):
+            return _NO_ROOM
+        check.descriptors = []  # they are the pool's now
+        return _ASKED
+
+    def flush(self) -> None:
+        """Have all files read that were asked about."""
+        if self._pool is not None:
+            self._pool.flush()
 
 
 def briefly(seconds: float = AGAIN, error: int = 0) -> Said:

@@ -148,13 +148,14 @@ class PartialFiles:
                 self._memory.forget([path])
                 self._member_came(found, main_files, noted)
                 continue
-            criteria = self._criteria(found)
             waiting = self._waiting.get((found.node, found.name))
-            if criteria is None or (
+            is_whole = (
                 waiting is not None
                 and waiting.progress is Progress.WHOLE
                 and is_same(waiting.found.version, found.version)
-            ):
+            )
+            criteria = None if is_whole else self._criteria(found)
+            if criteria is None:
                 files[path] = found
             else:
                 begun.append(path)
@@ -384,6 +385,7 @@ class PartialFiles:
         for key in self._times.take(now):
             self._time_is_over(self._waiting[key], now, directories, into)
         self._queue.ask(lambda key: self._ask(key, directories, into))
+        self._judge.flush()
         self._keep(into.partial)
         return into
 

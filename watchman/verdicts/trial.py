@@ -41,18 +41,18 @@ def try_out(config_path: str = "", timeout: float = TIMEOUT) -> Trial:
         answers.append(verdict)
         came.set()
 
-    pool, nothing = Pool(config_path), os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    pool = Pool(config_path)
     try:
         with _in_silence():
             pool.start()
-            pool.ask(os.devnull, [CriterionCheck("format", "gzip")], [nothing], answered)
+            nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+            pool.ask(os.devnull, [CriterionCheck("format", "gzip")], [nothing], 0, answered)
+            pool.flush()
             came.wait(timeout)
             found = [_confinement(pid) for pid in pool.processes]
             pool.stop()
     except OSError as error:
         return Trial(f"no process can be started: {error.strerror}")
-    finally:
-        os.close(nothing)
     if not answers:
         why = f": {pool.error}" if pool.error is not None else f" within {timeout:g} s"
         return Trial(f"no process answers{why}")

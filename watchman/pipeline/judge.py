@@ -12,12 +12,13 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from watchman.file_access import GONE_ERRNOS, LATER_ERRNOS
+from watchman.identity import is_same
 from watchman.model import Criteria
 from watchman.pipeline.companions import Companions
 from watchman.pipeline.file_check import FileCheck
 from watchman.pipeline.found import Found
 from watchman.pipeline.log_criterion import LATE, NOT_LOGGED, LogCriterion
-from watchman.pipeline.sets import AGAIN, FURTHER, Members, is_same, names_of
+from watchman.pipeline.sets import AGAIN, FURTHER, Members, names_of
 from watchman.pipeline.waiting_file import Progress, WaitingFile, WholeMember
 from watchman.sources.tree import why_unreachable
 from watchman.verdicts.pool import Functions, Pool, functions_of

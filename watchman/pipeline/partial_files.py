@@ -35,7 +35,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from watchman.directory_cache import DirectoryCache
 from watchman.file_access import look
-from watchman.identity import Evidence
+from watchman.identity import Evidence, is_same
 from watchman.journal import Journal
 from watchman.model import Criteria, Delivery, Noted, Version
 from watchman.pipeline.companions import Companions
@@ -46,7 +46,7 @@ from watchman.pipeline.log_criterion import NOTHING_ELSE, LogCriterion
 from watchman.pipeline.partial_memory import PartialMemory
 from watchman.pipeline.pending_events import Key
 from watchman.pipeline.question_queue import QuestionQueue
-from watchman.pipeline.sets import Members, is_same
+from watchman.pipeline.sets import Members
 from watchman.pipeline.unseen import Unseen
 from watchman.pipeline.waiting_file import (
     Admitted,
@@ -149,11 +149,7 @@ class PartialFiles:
                 self._member_came(found, main_files, noted)
                 continue
             waiting = self._waiting.get((found.node, found.name))
-            is_whole = (
-                waiting is not None
-                and waiting.progress is Progress.WHOLE
-                and is_same(waiting.found.version, found.version)
-            )
+            is_whole = waiting is not None and waiting.is_whole_as(found.version)
             criteria = None if is_whole else self._criteria(found)
             if criteria is None:
                 files[path] = found

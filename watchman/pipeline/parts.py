@@ -106,7 +106,7 @@ class Parts:
         """Reads files, where something is asked that has to be read."""
         kinds = _criteria_kinds(config)
         if kinds - {"marker"}:
-            self.pool = Pool(config.path if "callable" in kinds else "")
+            self.pool = Pool(troubles, config.path if "callable" in kinds else "")
         self.log_reader = self._log_reader(troubles)
         with contextlib.ExitStack() as undo:
             self._make_watchers(apart, undo)

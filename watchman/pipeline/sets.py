@@ -18,10 +18,9 @@ import time
 from collections.abc import Container, Iterable
 from typing import NamedTuple
 
-from watchman import mounts
 from watchman.directory_cache import DirectoryCache
 from watchman.file_access import Seen, look
-from watchman.identity import Evidence, is_same_content
+from watchman.identity import Evidence, is_same, is_same_content
 from watchman.journal import Journal
 from watchman.model import Delivery, Noted, Version
 from watchman.pipeline.companions import Companions, name_for
@@ -284,10 +283,3 @@ def names_of(waiting: WaitingFile) -> dict[str, bool]:
     """Return how the members of a set are called, and whether each is optional."""
     main = waiting.found.name
     return {name_for(one.template, main): one.optional for one in waiting.criteria.members}
-
-
-def is_same(one: Version, other: Version) -> bool:
-    """Say whether two looks have seen the same; where ctimes tell nothing, size and mtime do."""
-    if one[1:] == other[1:]:
-        return True
-    return is_same_content(one, other) and not mounts.stability(other.device).ctime_tells

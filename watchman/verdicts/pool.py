@@ -30,8 +30,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from watchman import limits
 from watchman.model import Criterion
 from watchman.soft_lock import soft_lock
+from watchman.troubles import Troubles
 from watchman.verdicts.reader_process import (
     CPU,
     CPU_PER_BYTE,
@@ -39,6 +41,7 @@ from watchman.verdicts.reader_process import (
     SLOT,
     WALL,
 )
+from watchman.verdicts.started_reader import StartedReader, start_reader, why_ended
 from watchman.verdicts.verdict import (
     CheckRequest,
     CriterionCheck,
@@ -47,7 +50,6 @@ from watchman.verdicts.verdict import (
     decode_answers,
     encode_requests,
 )
-from watchman.verdicts.worker import Worker, start_worker, why_ended
 
 log = logging.getLogger("watchman.notify")
 
@@ -72,6 +74,9 @@ _SLOTS = MOST + MORE + SPARE
 AGAIN = 1.0
 """Seconds after which a process is started again that ended without being at any file."""
 _INT = struct.Struct("i")
+WAITING = "files that are to be whole"
+"""The subject of the trouble that none can be read."""
+
 Answered = Callable[[FileVerdict], None]
 """Called with the answer, in the pool's thread; it must not block."""
 NO_ANSWER = FileVerdict(Kind.UNKNOWN, "its check got lost")
@@ -114,7 +119,8 @@ class Pool:
     ``config_path`` is the configuration whose callables are to be called; empty for none.
     """
 
-    def __init__(self, config_path: str = "") -> None:
+    def __init__(self, troubles: Troubles, config_path: str = "") -> None:
+        self._troubles = troubles
         self.error: BaseException | None = None
         """What ended the thread."""
         self._config_path = config_path
@@ -129,9 +135,9 @@ class Pool:
         self._last = 0
         self._stopping = False
         self._lock = threading.Lock()
-        self._workers: dict[int, Worker] = {}
+        self._workers: dict[int, StartedReader] = {}
         """By the descriptor that tells of its end."""
-        self._left: list[Worker] = []
+        self._left: list[StartedReader] = []
         self._missing: dict[int, float] = {}
         """Questions that were taken, and that no process is at; since when that was seen first."""
         self._search_at = 0.0
@@ -314,13 +320,20 @@ class Pool:
             if len(self._started_at) >= 2 * wanted:
                 return  # they end as soon as they begin: not that often
             self._started_at.append(now)
-            self._start_one()
+            try:
+                self._start_one()
+            except OSError as error:
+                why = limits.explain(error) or f"{error.strerror}; mend that"
+                reason = f"no process that reads files can be started: {why}; it is tried again"
+                self._troubles.begin(WAITING, reason)
+                return
+        self._troubles.end(WAITING, line="%s are read again")
 
     def _start_one(self) -> None:
         used = {worker.slot for worker in (*self._workers.values(), *self._left)}
         slot = next(slot for slot in range(_SLOTS) if slot not in used)
         SLOT.pack_into(self._shared, SLOT.size * slot, 0)
-        worker = start_worker(slot, self._theirs.fileno(), self._memory, self._config_path)
+        worker = start_reader(slot, self._theirs.fileno(), self._memory, self._config_path)
         self._workers[worker.descriptor] = worker
 
     def _listen(self) -> None:
@@ -363,7 +376,7 @@ class Pool:
             if other != number:
                 self._answer(other, NO_ANSWER)
 
-    def _ended(self, worker: Worker) -> None:
+    def _ended(self, worker: StartedReader) -> None:
         """Answer for a process that has ended."""
         self._hear()
         status = worker.process.wait()

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from watchman.troubles import Troubles
 from watchman.verdicts.pool import Pool, log
 from watchman.verdicts.verdict import CriterionCheck, FileVerdict, Kind
 
@@ -41,7 +42,8 @@ def try_out(config_path: str = "", timeout: float = TIMEOUT) -> Trial:
         answers.append(verdict)
         came.set()
 
-    pool = Pool(config_path)
+    troubles = Troubles()
+    pool = Pool(troubles, config_path)
     try:
         with _in_silence():
             pool.start()
@@ -54,6 +56,8 @@ def try_out(config_path: str = "", timeout: float = TIMEOUT) -> Trial:
     except OSError as error:
         return Trial(f"no process can be started: {error.strerror}")
     if not answers:
+        for trouble in troubles.all():
+            return Trial(trouble.message)
         why = f": {pool.error}" if pool.error is not None else f" within {timeout:g} s"
         return Trial(f"no process answers{why}")
     if answers[0].kind is Kind.UNKNOWN:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
 import os
 import queue
@@ -19,7 +20,8 @@ import pytest
 
 from tests.unit.verdicts.test_truncations import NAMES, whole
 from tests.waiting import wait_until
-from watchman.verdicts import pool, reader_process
+from watchman.troubles import Troubles
+from watchman.verdicts import pool, reader_process, started_reader
 from watchman.verdicts.pool import Pool
 from watchman.verdicts.verdict import (
     WHOLE,
@@ -60,7 +62,7 @@ class Asking:
 
 @pytest.fixture
 def asking() -> Iterator[Asking]:
-    made = Pool()
+    made = Pool(Troubles())
     made.start()
     yield Asking(made)
     made.stop()
@@ -143,7 +145,7 @@ def test_what_waits_for_a_function_is_asked_in_its_turn_and_given_back(tmp_path:
         (CriterionCheck("callable", f"PATTERNS['/a/*']: 'complete'[{n}]"),) for n in (0, 1)
     )
     before = len(os.listdir("/proc/self/fd"))
-    made = Pool(str(config))
+    made = Pool(Troubles(), str(config))
     made.start()
     asking = Asking(made)
     paths = [tmp_path / name for name in "abcdefg"]
@@ -204,6 +206,33 @@ def test_a_killed_process_is_an_answer_and_another_takes_its_place(
     assert asking.answer()[1].kind is Kind.WHOLE
 
 
+def test_that_no_process_can_be_started_is_said_and_over_when_one_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = tmp_path / "small.gz"
+    small.write_bytes(gzip.compress(b"rain"))
+    monkeypatch.setattr(pool, "LOOK", 0.05)
+    troubles = Troubles()
+    made = Pool(troubles)
+    with monkeypatch.context() as patch:
+        # No descriptor is left for the pipes of a new process.
+        patch.setattr(started_reader.subprocess, "Popen", no_descriptors)  # type: ignore[attr-defined]  # — where it imports it
+        made.start()
+        (trouble,) = wait_until(troubles.all)
+        assert trouble.subject == pool.WAITING
+        assert "too many open files" in trouble.message
+        asking = Asking(made)
+        asking.ask(small)
+    assert asking.answer() == ("small.gz", WHOLE)
+    wait_until(lambda: not troubles.all())
+    made.stop()
+    assert made.error is None
+
+
+def no_descriptors(*_: object, **__: object) -> None:
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
 @pytest.fixture
 def together(asking: Asking, tmp_path: Path) -> Path:
     """Ask about a small file behind one that is small as well, and takes minutes."""
@@ -237,6 +266,7 @@ def test_small_files_go_together_and_each_has_its_answer(asking: Asking, tmp_pat
     paths = [tmp_path / f"{number}.gz" for number in range(3 * pool.TOGETHER + 1)]
     for number, path in enumerate(paths):
         path.write_bytes(gzip.compress(b"rain")[: 5 if number % 5 == 0 else None])
+    wait_until(lambda: len(asking.pool.processes) >= pool.LEAST)
     before = len(os.listdir("/proc/self/fd"))
     asking.ask(*paths)
     told = dict(asking.answer() for _ in paths)
@@ -333,7 +363,8 @@ def test_a_process_ends_with_the_daemon() -> None:
     program = (
         "import os, time\n"
         "from watchman.verdicts.pool import Pool\n"
-        "pool = Pool(); pool.start()\n"
+        "from watchman.troubles import Troubles\n"
+        "pool = Pool(Troubles()); pool.start()\n"
         "import tests.waiting as waiting\n"
         "waiting.wait_until(lambda: len(pool._workers) >= 3)\n"
         "print(*[w.process.pid for w in pool._workers.values()], flush=True)\n"
@@ -401,7 +432,7 @@ class WithoutProcesses(Pool):
 
 def test_however_many_functions_there_are_each_gets_its_turn(tmp_path: Path) -> None:
     functions = [f"function {number}" for number in range(pool.LEAST + pool.MORE + 2)]
-    made = WithoutProcesses()
+    made = WithoutProcesses(Troubles())
     made.start()
 
     def ask_on(function: str) -> None:

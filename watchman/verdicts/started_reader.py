@@ -15,7 +15,7 @@ _PROGRAM = (
 )
 
 
-class Worker:
+class StartedReader:
     """A process, and what it is at."""
 
     def __init__(self, slot: int, process: subprocess.Popen[bytes]) -> None:
@@ -36,7 +36,7 @@ class Worker:
         os.close(self.descriptor)
 
 
-def start_worker(slot: int, connection: int, memory: int, config_path: str) -> Worker:
+def start_reader(slot: int, connection: int, memory: int, config_path: str) -> StartedReader:
     """Start a process; the descriptors are of the socket and of the memory that it shares.
 
     ``config_path`` is as in ``Pool``. Raises OSError.
@@ -56,7 +56,7 @@ def start_worker(slot: int, connection: int, memory: int, config_path: str) -> W
         env={},
         pass_fds=(connection, memory),
     )
-    return Worker(slot, process)
+    return StartedReader(slot, process)
 
 
 def why_ended(status: int) -> str:

@@ -8,9 +8,11 @@ import os
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 
 from watchman import guard
 from watchman.errors import WatchmanError
+from watchman.journal.measures import Measures
 from watchman.metrics.exposition import as_text
 from watchman.metrics.facts import of_this_process
 from watchman.model import Config
@@ -30,12 +32,14 @@ class MetricsFile:
     def __init__(self, troubles: Troubles) -> None:
         self._troubles = troubles
         self._config: Config | None = None
+        self._read_journal: Callable[[], Measures]
         self._since_ns = time.time_ns()
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def begin(self, config: Config) -> None:
-        """Write for this configuration from now on."""
+    def begin(self, config: Config, read_journal: Callable[[], Measures]) -> None:
+        """Write for this configuration from now on; ``read_journal()`` may raise JournalError."""
+        self._read_journal = read_journal
         before, self._config = self._config, config
         if before is not None and before.metrics_file != config.metrics_file:
             self._troubles.end(before.metrics_file)
@@ -49,6 +53,11 @@ class MetricsFile:
         """Write no more. The file stays: how old it is tells that nobody writes it."""
         self._closed.set()
 
+    def join(self, timeout: float) -> None:
+        """Wait for the end of what is being written, in seconds; on a share it may hang."""
+        if self._thread is not None:
+            self._thread.join(max(0.0, timeout))
+
     def _run(self) -> None:
         while not self._closed.is_set():
             config = self._config
@@ -59,7 +68,8 @@ class MetricsFile:
     def _write(self, config: Config) -> None:
         path = config.metrics_file
         try:
-            replace(path, as_text(of_this_process(config, (guard.pid(), self._since_ns))))
+            process = guard.pid(), self._since_ns
+            replace(path, as_text(of_this_process(config, process, self._read_journal)))
         except OSError as error:
             why = f"the metrics cannot be written: {error.strerror}; check METRICS_FILE's directory"
             self._troubles.begin(path, why)

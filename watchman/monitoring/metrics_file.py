@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +13,7 @@ from watchman.journal.measures import Measures
 from watchman.metrics.exposition import as_text
 from watchman.metrics.facts import of_this_process
 from watchman.model import Config
+from watchman.replacement import remove_left, replace
 from watchman.troubles import Troubles
 
 log = logging.getLogger("watchman.notify")
@@ -35,6 +33,8 @@ class MetricsFile:
         self._read_journal: Callable[[], Measures]
         self._since_ns = time.time_ns()
         self._closed = threading.Event()
+        self._cleared = ""
+        """The path beside which nothing is left of processes that were killed."""
         self._thread: threading.Thread | None = None
 
     def begin(self, config: Config, read_journal: Callable[[], Measures]) -> None:
@@ -67,9 +67,13 @@ class MetricsFile:
 
     def _write(self, config: Config) -> None:
         path = config.metrics_file
+        if path != self._cleared:
+            self._cleared = path
+            remove_left(path)
         try:
             process = guard.pid(), self._since_ns
-            replace(path, as_text(of_this_process(config, process, self._read_journal)))
+            words = as_text(of_this_process(config, process, self._read_journal))
+            replace(path, words, _MODE)
         except OSError as error:
             why = f"the metrics cannot be written: {error.strerror}; check METRICS_FILE's directory"
             self._troubles.begin(path, why)
@@ -80,19 +84,3 @@ class MetricsFile:
             self._troubles.begin(path, f"there are no metrics to write: {error!r}; report this")
         else:
             self._troubles.end(path, line="%s: the metrics are written again")
-
-
-def replace(path: str, words: bytes) -> None:
-    """Replace the file in one step, so that nobody reads half of it. Raises OSError."""
-    directory, name = os.path.split(path)
-    # No name that ends in .prom: node_exporter would read it.
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{name}.", suffix=".new", dir=directory)
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(words)
-            os.fchmod(file.fileno(), _MODE)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise

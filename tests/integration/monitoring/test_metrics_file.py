@@ -82,6 +82,23 @@ def test_a_directory_that_is_missing_is_said_until_it_is_there(
         wait_until(lambda: not monitoring.troubles(), what="it is over")
 
 
+def test_what_killed_processes_left_is_removed(tmp_path: Path, monitoring: Monitoring) -> None:
+    up, out, state = tmp_path / "up", tmp_path / "out", tmp_path / "state"
+    for directory in (up, out, state):
+        directory.mkdir()
+    left = [
+        out / ".watchman.prom.0123456789abcdef.new",
+        state / ".status.json.0123456789abcdef.new",
+    ]
+    for file in left:
+        file.write_text("")
+        os.utime(file, (1, 1))
+    path = out / "watchman.prom"
+    with running(config_for(up, state, metrics_file=str(path)), monitoring=monitoring):
+        wait_until(path.exists, what="it is written")
+        assert not [file for file in left if file.exists()]
+
+
 def is_locked(path: Path) -> bool:
     """Whether this process holds a lock on a file, as the kernel has it."""
     wanted = str(os.getpid()), str(path.stat().st_ino)

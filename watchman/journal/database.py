@@ -287,7 +287,7 @@ class Database:
         soundness.suspect(self.path)
 
     def close(self) -> None:
-        """Close every connection; the database cannot be used afterwards.
+        """Close every connection, after what is just written or read; it cannot be used afterwards.
 
         Where its file was removed or replaced, all that was in it is written anew first; that waits
         as :meth:`write` does. Raises JournalError if it cannot be.
@@ -296,16 +296,19 @@ class Database:
             if not (self.in_place or self.damage):
                 self._put_back()
         finally:
-            with self._opening:
-                self._closed = True
-                # A log that belongs to a damaged file is as it was left: it may be the sound part.
-                with soundness.unmerged(self.path) if self.damage else contextlib.nullcontext():
-                    if self.damage:
-                        rescue.save_moved(self.path, self._writer)
-                    for reader in self._readers.values():
-                        reader.close()
-                    self._readers.clear()
-                    self._writer.close()
+            self._closed = True  # who waits for the disk gives up
+            with self._lock, self._opening:
+                self._close_all()
+
+    def _close_all(self) -> None:
+        # A log that belongs to a damaged file is as it was left: it may be the sound part.
+        with soundness.unmerged(self.path) if self.damage else contextlib.nullcontext():
+            if self.damage:
+                rescue.save_moved(self.path, self._writer)
+            for reader in self._readers.values():
+                reader.close()
+            self._readers.clear()
+            self._writer.close()
 
     def _put_back(self) -> None:
         with self._lock, self.write_retry:

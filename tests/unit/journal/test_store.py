@@ -412,6 +412,12 @@ def test_reading_waits_where_no_file_can_be_opened(
     assert journal.sound
 
 
+def still_open(journal: Journal) -> list[str]:
+    """Files that are left open: when they are closed, the next one's locks would go along."""
+    links = (os.readlink(entry.path) for entry in os.scandir("/proc/self/fd") if entry.is_symlink())
+    return [link for link in links if link.startswith(journal.path)]
+
+
 def test_no_connection_is_opened_while_it_is_closed(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -435,9 +441,27 @@ def test_no_connection_is_opened_while_it_is_closed(
     journal.close()
     closed.set()
     thread.join()
-    # What is left open would take the locks of the next one along when it is closed.
-    links = (os.readlink(entry.path) for entry in os.scandir("/proc/self/fd") if entry.is_symlink())
-    assert not [link for link in links if link.startswith(journal.path)]
+    assert not still_open(journal)
+
+
+def test_what_is_being_written_is_written_before_it_is_closed(journal: Journal) -> None:
+    writing, closed = threading.Event(), threading.Event()
+
+    def work(connection: sqlite3.Connection) -> None:
+        connection.execute("INSERT INTO watches VALUES (x'2f7570', 5)")
+        writing.set()
+        closed.wait(1.0)
+
+    thread = threading.Thread(target=lambda: journal._database.write(work))
+    thread.start()
+    assert writing.wait(10)
+    journal.close()
+    closed.set()
+    thread.join()
+    assert not still_open(journal)
+    again = Journal(os.path.dirname(journal.path))
+    assert again.first_runs(["/up"]) == set()
+    again.close()
 
 
 def test_monitoring_waits_for_no_journal(journal: Journal) -> None:

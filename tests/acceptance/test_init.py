@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from tests.acceptance.started import Daemon, notify
 from tests.checkout import ROOT
+from watchman.cli import main
 from watchman.commands import first_files
 
 FILES = {"celeryconfig.py", "config.py", "tasks.py", "upload"}
@@ -94,3 +97,12 @@ def test_an_upload_becomes_a_task_of_tasks_py(tmp_path: Path, name: str) -> None
     assert f'@app.task(name="{task}"' in (tmp_path / "tasks.py").read_text()
     messages = list((tmp_path / "var/broker/messages").glob("*.msg"))
     assert [json.loads(path.read_text())["headers"]["task"] for path in messages] == [task]
+
+
+def test_what_a_killed_one_left_does_not_stand_for_a_file(tmp_path: Path) -> None:
+    # In a container each command may have the process id of the one before.
+    (tmp_path / f"config.py.{os.getpid()}").write_text("")
+    done = CliRunner().invoke(main, ["init", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    assert f"{tmp_path}/config.py is written" in done.output
+    assert names(tmp_path) >= FILES

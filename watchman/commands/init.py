@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shlex
 import shutil
 import sys
+import tempfile
 
 import click
 
@@ -54,17 +54,16 @@ def init(directory: str) -> None:
 def _write(top: str, name: str, text: str) -> None:
     """Write a file that is not there yet, whole or not at all. Raises OSError."""
     path = os.path.join(top, name)
-    temporary = f"{path}.{os.getpid()}"
-    try:
-        with open(temporary, "x", encoding="utf-8") as file:
+    with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=top) as scratch:
+        draft = os.path.join(scratch, name)
+        with open(draft, "x", encoding="utf-8") as file:
             file.write(text)
-        os.link(temporary, path)  # a rename would replace what is there
-        say(f"{printable(path)} is written")
-    except FileExistsError:
-        say(f"{printable(path)} is there, and left as it is")
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
+        try:
+            os.link(draft, path)  # a rename would replace what is there
+        except FileExistsError:
+            say(f"{printable(path)} is there, and left as it is")
+        else:
+            say(f"{printable(path)} is written")
 
 
 def _example() -> str:

@@ -21,6 +21,7 @@ from watchman.config.values import plain
 from watchman.errors import ConfigError
 from watchman.model import Config, Watch
 from watchman.record_locks import lock_of
+from watchman.replacement import remove_left, replace
 
 log = logging.getLogger("watchman.config")
 
@@ -117,12 +118,13 @@ def remember(config: Config) -> None:
     """
     own = {name.lower(): getattr(config, name.lower()) for name in _SETTINGS}
     for record in _records(config.path):
+        remove_left(record)
         try:
             if own == _default(config.path):
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(record)
                 continue
-            _replace(record, json.dumps(own).encode("ascii"))
+            replace(record, json.dumps(own).encode("ascii"), 0o644)
         except OSError as error:
             log.debug("The places are not kept in %s: %s", record, error.strerror)
         else:
@@ -166,17 +168,3 @@ def _read(record: str) -> dict[str, str] | None:
         return None
     good = all(isinstance(one, str) and os.path.isabs(one) for one in found.values())
     return found if good else None
-
-
-def _replace(record: str, words: bytes) -> None:
-    temporary = f"{record}.{os.getpid()}"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(temporary, flags, 0o644)
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(words)
-        os.replace(temporary, record)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise

@@ -26,7 +26,7 @@ from typing import Any, NoReturn, TypeVar
 from watchman.errors import JournalDamaged, JournalError
 from watchman.journal import repair, rescue, schema, soundness
 from watchman.journal.opening import open_sound
-from watchman.journal.write_retry import WriteRetry, can_be_cured
+from watchman.journal.write_retry import WriteRetry, can_be_cured, remedy
 from watchman.soft_lock import soft_lock
 
 T = TypeVar("T")
@@ -86,6 +86,11 @@ class ReadConnection:
             except UnicodeDecodeError as error:
                 raise soundness.Unsound(_STRANGE_MESSAGE) from error
 
+    def ask(self, question: Callable[[sqlite3.Connection], T]) -> T:
+        """Return the answer to several queries, to be read to its end. Raises sqlite3.Error."""
+        with self._lock:
+            return question(self._connection)
+
     def close(self) -> None:
         """Close the connection, after the query that is under way."""
         with self._lock:
@@ -115,6 +120,8 @@ class Database:
         """Called when a transaction failed: what was learnt in it is not true."""
         self._readers: dict[threading.Thread, ReadConnection] = {}
         self._closed = False
+        self._opening = threading.Lock()
+        """Held while a connection for reading is opened, or all are closed: none is left open."""
         self._shut_out: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
         try:
             self._writer = open_sound(path, give_up)
@@ -142,27 +149,35 @@ class Database:
     @property
     def reader(self) -> ReadConnection:
         """This thread's connection for reading. Raises JournalError if the file is gone."""
-        reader: ReadConnection | None = getattr(self._local, "reader", None)
-        if reader is None:
-            reader = self._local.reader = self._open_reader()
-        return reader
+        try:
+            return self._open_reader()
+        except sqlite3.Error as error:
+            return self.insist(error, self._open_reader)
 
     def _open_reader(self) -> ReadConnection:
-        def connect() -> sqlite3.Connection:
-            if self._closed or not self.in_place:
-                raise self._gone()
-            return schema.connect(self.path, read_only=True)
-
-        with self._lock:
+        """Return this thread's connection for reading. Raises sqlite3.Error, JournalError."""
+        reader: ReadConnection | None = getattr(self._local, "reader", None)
+        if reader is not None:
+            return reader
+        with self._opening:
             # Each reload has new threads, and a connection is two descriptors.
             for thread in [thread for thread in self._readers if not thread.is_alive()]:
                 self._readers.pop(thread).close()
-            try:
-                connection = connect()
-            except sqlite3.Error as error:
-                connection = self.insist(error, connect)
-            reader = self._readers[threading.current_thread()] = ReadConnection(connection, self)
+            if self._closed or not self.in_place:
+                raise self._gone()
+            reader = ReadConnection(schema.connect(self.path, read_only=True), self)
+            self._local.reader = self._readers[threading.current_thread()] = reader
             return reader
+
+    def read_once(self, question: Callable[[sqlite3.Connection], T]) -> T:
+        """Return what ``question`` reads. Where that fails, raise JournalError and never wait."""
+        try:
+            return self._open_reader().ask(question)
+        except sqlite3.Error as error:
+            self._check_curable(error)
+            raise JournalError(
+                f"the journal {self.path} cannot be read: {error}; {remedy(error)}"
+            ) from error
 
     def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run ``work`` in one transaction; what it did is on disk when this returns.
@@ -225,11 +240,15 @@ class Database:
                 except sqlite3.Error as again:
                     error = again
 
-    def _wait_after(self, error: sqlite3.Error, what: str) -> None:
+    def _check_curable(self, error: sqlite3.Error) -> None:
+        """Raise JournalError for what another attempt cannot cure."""
         if self._closed:
             raise self._gone() from error
         if not can_be_cured(error):
             self.found_damage(error)
+
+    def _wait_after(self, error: sqlite3.Error, what: str) -> None:
+        self._check_curable(error)
         self.write_retry.wait_after(error, what)
 
     def found_damage(self, error: Exception) -> NoReturn:
@@ -268,7 +287,7 @@ class Database:
         soundness.suspect(self.path)
 
     def close(self) -> None:
-        """Close every connection; the database cannot be used afterwards.
+        """Close every connection, after what is just written or read; it cannot be used afterwards.
 
         Where its file was removed or replaced, all that was in it is written anew first; that waits
         as :meth:`write` does. Raises JournalError if it cannot be.
@@ -277,15 +296,19 @@ class Database:
             if not (self.in_place or self.damage):
                 self._put_back()
         finally:
-            self._closed = True
-            # A log that belongs to a damaged file is as it was left: it may be the sound part.
-            with soundness.unmerged(self.path) if self.damage else contextlib.nullcontext():
-                if self.damage:
-                    rescue.save_moved(self.path, self._writer)
-                for reader in self._readers.values():
-                    reader.close()
-                self._readers.clear()
-                self._writer.close()
+            self._closed = True  # who waits for the disk gives up
+            with self._lock, self._opening:
+                self._close_all()
+
+    def _close_all(self) -> None:
+        # A log that belongs to a damaged file is as it was left: it may be the sound part.
+        with soundness.unmerged(self.path) if self.damage else contextlib.nullcontext():
+            if self.damage:
+                rescue.save_moved(self.path, self._writer)
+            for reader in self._readers.values():
+                reader.close()
+            self._readers.clear()
+            self._writer.close()
 
     def _put_back(self) -> None:
         with self._lock, self.write_retry:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from urllib.parse import quote
 
 from watchman.errors import JournalError, TimeLimitOver
@@ -28,20 +28,25 @@ def open_reader(state_dir: str, limit: TimeLimit = FOREVER) -> Iterator[JournalR
     Raises JournalError where it cannot be read, TimeLimitOver where that takes too long.
     """
     path = os.path.join(state_dir, "journal.db")
+    found = _FoundFile(path)
     try:
         with soundness.understanding("what it says of itself"):
-            connection = _connect(path)
+            connection = _connect(path, idle=not found.has_log)
         try:
             limit.hold(connection)
             yield JournalReader(connection, state_dir, limit)
         finally:
             connection.close()
+        if found.is_torn:
+            raise _written(path)
     except sqlite3.Error as error:
         if limit.is_over:
             raise TimeLimitOver(
                 f"this takes more than {limit.seconds:g} s: ask for less, such as one directory or "
                 "one day"
             ) from error
+        if found.is_torn or found.is_replaced:
+            raise _written(path) from error
         raise unusable(path, error, "read") from error
     except BrokenPipeError:
         raise  # whoever read what is printed meanwhile has gone
@@ -50,6 +55,50 @@ def open_reader(state_dir: str, limit: TimeLimit = FOREVER) -> Iterator[JournalR
             f"the journal {path} cannot be read: {error.strerror}; try it as the user that "
             "watchman runs as"
         ) from error
+
+
+class _FoundFile:
+    """The journal's file as it was found, to tell later what is to be thought of an answer.
+
+    Without a log beside it nobody has the journal open and the file alone is whole. SQLite takes
+    no lock then, and nobody who begins to write waits for whoever reads.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        # Before the look for the log: whatever is merged later than that shows.
+        self._found = _status(path)
+        self.has_log = os.path.exists(f"{path}-wal")
+
+    @property
+    def is_torn(self) -> bool:
+        """Whether what was read may be of several moments."""
+        return not self.has_log and self._changed(lambda one: (one.st_size, one.st_mtime_ns))
+
+    @property
+    def is_replaced(self) -> bool:
+        """Whether it is another file by now, of which what was read says nothing."""
+        return self._changed(lambda one: (one.st_dev, one.st_ino))
+
+    def _changed(self, part: Callable[[os.stat_result], tuple[int, int]]) -> bool:
+        found, now = self._found, _status(self._path)
+        if found is None or not found.st_size:
+            return False  # nothing was read of it
+        return now is None or part(now) != part(found)
+
+
+def _status(path: str) -> os.stat_result | None:
+    try:
+        return os.stat(path)
+    except OSError:
+        return None
+
+
+def _written(path: str) -> JournalError:
+    return JournalError(
+        f"the journal {path} was written while it was read: watchman was started meanwhile, or a "
+        "command changed something; ask again"
+    )
 
 
 def unusable(path: str, error: sqlite3.Error, what: str) -> JournalError:
@@ -74,26 +123,24 @@ def _nothing() -> sqlite3.Connection:
     return connection
 
 
-def _connect(path: str) -> sqlite3.Connection:
+def _connect(path: str, *, idle: bool) -> sqlite3.Connection:
     soundness.check_presence(path)
     try:
         if not os.stat(path).st_size:
             return _nothing()
     except (FileNotFoundError, NotADirectoryError):
         return _nothing()
-    # Without a log beside it nobody has the journal open and the file alone is whole. Opened in
-    # the usual way, even for reading, SQLite would make one, and leave it behind.
-    # (https://www.sqlite.org/wal.html#read_only_databases)
-    has_log = os.path.exists(f"{path}-wal")
-    if has_log and not (os.path.exists(f"{path}-shm") or os.access(os.path.dirname(path), os.W_OK)):
+    readable = idle or os.path.exists(f"{path}-shm") or os.access(os.path.dirname(path), os.W_OK)
+    if not readable:
         raise JournalError(
             f"the journal {path} cannot be read: {path}-shm is missing, and cannot be made here; "
             "start watchman, or ask where STATE_DIR can be written"
         )
-    idle = "" if has_log else "&immutable=1"
-    connection = sqlite3.connect(
-        f"file:{quote(os.fsencode(path))}?mode=ro{idle}", uri=True, isolation_level=None, timeout=60
-    )
+    # Opened in the usual way, even for reading, SQLite would make a log, and leave it behind.
+    # (https://www.sqlite.org/wal.html#read_only_databases)
+    alone = "&immutable=1" if idle else ""
+    uri = f"file:{quote(os.fsencode(path))}?mode=ro{alone}"
+    connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=60)
     try:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version == 0:
@@ -153,8 +200,7 @@ class JournalReader:
 
     def measures(self) -> Measures:
         """Return what monitoring asks for, at a price that does not grow."""
-        with soundness.understanding("a number"):
-            return measures(self.connection)
+        return measures(self.connection)
 
     def counts(self) -> Mapping[tuple[str, State], tuple[int, int]]:
         """Return ``summary().counts``."""

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from watchman.journal import counters
+from watchman.journal import counters, soundness
 from watchman.journal.held import holds
 from watchman.model import HoldKind, State
 
@@ -52,7 +52,12 @@ NONE = Measures({}, {}, {}, {}, {}, 0, 0)
 
 
 def measures(connection: sqlite3.Connection) -> Measures:
-    """Return the numbers of one moment. Raises ValueError, TypeError for what is none."""
+    """Return the numbers of one moment. Raises sqlite3.Error, also for what is no number."""
+    with soundness.understanding("a number"):
+        return _measures(connection)
+
+
+def _measures(connection: sqlite3.Connection) -> Measures:
     connection.execute("BEGIN")
     try:
         counts = {

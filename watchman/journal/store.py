@@ -25,6 +25,7 @@ from watchman.journal.digesting import Digests
 from watchman.journal.ended import EndedDeliveries
 from watchman.journal.holds import Holds
 from watchman.journal.known import KnownVersions
+from watchman.journal.measures import Measures, measures
 from watchman.journal.moves import Moves
 from watchman.journal.noting import NotedDeliveries
 from watchman.journal.partial import PartialTable
@@ -446,6 +447,13 @@ class Journal(WatchRuns, EndedDeliveries, ReadyDeliveries, NotedDeliveries):
         """Whether a delivery is neither sent nor ended."""
         query = "SELECT 1 FROM deliveries WHERE seq = ? AND state IN (1, 2)"
         return self._database.reader.execute(query, (seq,)).fetchone() is not None
+
+    def measures(self) -> Measures:
+        """Return what monitoring asks for, at a price that does not grow.
+
+        Raises JournalError at once where it cannot be read: nobody waits for that.
+        """
+        return self._database.read_once(measures)
 
     def last_seq(self) -> int:
         """Return the seq of the last delivery that was recorded; 0 for none."""

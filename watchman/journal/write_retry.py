@@ -70,7 +70,7 @@ class WriteRetry:
         """
         if not self.trouble:
             self.since_ns = time.time_ns()
-            self.trouble = f"{error}; {_REMEDIES[_code(error) & 0xFF]}"
+            self.trouble = f"{error}; {remedy(error)}"
             log.error(
                 "The journal %s cannot be %s: %s. Nothing is lost: new files wait where "
                 "they are, and it is tried again until it works",
@@ -101,6 +101,11 @@ def can_be_cured(error: sqlite3.Error) -> bool:
     """Whether another attempt may work; where it reads beyond the file's end, none does."""
     code = _code(error)
     return code & 0xFF in _REMEDIES and code != _SHORT_READ
+
+
+def remedy(error: sqlite3.Error) -> str:
+    """Return what to do about an error that :func:`can_be_cured`."""
+    return _REMEDIES[_code(error) & 0xFF]
 
 
 def _code(error: sqlite3.Error) -> int:

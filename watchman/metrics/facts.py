@@ -47,26 +47,40 @@ def of_now(config: Config) -> Facts:
 
     Only ``config.state_dir`` is needed. Raises WatchmanError where this user may not know.
     """
+
+    def read_journal() -> Measures:
+        with open_reader(config.state_dir) as journal:
+            return journal.measures()
+
     process = record_locks.watchman_of(config.state_dir)
-    return _facts(config, process, lambda: status.ask(config))
+    return _facts(config, process, read_journal, lambda: status.ask(config))
 
 
-def of_this_process(config: Config, process: Process) -> Facts:
-    """Look from within the daemon: nobody is asked, and its lock is left alone.
+def of_this_process(
+    config: Config, process: Process, read_journal: Callable[[], Measures]
+) -> Facts:
+    """Look from within the daemon: nobody is asked, its lock and its journal's file are left alone.
 
-    A process that closes any descriptor of its lock file loses the lock.
+    A process that closes any descriptor of a file that it has locked loses the locks, those that
+    SQLite holds on the journal among them. ``read_journal()`` may raise JournalError.
     """
-    return _facts(
-        config, process, lambda: StatusAnswer(status.read(config.state_dir), age_s=None, live=False)
-    )
+
+    def read_status() -> StatusAnswer:
+        return StatusAnswer(status.read(config.state_dir), age_s=None, live=False)
+
+    return _facts(config, process, read_journal, read_status)
 
 
-def _facts(config: Config, process: Process | None, ask: Callable[[], StatusAnswer]) -> Facts:
+def _facts(
+    config: Config,
+    process: Process | None,
+    read_journal: Callable[[], Measures],
+    ask: Callable[[], StatusAnswer],
+) -> Facts:
     found, trouble = measures.NONE, ""
     try:
         # Before the daemon is asked: its word is of a later moment then, never of an earlier.
-        with open_reader(config.state_dir) as journal:
-            found = journal.measures()
+        found = read_journal()
     except JournalError as error:
         trouble = str(error)
     answer = StatusAnswer(None, None, live=False) if process is None else ask()

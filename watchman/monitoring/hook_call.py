@@ -11,8 +11,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, BinaryIO
 
 from watchman.model import Hook
 
@@ -25,17 +25,51 @@ _TAIL = 2000
 _CHUNK = 1 << 16
 
 
-_lock = threading.Lock()
-_running: set[int] = set()
-"""The commands at work, each the leader of its group."""
-
-
 class HookError(Exception):
     """A hook did not do what it was asked for; the message says why."""
 
 
-def call(hook: Hook, event: dict[str, Any]) -> None:
-    """Tell a hook of an event; returns when that is done.
+class Commands:
+    """The commands at work for some hooks, each the leader of its group. For any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: set[int] = set()
+        self._ended = threading.Event()
+
+    def start(self, command: Sequence[str], standard_input: BinaryIO) -> subprocess.Popen[bytes]:
+        """Start a command. Raises HookError after :meth:`end`, OSError where it cannot be run."""
+        if self._ended.is_set():
+            raise HookError("it is not called any more: watchman ends")
+        process = subprocess.Popen(
+            command,
+            stdin=standard_input,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        # Not held while it is started: that may take as long as the file system of its program.
+        with self._lock:
+            self._running.add(process.pid)
+            if self._ended.is_set():
+                _kill(process.pid)
+        return process
+
+    def is_over(self, pid: int) -> None:
+        """Forget one, before it is reaped: until then its number is nobody else's."""
+        with self._lock:
+            self._running.discard(pid)
+
+    def end(self) -> None:
+        """End all that are still at work, and start no more: nobody would end them later."""
+        with self._lock:
+            self._ended.set()
+            for pid in self._running:
+                _kill(pid)
+
+
+def call(hook: Hook, event: dict[str, Any], commands: Commands) -> None:
+    """Tell a hook of an event; returns when that is done, or ``commands`` are ended.
 
     Raises HookError, or whatever a function of the user's raises.
     """
@@ -47,28 +81,23 @@ def call(hook: Hook, event: dict[str, Any]) -> None:
         # A process of its own: neither a name server nor a slow answer can outlast the limit. The
         # URL may hold a password, and others see a command's arguments.
         command = (sys.executable, "-I", "-X", "utf8", _POST)
-        _run(command, f"{hook.url}\n".encode() + words)
+        _run(command, f"{hook.url}\n".encode() + words, commands)
     else:
-        _run(hook.command, words)
+        _run(hook.command, words, commands)
 
 
-def _run(command: Sequence[str], words: bytes) -> None:
+def _run(command: Sequence[str], words: bytes, commands: Commands) -> None:
     """Run a command with ``words`` on standard input. Raises HookError."""
     try:
         with _input(words) as standard_input:
-            process = subprocess.Popen(
-                command,
-                stdin=standard_input,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                start_new_session=True,
-            )
+            process = commands.start(command, standard_input)
     except OSError as error:
         raise HookError(f"it cannot be run: {error.strerror}") from error
-    with _lock:
-        _running.add(process.pid)
     with process:
-        tail = _watch(process)
+        try:
+            tail = _watch(process)
+        finally:
+            commands.is_over(process.pid)
     status = process.returncode
     if status:
         how = f"ended by signal {-status}" if status < 0 else f"ended with status {status}"
@@ -77,7 +106,7 @@ def _run(command: Sequence[str], words: bytes) -> None:
 
 
 @contextlib.contextmanager
-def _input(words: bytes) -> Any:
+def _input(words: bytes) -> Iterator[BinaryIO]:
     """Give a file in memory with the words: nobody has to wait until they are read."""
     with open(os.memfd_create("watchman-hook"), "wb+") as file:
         file.write(words)
@@ -112,17 +141,7 @@ def _watch(process: subprocess.Popen[bytes]) -> bytes:
                 _kill(process.pid)
                 raise HookError(f"it took longer than {LIMIT:.0f} s and was killed")
     finally:
-        # Before it is reaped: until then its number is nobody else's.
-        with _lock:
-            _running.discard(process.pid)
         os.close(pidfd)
-
-
-def kill_running() -> None:
-    """End all commands that are still at work: nobody would end them later."""
-    with _lock:
-        for pid in _running:
-            _kill(pid)
 
 
 def _kill(pid: int) -> None:

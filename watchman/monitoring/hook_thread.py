@@ -11,7 +11,7 @@ from typing import Any
 
 from watchman.masking import mask
 from watchman.model import Hook
-from watchman.monitoring.hook_call import LIMIT, HookError, call
+from watchman.monitoring.hook_call import LIMIT, Commands, HookError, call
 from watchman.text import printable
 from watchman.troubles import Troubles
 
@@ -28,8 +28,9 @@ _FAILS, _FULL = "fails", "full"
 class HookThread:
     """Calls one hook. The thread begins with the first event; nothing else here waits for it."""
 
-    def __init__(self, hook: Hook, troubles: Troubles) -> None:
+    def __init__(self, hook: Hook, troubles: Troubles, commands: Commands) -> None:
         self.hook = hook
+        self._commands = commands
         self._subject = f"hook {hook.setting}"
         self._troubles = troubles
         self._condition = threading.Condition()
@@ -118,7 +119,7 @@ class HookThread:
     def _call(self, make: Callable[[], dict[str, Any]], left_out: int) -> None:
         self._since = time.monotonic()
         try:
-            call(self.hook, {**make(), "left_out": left_out})
+            call(self.hook, {**make(), "left_out": left_out}, self._commands)
         except HookError as error:
             self._fail(str(error))
         except BaseException as error:  # noqa: BLE001 — a function of the user's may raise anything

@@ -15,7 +15,7 @@ from typing import Any
 
 from watchman.errors import WatchmanError
 from watchman.model import Config, Delivery, Hook
-from watchman.monitoring.hook_call import kill_running
+from watchman.monitoring.hook_call import Commands
 from watchman.monitoring.hook_thread import HookThread
 from watchman.status import ShownTrouble, Snapshot, broker_trouble
 from watchman.text import iso
@@ -38,6 +38,7 @@ class Hooks:
     def __init__(self, troubles: Troubles) -> None:
         self._troubles = troubles
         self._threads: dict[str, HookThread] = {}
+        self._commands = Commands()
         self._lock = threading.Lock()
         self._state_dir = ""
         self._reasons: Callable[[Sequence[int]], Mapping[int, str]] = lambda _: {}
@@ -66,7 +67,7 @@ class Hooks:
             del self._threads[setting]
             before.finish()
         if hook is not None and setting not in self._threads:
-            self._threads[setting] = HookThread(hook, self._troubles)
+            self._threads[setting] = HookThread(hook, self._troubles, self._commands)
 
     def look_at(self, snapshot: Snapshot) -> None:
         """Tell what has gone wrong since the last snapshot, and what is over."""
@@ -138,7 +139,7 @@ class Hooks:
         deadline = time.monotonic() + END
         for thread in threads:
             thread.join(deadline - time.monotonic())
-        kill_running()
+        self._commands.end()
 
 
 def _wrong(snapshot: Snapshot) -> dict[str, ShownTrouble]:

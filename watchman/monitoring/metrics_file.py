@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
-import tempfile
 import threading
 import time
+from collections.abc import Callable
 
 from watchman import guard
 from watchman.errors import WatchmanError
+from watchman.journal.measures import Measures
 from watchman.metrics.exposition import as_text
 from watchman.metrics.facts import of_this_process
 from watchman.model import Config
+from watchman.replacement import remove_left, replace
 from watchman.troubles import Troubles
 
 log = logging.getLogger("watchman.notify")
@@ -30,12 +30,16 @@ class MetricsFile:
     def __init__(self, troubles: Troubles) -> None:
         self._troubles = troubles
         self._config: Config | None = None
+        self._read_journal: Callable[[], Measures]
         self._since_ns = time.time_ns()
         self._closed = threading.Event()
+        self._cleared = ""
+        """The path beside which nothing is left of processes that were killed."""
         self._thread: threading.Thread | None = None
 
-    def begin(self, config: Config) -> None:
-        """Write for this configuration from now on."""
+    def begin(self, config: Config, read_journal: Callable[[], Measures]) -> None:
+        """Write for this configuration from now on; ``read_journal()`` may raise JournalError."""
+        self._read_journal = read_journal
         before, self._config = self._config, config
         if before is not None and before.metrics_file != config.metrics_file:
             self._troubles.end(before.metrics_file)
@@ -49,6 +53,11 @@ class MetricsFile:
         """Write no more. The file stays: how old it is tells that nobody writes it."""
         self._closed.set()
 
+    def join(self, timeout: float) -> None:
+        """Wait for the end of what is being written, in seconds; on a share it may hang."""
+        if self._thread is not None:
+            self._thread.join(max(0.0, timeout))
+
     def _run(self) -> None:
         while not self._closed.is_set():
             config = self._config
@@ -58,8 +67,13 @@ class MetricsFile:
 
     def _write(self, config: Config) -> None:
         path = config.metrics_file
+        if path != self._cleared:
+            self._cleared = path
+            remove_left(path)
         try:
-            replace(path, as_text(of_this_process(config, (guard.pid(), self._since_ns))))
+            process = guard.pid(), self._since_ns
+            words = as_text(of_this_process(config, process, self._read_journal))
+            replace(path, words, _MODE)
         except OSError as error:
             why = f"the metrics cannot be written: {error.strerror}; check METRICS_FILE's directory"
             self._troubles.begin(path, why)
@@ -70,19 +84,3 @@ class MetricsFile:
             self._troubles.begin(path, f"there are no metrics to write: {error!r}; report this")
         else:
             self._troubles.end(path, line="%s: the metrics are written again")
-
-
-def replace(path: str, words: bytes) -> None:
-    """Replace the file in one step, so that nobody reads half of it. Raises OSError."""
-    directory, name = os.path.split(path)
-    # No name that ends in .prom: node_exporter would read it.
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{name}.", suffix=".new", dir=directory)
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(words)
-            os.fchmod(file.fileno(), _MODE)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise

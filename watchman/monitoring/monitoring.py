@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Sequence
 
+from watchman.journal import Journal
 from watchman.model import Config, Delivery
-from watchman.monitoring.hooks import Hooks
+from watchman.monitoring.hooks import END, Hooks
 from watchman.monitoring.metrics_file import MetricsFile
 from watchman.status import Snapshot
 from watchman.troubles import Trouble, Troubles
@@ -19,13 +21,10 @@ class Monitoring:
         self._hooks = Hooks(self._troubles)
         self._file = MetricsFile(self._troubles)
 
-    def begin(self, config: Config, reasons: Callable[[Sequence[int]], Mapping[int, str]]) -> None:
-        """Take over what a new pipeline has: threads may be started from now on.
-
-        ``reasons`` returns of failed deliveries, by seq, why they failed.
-        """
-        self._hooks.begin(config, reasons)
-        self._file.begin(config)
+    def begin(self, config: Config, journal: Journal) -> None:
+        """Take over what a new pipeline has: threads may be started from now on."""
+        self._hooks.begin(config, journal.reasons)
+        self._file.begin(config, journal.measures)
 
     def look_at(self, snapshot: Snapshot) -> None:
         """Tell what is wrong, and what is so no longer."""
@@ -41,5 +40,7 @@ class Monitoring:
 
     def close(self) -> None:
         """End; what is under way has two seconds."""
+        deadline = time.monotonic() + END
         self._file.close()
         self._hooks.close()
+        self._file.join(deadline - time.monotonic())

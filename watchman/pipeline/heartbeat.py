@@ -61,6 +61,7 @@ class Heartbeat:
 
     def start(self) -> None:
         """Make the heartbeat file and have it watched. Raises OSError."""
+        status.remove_drafts(self._state_dir)
         with open(self._file, "ab"):
             self._source.listen(self._file)
 

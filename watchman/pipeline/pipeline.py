@@ -157,7 +157,7 @@ class Pipeline:
             self._local.source.start_prescan(self.journal.known)
         # The last fork has been made: only now may there be threads.
         queued_logging.start()
-        self._monitoring.begin(self.config, self.journal.reasons)
+        self._monitoring.begin(self.config, self.journal)
         # The first word of this process: whoever asks is told that it starts.
         self._heartbeat.write()
         self._requests.start()

@@ -25,6 +25,7 @@ from watchman.status.status_file import (
     have_written,
     plain,
     read,
+    remove_drafts,
     run_of,
     write,
 )
@@ -55,6 +56,7 @@ __all__ = [
     "have_written",
     "plain",
     "read",
+    "remove_drafts",
     "run_of",
     "write",
 ]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
 import os
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
@@ -14,6 +12,7 @@ from typing import Any, TypedDict
 from watchman.errors import WatchmanError
 from watchman.model import Watch, WatchKind
 from watchman.record_locks import lock_of
+from watchman.replacement import remove_left, replace
 
 FILE = "status.json"
 HEARTBEAT = "heartbeat"
@@ -228,22 +227,15 @@ def write(state_dir: str, snapshot: Mapping[str, Any]) -> None:
     """
     words = json.dumps(plain(snapshot)).encode("ascii")
     try:
-        _replace(state_dir, words)
+        replace(os.path.join(state_dir, FILE), words)
     except OSError as error:
         if error.errno not in _FULL or not _overwrite(os.path.join(state_dir, FILE), words):
             raise
 
 
-def _replace(state_dir: str, words: bytes) -> None:
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{FILE}.", dir=state_dir)
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(words)
-        os.replace(temporary, os.path.join(state_dir, FILE))
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
+def remove_drafts(state_dir: str) -> None:
+    """Remove what processes that were killed while they wrote a snapshot have left."""
+    remove_left(os.path.join(state_dir, FILE))
 
 
 def _overwrite(path: str, words: bytes) -> bool:

@@ -129,3 +129,10 @@ def test_the_other_place_where_the_first_cannot_be_written(
 def test_the_other_places_go_with_state_dir(site: Site) -> None:
     found = loaded(site, "STATE_DIR = '/srv/state'\nLOG_DIR = '/srv/logs'\n")
     assert (found.pid_file, found.log_dir) == ("/srv/state/watchman.pid", "/srv/logs")
+
+
+def test_what_a_killed_process_left_keeps_no_places_from_being_kept(site: Site) -> None:
+    # In a container each start has the process id of the one before.
+    (site.top / f".config.py.places.{os.getpid()}").write_text("{")
+    remember(loaded(site, "STATE_DIR = 'state'\n"))
+    assert (site.top / ".config.py.places").exists()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import os
+import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -17,7 +19,7 @@ from tests.servers import ended, free_port
 from tests.waiting import wait_until
 from watchman.model import Hook
 from watchman.monitoring import hook_call
-from watchman.monitoring.hook_call import HookError, call
+from watchman.monitoring.hook_call import Commands, HookError
 
 EVENT = {"event": "trouble", "subject": "/up/\udcff\n", "message": "é"}
 
@@ -28,6 +30,10 @@ def command(*argv: str) -> Hook:
 
 def program(text: str) -> Hook:
     return command(sys.executable, "-c", text)
+
+
+def call(hook: Hook, event: dict[str, str]) -> None:
+    hook_call.call(hook, event, Commands())
 
 
 def test_a_command_reads_the_event(tmp_path: Path) -> None:
@@ -117,19 +123,34 @@ def test_what_it_leaves_running_is_not_waited_for(tmp_path: Path) -> None:
 def test_the_end_of_the_daemon_ends_it(tmp_path: Path) -> None:
     ready = tmp_path / "ready"
     text = f"import signal; open({str(ready)!r}, 'w').close(); signal.pause()"
+    commands = Commands()
     why: list[str] = []
 
     def run() -> None:
         with pytest.raises(HookError) as caught:
-            call(program(text), EVENT)
+            hook_call.call(program(text), EVENT, commands)
         why.append(str(caught.value))
 
     thread = threading.Thread(target=run)
     thread.start()
     wait_until(ready.exists, what="it runs")
-    hook_call.kill_running()
+    commands.end()
     thread.join(20)
     assert why == ["ended by signal 9"]
+
+
+def test_one_that_is_just_being_started_is_ended_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    commands = Commands()
+    start = subprocess.Popen
+
+    def start_late(*args: Any, **options: Any) -> subprocess.Popen[bytes]:
+        process = start(*args, **options)
+        commands.end()
+        return process
+
+    monkeypatch.setattr(subprocess, "Popen", start_late)
+    with pytest.raises(HookError, match="ended by signal 9"):
+        hook_call.call(program("import signal; signal.pause()"), EVENT, commands)
 
 
 def test_a_post(receiver: Receiver) -> None:

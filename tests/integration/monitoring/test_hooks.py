@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -252,6 +255,49 @@ def test_the_end_does_not_wait_for_one_that_hangs(
     made.close()
     assert time.monotonic() - begun < 5
     go_on.set()
+
+
+_UNTIL_TOLD = """import os, signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+with open(sys.argv[1], "a", buffering=1) as told:
+    told.write(f"{os.getpid()}\\n")
+    signal.sigwait([signal.SIGTERM])
+    told.write("over\\n")
+"""
+
+
+def begun(made: Hooks, config: Config, path: Path) -> None:
+    """Have ON_TROUBLE run a command that writes its number into a file, and waits for SIGTERM."""
+    argv = (sys.executable, "-c", _UNTIL_TOLD, str(path))
+    hook = Hook(TROUBLE, "the command c", command=argv)
+    made.begin(dataclasses.replace(config, hooks={TROUBLE: hook}), no_reasons)
+    look(made, "1", "2", "3")
+    wait_until(lambda: path.exists() and path.read_text().endswith("\n"), what="it runs")
+
+
+def test_nothing_is_begun_after_the_end(
+    made: Hooks, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = tmp_path / "lines"
+    begun(made, config, lines)
+    [thread] = [one for one in threading.enumerate() if one.name == f"hook-{TROUBLE}"]
+    monkeypatch.setattr(hooks, "END", 0.1)
+    made.close()
+    # Nobody would end what it began now.
+    thread.join(10)
+    assert not thread.is_alive()
+    assert len(lines.read_text().splitlines()) == 1
+
+
+def test_an_end_kills_no_command_of_others(
+    made: Hooks, own: Troubles, config: Config, tmp_path: Path
+) -> None:
+    lines = tmp_path / "lines"
+    begun(made, config, lines)
+    # As in a process that was forked: there its number may be anybody's.
+    Hooks(own).close()
+    os.kill(int(lines.read_text()), signal.SIGTERM)
+    wait_until(lambda: "over" in lines.read_text(), what="it goes on")
 
 
 def test_nothing_is_started_for_nothing(own: Troubles, config: Config) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import resource
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 from tests.journals import counts, failures
 from tests.waiting import wait_until
 from watchman.errors import JournalDamaged, JournalError
-from watchman.journal import Journal, NewDelivery, arguments, known
+from watchman.journal import Journal, NewDelivery, arguments, known, schema
 from watchman.model import Move, Route, State, Version
 
 ROUTE = Route("b", "task", (1,), {"k": "v"}, {"queue": "q"})
@@ -409,6 +410,88 @@ def test_reading_waits_where_no_file_can_be_opened(
     assert "cannot be read: unable to open database file; raise the limit" in caplog.text
     assert not journal.write_retry.trouble
     assert journal.sound
+
+
+def still_open(journal: Journal) -> list[str]:
+    """Files that are left open: when they are closed, the next one's locks would go along."""
+    links = (os.readlink(entry.path) for entry in os.scandir("/proc/self/fd") if entry.is_symlink())
+    return [link for link in links if link.startswith(journal.path)]
+
+
+def test_no_connection_is_opened_while_it_is_closed(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opening, closed = threading.Event(), threading.Event()
+    connect = schema.connect
+
+    def slowly(path: str, *, read_only: bool = False) -> sqlite3.Connection:
+        opening.set()
+        closed.wait(1.0)
+        return connect(path, read_only=read_only)
+
+    monkeypatch.setattr(schema, "connect", slowly)
+
+    def read() -> None:
+        with contextlib.suppress(JournalError):  # closed before it is asked
+            journal.is_under_way(1)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    assert opening.wait(10)
+    journal.close()
+    closed.set()
+    thread.join()
+    assert not still_open(journal)
+
+
+def test_what_is_being_written_is_written_before_it_is_closed(journal: Journal) -> None:
+    writing, closed = threading.Event(), threading.Event()
+
+    def work(connection: sqlite3.Connection) -> None:
+        connection.execute("INSERT INTO watches VALUES (x'2f7570', 5)")
+        writing.set()
+        closed.wait(1.0)
+
+    thread = threading.Thread(target=lambda: journal._database.write(work))
+    thread.start()
+    assert writing.wait(10)
+    journal.close()
+    closed.set()
+    thread.join()
+    assert not still_open(journal)
+    again = Journal(os.path.dirname(journal.path))
+    assert again.first_runs(["/up"]) == set()
+    again.close()
+
+
+def test_monitoring_waits_for_no_journal(journal: Journal) -> None:
+    found: list[str] = []
+
+    def read() -> None:
+        with pytest.raises(JournalError) as caught:
+            journal.measures()
+        found.append(str(caught.value))
+
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+    try:
+        in_thread(read)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert "cannot be read: unable to open database file; raise the limit" in found[0]
+    assert journal.sound
+    assert not journal.write_retry.trouble
+    assert journal.measures().last_arrival_ns == 0
+
+
+def test_monitoring_finds_damage(journal: Journal) -> None:
+    journal.record([new("/up/a")])
+    with sqlite3.connect(journal.path) as other:
+        other.execute("UPDATE deliveries SET arrived_ns = 'x'")
+    other.close()
+    with pytest.raises(JournalDamaged, match="a number in it cannot be understood"):
+        journal.measures()
+    assert not journal.sound
 
 
 def test_a_thread_that_is_late_is_told_that_it_is_closed(tmp_path: Path) -> None:

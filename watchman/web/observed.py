@@ -30,6 +30,7 @@ from watchman.journal.tallies import Summary
 from watchman.journal.time_limit import TimeLimit
 from watchman.model import MOST_BATCHED, Config, Hold, Noted, Upload
 from watchman.status import Status
+from watchman.text import normal_path
 from watchman.web.queries import WebQuery
 
 T = TypeVar("T")
@@ -210,7 +211,7 @@ def _partial(journal: JournalReader, name: str) -> list[PartialFile]:
     """Return the files of a name, or at a path, that are not whole yet."""
     if not name.startswith("/"):
         return journal.partial_with_name(name, PAGE) if name else []
-    found = journal.partial(os.path.normpath(name))
+    found = journal.partial(normal_path(name))
     return [] if found is None else [found]
 
 

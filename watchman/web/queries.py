@@ -12,7 +12,7 @@ import click
 
 from watchman.commands import narrowing, times
 from watchman.journal.question import LARGEST, Question, by_name
-from watchman.text import printable
+from watchman.text import normal_path, printable
 
 STATES = ("moving", "ready", "sent", "failed", "vanished", "discarded", "moved")
 _LONGEST = 8192
@@ -87,7 +87,7 @@ class WebQuery:
         if not self.q or narrowing.task_id_of(self.q):
             return [()]
         if self.q.startswith("/"):
-            return [(os.path.normpath(self.q),)]
+            return [(normal_path(self.q),)]
         name = self.q.strip("/")
         if _WILD.search(name):
             return [*((path,) for path in by_name(name)), (name,)]

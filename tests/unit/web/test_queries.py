@@ -80,6 +80,7 @@ def test_times_names_and_ids() -> None:
         ("", [()]),
         ("/srv/a.csv", [("/srv/a.csv",)]),
         ("/srv//x/../a/", [("/srv/a",)]),
+        ("//srv/a", [("/srv/a",)]),
         ("/srv/*.csv", [("/srv/*.csv",)]),
         ("a.csv", [("*/a.csv",), ("*a.csv*",)]),
         ("anna/a.csv", [("*/anna/a.csv",), ("*anna/a.csv*",)]),

@@ -78,9 +78,9 @@ class WebQuery:
             question = narrowing.question((), given)
         except click.UsageError as error:
             raise BadQuestion(error.message) from None
-        return replace(
-            question, up_to=min(int(self.before) - 1, LARGEST) if self.before else LARGEST
-        )
+        # Longer ones are beyond every number, and Python understands none of thousands of digits.
+        shown = self.before if len(self.before) <= len(str(LARGEST)) else ""
+        return replace(question, up_to=min(int(shown) - 1, LARGEST) if shown else LARGEST)
 
     def ways(self) -> list[tuple[str, ...]]:
         """Return what the name may mean, as paths of a question; the next if one finds nothing."""

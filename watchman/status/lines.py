@@ -43,8 +43,7 @@ class _Lines:
 
     def all(self) -> list[str]:
         lines = [self.headline()]
-        snapshot = self.status.snapshot
-        told = snapshot if self.status.state != "inactive" else None
+        told = self.status.snapshot
         if told:
             lines += self.summary(told)
         # Ahead of all that is as it should be: a terminal may not show it all.

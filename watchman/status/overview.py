@@ -78,7 +78,7 @@ class Status:
     last_arrival_ns: int
     last_sent_ns: int
     snapshot: Snapshot | None = field(default=None)
-    """The last word of the process that runs, or of the last one that ran."""
+    """The last word of the process that runs; None while it has said nothing, or none runs."""
 
     answered: bool = False
     """Whether the process has taken the snapshot for this question."""
@@ -104,9 +104,7 @@ class Status:
     def troubles(self) -> list[tuple[int, str, str]]:
         """Return (since when in ns, what, why and what to do) of all that is wrong."""
         found = [(t["since_ns"], t["subject"], t["message"]) for t in self.failed]
-        if self.snapshot is None or self.state == "inactive":
-            return found
-        return found + _troubles(self.snapshot)
+        return found if self.snapshot is None else found + _troubles(self.snapshot)
 
     @property
     def well(self) -> bool:
@@ -173,7 +171,8 @@ def compose(
         arrived = max(arrived, snapshot["last_arrival_ns"])
         sent = max(sent, *(broker["last_sent_ns"] for broker in snapshot["brokers"].values()), 0)
     if process is None:
-        return Status("inactive", None, None, beat, deliveries, arrived, sent, snapshot, held=held)
+        # What is wrong, under way or shown of its parts was true of that process.
+        return Status("inactive", None, None, beat, deliveries, arrived, sent, held=held)
     pid, since = process
     if snapshot and snapshot["run_ns"] != now.run_ns:
         # No word of this process yet: it is opening its journal, unless that takes too long.

@@ -222,7 +222,7 @@ class Page(NamedTuple):
 def page(seen: Overview) -> Page:
     """Return the first page."""
     found, now = seen.status, seen.now_ns
-    snapshot = found.snapshot if found.state != "inactive" else None
+    snapshot = found.snapshot
     troubles = list(_troubles(seen))
     title, words = WORDS[found.state]
     tone = "bad" if found.state in {"inactive", "hung"} else "good"

@@ -320,6 +320,16 @@ def test_old_news_are_not_told_of_an_inactive_one() -> None:
     assert "Permission denied" not in text
     assert "last seen" in text
     assert "ready" in text
+    counts = {("b", State.FAILED): (3, NOW)}
+    ended = status.compose(None, snapshot(incomplete=2), counts, (0, 0), AT)
+    nobody = dataclasses.replace(
+        status.compose(None, None, counts, (0, 0), AT),
+        beat_ns=ended.beat_ns,
+        last_arrival_ns=ended.last_arrival_ns,
+        last_sent_ns=ended.last_sent_ns,
+    )
+    assert (ended.beat_ns, ended.last_arrival_ns) == (NOW - 10 * SECOND, NOW - 5 * SECOND)
+    assert status.as_json(ended, NOW) == status.as_json(nobody, NOW)
 
 
 def test_json_has_times_that_programs_read() -> None:

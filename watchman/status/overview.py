@@ -17,6 +17,11 @@ _FAILED, _MOVING, _READY = (
 )
 STALE = 45.0
 """Seconds after which a snapshot is too old: the pipeline writes one every 10."""
+NOT_YET = (
+    "it does not watch yet: its log tells what it does; work on a large journal takes minutes, and "
+    "a restart would begin it anew; if it does nothing, 'notify stop --kill'"
+)
+"""What is to be said of a process that is hung, or opens its journal: see ``may_be_opening``."""
 
 Counts = Mapping[tuple[str, State], tuple[int, int]]
 """(broker, state) → (number of deliveries, arrival of the oldest in ns)."""
@@ -141,6 +146,15 @@ class Status:
             or (one.state == _READY and one.count > self.held_for(one.broker))
         ]
         return min(waiting, default=0)
+
+    @property
+    def may_be_opening(self) -> bool:
+        """Whether it seems to hang and has no pipeline: so it is while the journal is opened.
+
+        At the start, or once more since it was damaged.
+        """
+        watching = self.snapshot is not None and self.snapshot["watching"]
+        return self.state == "hung" and not watching
 
     @property
     def active(self) -> bool:

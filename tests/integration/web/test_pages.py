@@ -142,6 +142,20 @@ def test_who_does_not_answer_is_not_called_well(
     assert 'class="state-now fair"' in page.get_data(as_text=True)
 
 
+def test_who_opens_its_journal_for_long_is_not_told_to_begin_anew(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = compose((7, NOW - 60 * 10**9), run_ns=16)
+    seen = Overview(NOW, told, (), (), (), "")
+    monkeypatch.setattr(Observer, "overview", lambda _: seen)
+    text = Tags(client.get("/")).text
+    assert "It does not watch yet: its log tells what it does" in text
+    assert "notify restart" not in text
+    told = compose((7, NOW - 60 * 10**9), beat_monotonic_ns=0)
+    monkeypatch.setattr(Observer, "overview", lambda _: seen._replace(status=told))
+    assert "notify restart" in Tags(client.get("/")).text
+
+
 def test_what_is_read_for_long_is_shown(
     client: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:

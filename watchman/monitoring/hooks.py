@@ -43,7 +43,10 @@ class _Gathered:
 
 
 class Hooks:
-    """Decides what is told to whom. For any thread; nothing here waits."""
+    """Decides what is told to whom. For any thread; nothing here waits.
+
+    ``troubles`` are those of the hooks themselves, of which none is told.
+    """
 
     def __init__(self, troubles: Troubles) -> None:
         self._troubles = troubles

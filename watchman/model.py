@@ -587,4 +587,6 @@ class Config:
         if not self.quarantine or not (self.has_criteria or self.transfer_logs):
             return self.moves
         files = [watch.path for watch in self.watches if watch.kind is WatchKind.FILES]
-        return (*self.moves, *((path, self.quarantine) for path in files))
+        into = ((path, self.quarantine) for path in files)
+        # Each once, as one thread moves: MOVES may lead there too, a path may be watched twice.
+        return tuple(dict.fromkeys((*self.moves, *into)))

@@ -9,6 +9,7 @@ import select
 from typing import NamedTuple
 
 from watchman.model import Method, Watch
+from watchman.text import normal_path
 
 MOUNTINFO = "/proc/self/mountinfo"
 _DEVICE, _POINT = 2, 4
@@ -162,7 +163,7 @@ def trace(path: str, table: dict[str, Mount]) -> tuple[str, str]:
 
 
 def _join(current: str, rest: list[str]) -> str:
-    return os.path.normpath("/".join((current, *reversed(rest))))
+    return normal_path("/".join((current, *reversed(rest))))
 
 
 def real_path(path: str) -> str:

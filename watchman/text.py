@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 import sys
 from datetime import datetime, timezone
@@ -17,6 +18,15 @@ _UNPRINTABLE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff"
     "\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
 )
+
+
+def normal_path(path: str) -> str:
+    """Return an absolute path as all paths are compared: normalised, with one slash in front.
+
+    os.path leaves two, which POSIX allows to mean something else; on Linux they do not.
+    """
+    found = os.path.normpath(path)
+    return found[1:] if found.startswith("//") else found
 
 
 def printable(text: str) -> str:

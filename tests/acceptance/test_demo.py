@@ -26,8 +26,8 @@ TASK = re.compile(r"^worker: (\w+)\('(.*)'\), (\d+) bytes$", re.MULTILINE)
 
 @pytest.fixture
 def scratch(tmp_path: Path) -> Path:
-    """Where temporary files go, so that what is left behind shows."""
-    made = tmp_path / "tmp"
+    """Where temporary files go, so that what is left behind shows; it looks like a pattern."""
+    made = tmp_path / "tmp[1]"
     made.mkdir()
     return made
 

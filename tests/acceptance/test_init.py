@@ -87,15 +87,16 @@ def test_celeryconfig_is_the_one_of_the_checkout() -> None:
 
 @pytest.mark.parametrize("name", ["hello.txt", "a.csv"])
 def test_an_upload_becomes_a_task_of_tasks_py(tmp_path: Path, name: str) -> None:
-    notify("init", cwd=tmp_path)
-    with Daemon(tmp_path / "config.py") as daemon:
-        (tmp_path / "upload" / name).write_text("hello\n")
+    top = tmp_path / "site[1]"  # no pattern, though it looks like one
+    notify("init", top, cwd=tmp_path)
+    with Daemon(top / "config.py") as daemon:
+        (top / "upload" / name).write_text("hello\n")
         daemon.wait_for("Sending task")
         daemon.stop()
     task = "import_table" if name.endswith(".csv") else "import_file"
     assert daemon.count(f"Sending task {task}") == 1
-    assert f'@app.task(name="{task}"' in (tmp_path / "tasks.py").read_text()
-    messages = list((tmp_path / "var/broker/messages").glob("*.msg"))
+    assert f'@app.task(name="{task}"' in (top / "tasks.py").read_text()
+    messages = list((top / "var/broker/messages").glob("*.msg"))
     assert [json.loads(path.read_text())["headers"]["task"] for path in messages] == [task]
 
 

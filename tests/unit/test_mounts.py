@@ -28,6 +28,11 @@ def test_many_looks_read_it_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert reads < 10  # once, unless other tests mount something meanwhile
 
 
+def test_where_the_root_itself_may_hang_paths_begin_with_one_slash() -> None:
+    table = {"/": Mount(1, "nfs4", 0, "server:/")}
+    assert mounts.trace("/srv/up", table) == ("/srv/up", "/")
+
+
 def test_what_is_mounted_since_is_in_it(tmp_path: Path) -> None:
     table, place = MountTable(), tmp_path / "place"
     assert str(place) not in table.read()

@@ -13,7 +13,7 @@ from watchman.checks.asked import COMPANION, Asked
 from watchman.coverage import LeftOut
 from watchman.model import Config, Criteria, Route, Watch, WatchKind
 from watchman.router import Router
-from watchman.text import printable
+from watchman.text import normal_path, printable
 
 _SHOWN = 5
 """How many of several reasons are shown to people; JSON has all."""
@@ -118,7 +118,7 @@ def match(
 
     ``preview`` says where a route's messages go.
     """
-    path = os.path.normpath(path)
+    path = normal_path(path)
     router = Router(config.patterns, config.moves, config.ignore, config.dry_run)
     around = [watch for watch in config.watches if path.startswith(watch.prefix)]
     watch, verdict = _watch(around, path, router)

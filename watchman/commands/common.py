@@ -14,17 +14,20 @@ import click
 from watchman.commands.fitting import fitted
 from watchman.errors import WatchmanError
 from watchman.model import Config
-from watchman.text import printable
+from watchman.text import normal_path, printable
 
 MOST_SECONDS = 2_000_000.0
 _TOGETHER = 200
 """Items printed at once."""
+_EMPTY = "'' names nothing; name what is meant, or leave it out"
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def _remember(ctx: click.Context, parameter: click.Parameter, value: Any) -> Any:
     """Keep an option that may stand before or after the command's name."""
+    if value == "":
+        raise click.BadParameter(_EMPTY, ctx, parameter)
     options = ctx.ensure_object(dict)
     if value or parameter.name not in options:
         options[parameter.name] = value
@@ -103,9 +106,14 @@ class Seconds(click.FloatRange):
 
 
 def absolute(path: str) -> str:
-    """Return a path that the user named, absolute. Raises WatchmanError without a "here"."""
+    """Return a path that the user named, absolute. Raises WatchmanError without a "here".
+
+    An empty one, of a variable that is not set, would mean all that is here: it is a UsageError.
+    """
+    if not path:
+        raise click.UsageError(_EMPTY)
     try:
-        return os.path.abspath(path)
+        return normal_path(os.path.abspath(path))
     except OSError as error:
         raise WatchmanError(
             f"{printable(path)}: the working directory cannot be told ({error.strerror}); go to "

@@ -10,6 +10,7 @@ CONFIG = '''\
 """
 
 import os
+from glob import escape
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 UPLOAD = os.path.join(HERE, "upload")
@@ -28,10 +29,11 @@ WATCHES = [
 ]
 
 # Which file becomes which task: patterns for the whole path, * also stands for slashes, and the
-# first that matches wins. The task gets the path as its argument.
+# first that matches wins. Brackets in UPLOAD are part of its name: that is what escape is for. The
+# task gets the path as its argument.
 PATTERNS = [
-    (UPLOAD + "/*.csv", {"broker": "local", "task": "import_table"}),
-    (UPLOAD + "/*", {"broker": "local", "task": "import_file"}),
+    (escape(UPLOAD) + "/*.csv", {"broker": "local", "task": "import_table"}),
+    (escape(UPLOAD) + "/*", {"broker": "local", "task": "import_file"}),
 ]
 
 # Files below a key are moved to the directory behind it, which must exist, before their task is

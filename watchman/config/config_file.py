@@ -19,6 +19,7 @@ from watchman.config.belongings import Belongings
 from watchman.config.problems import Problems
 from watchman.config.values import describe
 from watchman.errors import ConfigError
+from watchman.text import normal_path
 
 EXAMPLE = "config-example.py"
 LARGEST = 10_000_000
@@ -48,7 +49,7 @@ def find(path: str | None, environ: Mapping[str, str]) -> str:
     """
     path = path or environ.get("WATCHMAN_CONFIG") or "config.py"
     try:
-        return os.path.abspath(path)
+        return normal_path(os.path.abspath(path))
     except OSError as error:
         raise ConfigError(
             [

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any
 
 from watchman.config.values import describe
-from watchman.text import printable
+from watchman.text import normal_path, printable
 
 _LONGEST = 200
 _SECRET = ("BROKERS", "celeryconfig.py")
@@ -118,8 +118,7 @@ def as_path(value: object, base: str) -> str | None:
         os.fsencode(value)  # a lone surrogate that stands for no byte names no file
     except UnicodeEncodeError:
         return None
-    path = os.path.normpath(os.path.join(base, value))
-    return "/" + path.lstrip("/")
+    return normal_path(os.path.join(base, value))
 
 
 def pairs(value: object) -> list[tuple[Any, Any]] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import fnmatch
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -166,6 +167,7 @@ def patterns(
             remedy = "remove one of the two" if same else "write it above that one"
             problems.warn(label, f"is never reached: {which} above it", remedy)
         _check_reach(pattern, label, watched, problems)
+        _check_brackets(pattern, label, watched, problems)
         found.append((pattern, route))
         asked.append(_criteria(options, pattern, route, label, problems))
         _check_members(pattern, asked[-1], shadows, label, problems)
@@ -214,6 +216,19 @@ def _check_reach(pattern: str, label: str, watched: Sequence[Watch], problems: P
         remedy = "it is compared with the whole path: begin it with / or *"
     if watched:
         problems.warn(label, "matches no path in any watched directory", remedy)
+
+
+def _check_brackets(pattern: str, label: str, watched: Sequence[Watch], problems: Problems) -> None:
+    """Warn of a pattern that begins with a watched path in which there are brackets."""
+    for watch in watched:
+        if pattern.startswith(watch.prefix) and not fnmatch.fnmatchcase(watch.prefix, watch.prefix):
+            problems.warn(
+                label,
+                f"matches no path in {watch.path}, as brackets stand for one of the letters in "
+                "them",
+                f"write glob.escape({show(watch.path)}) + {show(pattern[len(watch.path) :])}",
+            )
+            return
 
 
 def _route(given: Any, label: str, known: Mapping[str, Broker], problems: Problems) -> Route:

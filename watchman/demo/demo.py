@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from glob import escape
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -29,9 +30,9 @@ CONFIG = """\
 BROKERS = {{'embedded': 'filesystem://'}}
 WATCHES = [{{'path': {upload!r}, 'rec': True, 'auto_add': True}}]
 PATTERNS = [
-    ({upload!r} + '/*/events/*.csv', {{'broker': 'embedded', 'task': 'import_events'}}),
-    ({upload!r} + '/*.csv', {{'broker': 'embedded', 'task': 'import_table'}}),
-    ({upload!r} + '/*.nc', {{'broker': 'embedded', 'task': 'import_grid'}}),
+    ({pattern!r} + '/*/events/*.csv', {{'broker': 'embedded', 'task': 'import_events'}}),
+    ({pattern!r} + '/*.csv', {{'broker': 'embedded', 'task': 'import_table'}}),
+    ({pattern!r} + '/*.nc', {{'broker': 'embedded', 'task': 'import_grid'}}),
 ]
 MOVES = {{{upload!r}: {storage!r}}}
 """
@@ -72,7 +73,8 @@ class Demo:
             upload.mkdir()
             storage.mkdir()
             config = scratch / "config.py"
-            config.write_text(CONFIG.format(upload=str(upload), storage=str(storage)))
+            names = {"upload": str(upload), "storage": str(storage)}
+            config.write_text(CONFIG.format(**names, pattern=escape(str(upload))))
             with self._processes(scratch, config):
                 try:
                     self._show_samples(upload, storage)

@@ -39,7 +39,7 @@ class NotedDeliveries:
     known: KnownVersions
     bundles: Bundles
     _page: Callable[[str, tuple[Any, ...]], list[Delivery]]
-    _when_sets_fail: Callable[[list[Delivery]], None] = staticmethod(lambda _: None)
+    _when_failed: Callable[[list[Delivery]], None] = staticmethod(lambda _: None)
 
     def note(
         self,
@@ -125,8 +125,7 @@ class NotedDeliveries:
         """Say of a set that it gets no task, and tell of what has failed therefore."""
         if left.is_discarded or not left.moved:
             return
-        marks = ",".join("?" * len(left.moved))
-        failed = self._page(f"WHERE seq IN ({marks}) ORDER BY seq", tuple(left.moved))
+        failed = self._at(left.moved)
         others = len(failed) - 1
         log.error(
             "Not sent: %s%s: %s; %s",
@@ -135,11 +134,18 @@ class NotedDeliveries:
             left.reason,
             remedy_for_part(left.reason),
         )
-        self._when_sets_fail(failed)
+        self._when_failed(failed)
 
-    def when_sets_fail(self, call: Callable[[list[Delivery]], None]) -> None:
-        """Have ``call`` told, by whoever notes it, of what has failed with a part of its set."""
-        self._when_sets_fail = call
+    def when_failed(self, call: Callable[[list[Delivery]], None]) -> None:
+        """Have ``call`` told, by whichever thread writes it, of what fails without being noted so.
+
+        Rows of broken sets, and what is recorded as FAILED: nobody else knows their seqs.
+        """
+        self._when_failed = call
+
+    def _at(self, seqs: Sequence[int]) -> list[Delivery]:
+        """Return deliveries, some hundreds at the most, as they are by now, by seq."""
+        return self._page(f"WHERE seq IN ({','.join('?' * len(seqs))}) ORDER BY seq", tuple(seqs))
 
     def take_over(self, delivery: Delivery, version: Version, told: str = "") -> bool:
         """Have a delivery be about a newer version at its source; False if it is too late for that.

@@ -13,7 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from itertools import chain, takewhile
+from itertools import takewhile
 from operator import itemgetter
 from typing import Any, NamedTuple, cast
 
@@ -32,6 +32,7 @@ from watchman.journal.partial import PartialTable
 from watchman.journal.pruning import Pruned, Pruner
 from watchman.journal.ready import ReadyDeliveries
 from watchman.journal.route_table import Routes
+from watchman.journal.states import TOGETHER
 from watchman.journal.under_way import UnderWay, in_conflict, under_way
 from watchman.journal.uploads import Uploads
 from watchman.journal.watch_runs import WatchRuns
@@ -77,6 +78,14 @@ class Doubled(NamedTuple):
     delivery: NewDelivery
     is_moved: bool
     """As in ``UnderWay``."""
+
+
+class _Inserted(NamedTuple):
+    """What became of the deliveries of one transaction."""
+
+    doubled: list[Doubled]
+    failed: list[int]
+    """The seqs of those that are recorded as FAILED."""
 
 
 NotedVersion = tuple[str, Version] | tuple[str, Version, Noted]
@@ -208,20 +217,22 @@ class Journal(WatchRuns, EndedDeliveries, ReadyDeliveries, NotedDeliveries):
 
         def work(
             connection: sqlite3.Connection, part: Sequence[NewDelivery | NotedVersion]
-        ) -> list[Doubled]:
+        ) -> _Inserted:
             if part[:1] == everything[:1]:
                 self.known.drop(connection, forgotten)
             return self._insert(connection, part, now)
 
-        return list(chain(*self._database.write_each(everything, work, self._left_out)))
+        inserted = self._database.write_each(everything, work, self._left_out)
+        self._tell_failed([seq for one in inserted for seq in one.failed])
+        return [doubled for one in inserted for doubled in one.doubled]
 
     def _insert(
         self,
         connection: sqlite3.Connection,
         part: Sequence[NewDelivery | NotedVersion],
         now: int,
-    ) -> list[Doubled]:
-        """Insert rows within a transaction; return those that are under way already."""
+    ) -> _Inserted:
+        """Insert rows within a transaction."""
         noted = cast(list[NotedVersion], list(takewhile(_is_noted, part)))
         deliveries = cast(Sequence[NewDelivery], part[len(noted) :])
         # Files and finished directories are recorded by two threads: numbers are taken here,
@@ -256,7 +267,10 @@ class Journal(WatchRuns, EndedDeliveries, ReadyDeliveries, NotedDeliveries):
         unmatched = sum(why == _UNASKED for _, _, why in versions[: len(noted)])
         counters.add(connection, {(counters.UNMATCHED, "", 0): unmatched})
         self.uploads.recorded(connection, (row for row in rows if row[_KIND] == "files"), now)
-        return [Doubled(deliveries[seq - first], found.is_moved) for seq, found in there.items()]
+        return _Inserted(
+            [Doubled(deliveries[seq - first], found.is_moved) for seq, found in there.items()],
+            [seq for seq, new in unusual if new.failed and seq not in there],
+        )
 
     def _rows(
         self,
@@ -356,7 +370,7 @@ class Journal(WatchRuns, EndedDeliveries, ReadyDeliveries, NotedDeliveries):
             task_id=printable(new.task_id), version=_NO_VERSION, kind="files", final=None
         )
 
-        def work(connection: sqlite3.Connection) -> None:
+        def work(connection: sqlite3.Connection) -> int:
             seq = self._free_seq(connection)
             self._next_seq = seq + 1
             ((row,), _) = self._rows(connection, [harmless], seq, time.time_ns())
@@ -367,8 +381,13 @@ class Journal(WatchRuns, EndedDeliveries, ReadyDeliveries, NotedDeliveries):
             )
             failed = (*row[:_STATE], int(State.FAILED), *row[_STATE + 1 :])
             self._count(connection, [failed], time.time_ns())
+            return seq
 
-        self._database.write(work)
+        self._tell_failed([self._database.write(work)])
+
+    def _tell_failed(self, seqs: Sequence[int]) -> None:
+        for start in range(0, len(seqs), TOGETHER):
+            self._when_failed(self._at(seqs[start : start + TOGETHER]))
 
     # Paging
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from watchman.journal import counters
 from watchman.journal.measures import Measures
 from watchman.metrics.facts import Facts, of_now
 from watchman.model import Config, State
-from watchman.status import Snapshot
+from watchman.status import ShownWatch, Snapshot
 from watchman.text import printable
 
 if TYPE_CHECKING:
@@ -214,13 +215,21 @@ class _Collector:
             "watched_directories",
             "Directories that a watch covers at the moment; 0 while its own is missing.",
             ("watch", "kind", "method"),
-            (
-                ([watch["path"], watch["kind"], watch["method"]], watch["directories"])
-                for watch in found["watches"]
-            ),
+            ((list(labels), number) for labels, number in _directories(found["watches"]).items()),
         )
         used = sum(one["directories"] for one in found["watches"] if one["method"] == "inotify")
         about = "Directories for which the daemon has a watch of the kernel's."
         yield self._gauge("inotify_watches", about, used)
         about = "What is wrong at the moment; 'notify status' says what, and what helps."
         yield self._gauge("troubles", about, len(found["troubles"]))
+
+
+def _directories(watches: Iterable[ShownWatch]) -> Counter[tuple[str, str, str]]:
+    """Return how many directories are watched, by path, kind and method as they are shown.
+
+    A path may be watched by several: two series of the same labels make Prometheus take nothing.
+    """
+    found = Counter[tuple[str, str, str]]()
+    for watch in watches:
+        found[printable(watch["path"]), watch["kind"], watch["method"]] += watch["directories"]
+    return found

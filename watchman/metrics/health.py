@@ -15,7 +15,7 @@ from watchman.errors import WatchmanError
 from watchman.metrics.facts import Facts, of_now
 from watchman.model import Config, State
 from watchman.status import Snapshot
-from watchman.text import printable, span
+from watchman.text import ago, printable, span
 
 MAX_AGE = 600.0
 """Seconds for which a delivery may wait, or a broker be down, unless something else is said."""
@@ -104,6 +104,9 @@ def _not_watching(facts: Facts) -> Iterator[str]:
     """Yield why events do not come through."""
     if facts.state == "inactive":
         yield "watchman is not running"
+    elif facts.state == "hung" and facts.snapshot is None:
+        begun = ago(facts.now_ns - (facts.since_ns or 0))
+        yield f"watchman has begun {begun} and does not watch yet: its log tells what it does"
     elif facts.silent_s > SILENT or facts.state == "hung":
         yield f"watchman has given no sign of work for {span(facts.silent_s)}"
     elif facts.state == "starting":

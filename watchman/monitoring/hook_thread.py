@@ -50,19 +50,32 @@ class HookThread:
         with self._condition:
             if len(self._queue) >= MOST:
                 self._left_out += 1
-                if self._left_out == 1:
-                    why = (
-                        f"{MOST} events wait for it already; further ones are left out; have it "
-                        "take less time"
-                    )
-                    self._troubles.begin(self._subject, why, _FULL)
+                why = (
+                    f"{MOST} events wait for it already; further ones are left out; have it take "
+                    "less time"
+                )
+                self._troubles.begin(self._subject, why, _FULL)
                 return
             self._queue.append((time.monotonic() + after, make))
-            if self._thread is None:
-                name = f"hook-{self.hook.setting}"
-                self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-                self._thread.start()
-            self._condition.notify()
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._thread is None:
+            name = f"hook-{self.hook.setting}"
+            self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+            self._thread.start()
+        self._condition.notify()
+
+    def replace(self, before: HookThread) -> None:
+        """End the one before, and tell what waits for it: it may never come back to that."""
+        with before._condition:
+            waiting, before._queue = before._queue, deque()
+            left_out = before._left_out
+        before.finish()
+        with self._condition:
+            self._queue, self._left_out = waiting, left_out
+            if waiting:
+                self._wake()
 
     def check(self) -> None:
         """Say, once, that a call does not come back: no function of Python's can be ended."""
@@ -70,7 +83,7 @@ class HookThread:
         if since is not None and time.monotonic() - since > LIMIT:
             why = (
                 f"{self.hook.name} has not come back for {LIMIT:.0f} s; nothing waits for it but "
-                "what else it is to be told; correct it, and restart watchman"
+                "what else it is to be told; correct it, and run 'notify reload'"
             )
             self._troubles.begin(self._subject, why, _FAILS)
 
@@ -79,8 +92,8 @@ class HookThread:
         with self._condition:
             self._finishing.set()
             self._condition.notify()
-        for kind in (_FAILS, _FULL):
-            self._troubles.end(self._subject, kind)
+            for kind in (_FAILS, _FULL):
+                self._troubles.end(self._subject, kind)
 
     def join(self, timeout: float) -> None:
         """Wait for the end, in seconds; a hook that takes longer is left behind."""
@@ -125,12 +138,16 @@ class HookThread:
         except BaseException as error:  # noqa: BLE001 — a function of the user's may raise anything
             self._fail(f"{type(error).__name__}: {error}")
         else:
-            self._troubles.end(self._subject, _FAILS, line="%s works again")
+            with self._condition:
+                if not self._finishing.is_set():
+                    self._troubles.end(self._subject, _FAILS, line="%s works again")
         finally:
             self._since = None
 
     def _fail(self, why: str) -> None:
         text = printable(" ".join(mask(why).split()))
         log.debug("Hook %s: %s", self.hook.setting, text)
-        if not self._finishing.is_set():
-            self._troubles.begin(self._subject, f"{self.hook.name}: {text}; correct it", _FAILS)
+        with self._condition:
+            # From its end on the trouble is that of the one in its place.
+            if not self._finishing.is_set():
+                self._troubles.begin(self._subject, f"{self.hook.name}: {text}; correct it", _FAILS)

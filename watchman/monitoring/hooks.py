@@ -11,6 +11,8 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from watchman.errors import WatchmanError
@@ -32,8 +34,19 @@ FAILED, TROUBLE, RECOVERED = "ON_FAILED", "ON_TROUBLE", "ON_RECOVERED"
 Event = dict[str, Any]
 
 
+@dataclass
+class _Gathered:
+    """What has failed and is told by one call."""
+
+    count: int = 0
+    first: list[Delivery] = field(default_factory=list)
+
+
 class Hooks:
-    """Decides what is told to whom. For any thread; nothing here waits."""
+    """Decides what is told to whom. For any thread; nothing here waits.
+
+    ``troubles`` are those of the hooks themselves, of which none is told.
+    """
 
     def __init__(self, troubles: Troubles) -> None:
         self._troubles = troubles
@@ -48,9 +61,8 @@ class Hooks:
         """Those of them that the pipeline of now has found as well."""
         self._until = 0.0
         """Until when, by the monotonic clock, it may still find the others."""
-        # What failed and is not told yet.
-        self._count = 0
-        self._first: list[Delivery] = []
+        self._gathered: _Gathered | None = None
+        """What fails now joins it; None where it is to be begun."""
 
     def begin(self, config: Config, reasons: Callable[[Sequence[int]], Mapping[int, str]]) -> None:
         """Take over a configuration; its pipeline has found none of its troubles yet."""
@@ -63,11 +75,17 @@ class Hooks:
 
     def _set(self, setting: str, hook: Hook | None) -> None:
         before = self._threads.get(setting)
-        if before is not None and before.hook != hook:
+        if before is not None and before.hook == hook:
+            return
+        if hook is not None:
+            self._threads[setting] = HookThread(hook, self._troubles, self._commands)
+            if before is not None:
+                self._threads[setting].replace(before)
+        elif before is not None:
             del self._threads[setting]
             before.finish()
-        if hook is not None and setting not in self._threads:
-            self._threads[setting] = HookThread(hook, self._troubles, self._commands)
+            if setting == FAILED:
+                self._gathered = None  # it may never come back to that
 
     def look_at(self, snapshot: Snapshot) -> None:
         """Tell what has gone wrong since the last snapshot, and what is over."""
@@ -103,24 +121,24 @@ class Hooks:
             thread = self._threads.get(FAILED)
             if thread is None:
                 return
-            begun = not self._count
-            self._count += len(deliveries)
-            self._first += deliveries[: SHOWN - len(self._first)]
-            if begun:
-                thread.put(self._failed_event, after=GATHER)
+            if self._gathered is None:
+                self._gathered = _Gathered()
+                thread.put(partial(self._failed_event, self._gathered), after=GATHER)
+            self._gathered.count += len(deliveries)
+            self._gathered.first += deliveries[: SHOWN - len(self._gathered.first)]
 
-    def _failed_event(self) -> Event:
+    def _failed_event(self, gathered: _Gathered) -> Event:
         """Return what has been gathered; called in the hook's thread."""
         with self._lock:
-            count, first = self._count, self._first
-            self._count, self._first = 0, []
+            if self._gathered is gathered:
+                self._gathered = None
             reasons_of = self._reasons
         try:
-            reasons = reasons_of([delivery.seq for delivery in first])
+            reasons = reasons_of([delivery.seq for delivery in gathered.first])
         except WatchmanError:
             reasons = {}  # the journal is just being closed
-        shown = [_shown(delivery, reasons.get(delivery.seq, "")) for delivery in first]
-        return {**self._event("failed"), "count": count, "deliveries": shown}
+        shown = [_shown(one, reasons.get(one.seq, "")) for one in gathered.first]
+        return {**self._event("failed"), "count": gathered.count, "deliveries": shown}
 
     def _event(self, event: str) -> Event:
         return {

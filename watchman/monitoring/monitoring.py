@@ -17,9 +17,9 @@ class Monitoring:
     """Tells others what the pipeline finds. Its methods never wait, and are for any thread."""
 
     def __init__(self) -> None:
-        self._troubles = Troubles()
-        self._hooks = Hooks(self._troubles)
-        self._file = MetricsFile(self._troubles)
+        self._of_hooks, self._of_file = Troubles(), Troubles()
+        self._hooks = Hooks(self._of_hooks)
+        self._file = MetricsFile(self._of_file)
 
     def begin(self, config: Config, journal: Journal) -> None:
         """Take over what a new pipeline has: threads may be started from now on."""
@@ -36,7 +36,7 @@ class Monitoring:
 
     def troubles(self) -> list[Trouble]:
         """Return what is wrong with the hooks and the file themselves."""
-        return self._troubles.all()
+        return self._of_hooks.all() + self._of_file.all()
 
     def close(self) -> None:
         """End; what is under way has two seconds."""

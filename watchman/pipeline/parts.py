@@ -308,9 +308,11 @@ class Parts:
             watcher.look_again(paths)
 
     def moved(self, rows: list[Delivery]) -> None:
-        """Have the tasks of what the mover has moved sent."""
+        """Have the tasks of what the mover has moved sent; what is in QUARANTINE has failed."""
         self.wake({row.route.broker for row in rows if row.route is not None})
         signals.announce(signals.moved, (row._replace(state=row.once_moved) for row in rows))
+        failed = [row for row in rows if row.once_moved is State.FAILED]
+        self.failed([row._replace(state=State.FAILED) for row in failed])
 
     def ended(self, rows: list[tuple[Delivery, State]]) -> None:
         """Announce what the mover gave up, and look for what vanished."""

@@ -126,7 +126,7 @@ class Pipeline:
         """Watch until :meth:`stop`. Raises whatever ended one of the threads."""
         self.journal.write_retry.give_up = lambda: self._stopping
         self.journal.when_damaged(self._local.check_soon)
-        self.journal.when_sets_fail(self.parts.failed)
+        self.journal.when_failed(self.parts.failed)
         try:
             self._start()
             while not self._stopping:

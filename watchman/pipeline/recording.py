@@ -213,7 +213,6 @@ class Recorder:
             elif one.route is not None and not one.failed:
                 concerned.add(one.route.broker)
         self._write(new, noted, (), now_ns, concerned)
-        signals.announce(signals.failed, [one for one in new if one.failed])
         if self._partial is not None:
             self._partial.recorded([one.found for one in files])
             self._partial.set_aside(members)

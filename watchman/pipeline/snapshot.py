@@ -71,7 +71,7 @@ class Snapshots:
                 for watch in parts.config.watches
             ],
             "notes": list(map(_shown, parts.notes())),
-            "troubles": self._besides(moves) + self._unsent(),
+            "troubles": [],
             "brokers": {
                 name: {
                     "trouble": sender.trouble,
@@ -102,6 +102,7 @@ class Snapshots:
             ],
             "scans": parts.scans(),
         }
+        found["troubles"] = self._of_now(found["moves"])
         self._settle(found)
         self._monitoring.look_at(found)
         return found
@@ -112,8 +113,11 @@ class Snapshots:
             **last,
             "beat_ns": time.time_ns(),
             "beat_monotonic_ns": time.monotonic_ns(),
-            "troubles": self._of_now(),
+            "troubles": self._of_now(last["moves"]),
         }
+        since = {one["subject"]: one["since_ns"] for one in last["troubles"]}
+        for one in found["troubles"]:
+            one["since_ns"] = since.get(one["subject"], one["since_ns"])
         self._monitoring.look_at(found)
         return found
 
@@ -133,24 +137,22 @@ class Snapshots:
             name = f"move {move['source']} to {move['root']}"
             move["stuck_since_ns"] = since.get(name, move["stuck_since_ns"])
 
-    def _besides(self, moves: Iterable[DestinationStatus]) -> list[ShownTrouble]:
-        """Return all troubles but those of destinations of which the mover knows more."""
-        told = {Move(move.source, move.root).subject for move in moves if move.reason}
-        return [one for one in self._of_now() if one["subject"] not in told]
+    def _of_now(self, moves: Iterable[ShownMove]) -> list[ShownTrouble]:
+        """Return all troubles but those of brokers, and of ``moves`` that tell their own.
 
-    def _of_now(self) -> list[ShownTrouble]:
+        Whatever is missing here is told to be over.
+        """
         found = self._troubles.all()
         journal = self._journal.write_retry
         if reason := journal.trouble:
             found.append(Trouble(self._journal.path, reason, journal.since_ns))
         found += [Trouble(*one) for one in queued_logging.troubles()]
         found += self._monitoring.troubles()
-        return list(map(_shown, found))
-
-    def _unsent(self) -> list[ShownTrouble]:
-        """Return what keeps senders from sending what is ready, their brokers' troubles aside."""
-        senders = self._parts.senders.values()
-        return [_shown(Trouble(*one)) for sender in senders for one in sender.troubles()]
+        # What keeps senders from sending what is ready.
+        for sender in self._parts.senders.values():
+            found += [Trouble(*one) for one in sender.troubles()]
+        told = {Move(move["source"], move["root"]).subject for move in moves if move["reason"]}
+        return [_shown(one) for one in found if one.subject not in told]
 
 
 def _shown(trouble: Trouble) -> ShownTrouble:

@@ -8,7 +8,7 @@ is passed in.
 
 from watchman.status.asking import StatusAnswer, ask
 from watchman.status.lines import Style, as_text
-from watchman.status.overview import Counts, HeldTasks, Now, Status, as_json, compose
+from watchman.status.overview import NOT_YET, Counts, HeldTasks, Now, Status, as_json, compose
 from watchman.status.status_file import (
     HEARTBEAT,
     ShownBroker,
@@ -32,6 +32,7 @@ from watchman.status.status_file import (
 
 __all__ = [
     "HEARTBEAT",
+    "NOT_YET",
     "Counts",
     "HeldTasks",
     "Now",

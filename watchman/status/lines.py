@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from watchman.status.overview import HeldTasks, Status
+from watchman.status.overview import NOT_YET, HeldTasks, Status
 from watchman.status.status_file import ShownCopy, ShownMove, ShownScan, Snapshot
 from watchman.text import ago, counted, moment, printable, rate, size, span
 
@@ -43,8 +43,7 @@ class _Lines:
 
     def all(self) -> list[str]:
         lines = [self.headline()]
-        snapshot = self.status.snapshot
-        told = snapshot if self.status.state != "inactive" else None
+        told = self.status.snapshot
         if told:
             lines += self.summary(told)
         # Ahead of all that is as it should be: a terminal may not show it all.
@@ -79,11 +78,12 @@ class _Lines:
             return f"watchman is {state}{last}"
         process = f"process {status.pid}" if status.pid else "in another container"
         line = f"watchman is {state}: {process}, since {self.time(status.since_ns)}"
-        if status.state == "hung":
-            beat = f"since {self.time(status.beat_ns)}" if status.beat_ns else "yet"
+        if status.may_be_opening:
+            line += f"; {NOT_YET}"
+        elif status.state == "hung":
             line += (
-                f"; it has given no sign of work {beat}: see its log, then 'notify restart', or "
-                "'notify stop --kill' if it does not end"
+                f"; it has given no sign of work since {self.time(status.beat_ns)}: see its log, "
+                "then 'notify restart', or 'notify stop --kill' if it does not end"
             )
         if status.state == "waiting":
             line += "; nothing that it is to watch is there"

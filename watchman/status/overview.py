@@ -17,6 +17,11 @@ _FAILED, _MOVING, _READY = (
 )
 STALE = 45.0
 """Seconds after which a snapshot is too old: the pipeline writes one every 10."""
+NOT_YET = (
+    "it does not watch yet: its log tells what it does; work on a large journal takes minutes, and "
+    "a restart would begin it anew; if it does nothing, 'notify stop --kill'"
+)
+"""What is to be said of a process that is hung, or opens its journal: see ``may_be_opening``."""
 
 Counts = Mapping[tuple[str, State], tuple[int, int]]
 """(broker, state) → (number of deliveries, arrival of the oldest in ns)."""
@@ -78,7 +83,7 @@ class Status:
     last_arrival_ns: int
     last_sent_ns: int
     snapshot: Snapshot | None = field(default=None)
-    """The last word of the process that runs, or of the last one that ran."""
+    """The last word of the process that runs; None while it has said nothing, or none runs."""
 
     answered: bool = False
     """Whether the process has taken the snapshot for this question."""
@@ -104,9 +109,7 @@ class Status:
     def troubles(self) -> list[tuple[int, str, str]]:
         """Return (since when in ns, what, why and what to do) of all that is wrong."""
         found = [(t["since_ns"], t["subject"], t["message"]) for t in self.failed]
-        if self.snapshot is None or self.state == "inactive":
-            return found
-        return found + _troubles(self.snapshot)
+        return found if self.snapshot is None else found + _troubles(self.snapshot)
 
     @property
     def well(self) -> bool:
@@ -145,6 +148,15 @@ class Status:
         return min(waiting, default=0)
 
     @property
+    def may_be_opening(self) -> bool:
+        """Whether it seems to hang and has no pipeline: so it is while the journal is opened.
+
+        At the start, or once more since it was damaged.
+        """
+        watching = self.snapshot is not None and self.snapshot["watching"]
+        return self.state == "hung" and not watching
+
+    @property
     def active(self) -> bool:
         """Whether it watches; ``snapshot["troubles"]`` tells what it has to do without."""
         return self.state == "active"
@@ -173,7 +185,8 @@ def compose(
         arrived = max(arrived, snapshot["last_arrival_ns"])
         sent = max(sent, *(broker["last_sent_ns"] for broker in snapshot["brokers"].values()), 0)
     if process is None:
-        return Status("inactive", None, None, beat, deliveries, arrived, sent, snapshot, held=held)
+        # What is wrong, under way or shown of its parts was true of that process.
+        return Status("inactive", None, None, beat, deliveries, arrived, sent, held=held)
     pid, since = process
     if snapshot and snapshot["run_ns"] != now.run_ns:
         # No word of this process yet: it is opening its journal, unless that takes too long.

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from watchman.transfer_logs.line import LogLine, Parser, clf_moment, moment, text
+from watchman.transfer_logs.line import LogLine, Parser, clf_moment, epoch_ns, moment, number, text
 
 MOST_WILD = 2
 """Fields that may hold anything. A line of 8 KB with two takes 10 ms at the worst."""
@@ -206,7 +206,7 @@ def _first(fields: dict[str, bytes], *names: str) -> str:
 
 
 def _integer(raw: bytes | None) -> int | None:
-    return None if raw is None or raw == b"-" else int(raw)
+    return None if raw is None or raw == b"-" else number(raw)
 
 
 def _seconds(fields: dict[str, bytes]) -> float | None:
@@ -214,12 +214,15 @@ def _seconds(fields: dict[str, bytes]) -> float | None:
     if milliseconds is not None:
         return milliseconds / 1000
     seconds = fields.get("seconds", b"-")
-    return None if seconds == b"-" else float(seconds)
+    if seconds == b"-":
+        return None
+    number(seconds.partition(b".")[0] or b"0")
+    return float(seconds)
 
 
 def _ended_ns(fields: dict[str, bytes], zone: bytes | None) -> int:
     if "epoch" in fields:
-        return int(fields["epoch"]) * 1_000_000_000
+        return epoch_ns(fields["epoch"])
     if "stamp" in fields:
         return clf_moment(fields["stamp"])
     if "iso" in fields:

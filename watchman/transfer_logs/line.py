@@ -46,6 +46,18 @@ def text(raw: bytes) -> str:
     return raw.decode("utf-8", "backslashreplace")
 
 
+def number(raw: bytes, digits: int = 18) -> int:
+    """Return a number that a log has. Raises ValueError for what is beyond all sizes and times."""
+    if len(raw) > digits:
+        raise ValueError("no number")
+    return int(raw)
+
+
+def epoch_ns(raw: bytes) -> int:
+    """Return a time in seconds since the epoch as one in ns. Raises ValueError."""
+    return number(raw, 10) * 1_000_000_000
+
+
 @functools.lru_cache(maxsize=64)
 def moment(year: bytes, month: bytes, day: bytes, clock: bytes, zone: bytes | None) -> int:
     """Return a time in ns since the epoch. ``month`` is a number or an English abbreviation.
@@ -53,13 +65,13 @@ def moment(year: bytes, month: bytes, day: bytes, clock: bytes, zone: bytes | No
     ``zone`` is like ``+0100``; empty for UTC, None for this machine's time. Lines come in bursts:
     the last times are remembered. Raises ValueError.
     """
-    number = MONTHS.get(month) or (int(month) if month.isdigit() else 0)
+    of_year = MONTHS.get(month) or (int(month) if month.isdigit() else 0)
     hour, minute, second = (int(part) for part in clock.split(b":"))
     if not (
-        1 <= number <= 12 and 1 <= int(day) <= 31 and hour < 24 and minute < 60 and second < 62
+        1 <= of_year <= 12 and 1 <= int(day) <= 31 and hour < 24 and minute < 60 and second < 62
     ):
         raise ValueError("no time")
-    fields = (int(year), number, int(day), hour, minute, second, 0, 0, -1)
+    fields = (int(year), of_year, int(day), hour, minute, second, 0, 0, -1)
     try:
         seconds = int(time.mktime(fields)) if zone is None else timegm(fields)
     except (OverflowError, ValueError) as error:

@@ -11,7 +11,16 @@ from __future__ import annotations
 import re
 from urllib.parse import unquote_to_bytes
 
-from watchman.transfer_logs.line import CLF_TIME, LogLine, Parser, clf_moment, moment, text
+from watchman.transfer_logs.line import (
+    CLF_TIME,
+    LogLine,
+    Parser,
+    clf_moment,
+    epoch_ns,
+    moment,
+    number,
+    text,
+)
 
 _DATE = rb"\w{3} (\w{3}) +(\d{1,2}) (\d\d:\d\d:\d\d) (\d{4})"
 
@@ -50,9 +59,9 @@ def _xferlog(line: bytes, zone: bytes | None) -> LogLine | None:
         False,
         text(user),
         text(host),
-        int(size),
+        number(size),
         None,
-        float(seconds),
+        float(number(seconds)),
         protocol,
         complete,
         ended_ns,
@@ -73,7 +82,7 @@ def _vsftpd(line: bytes, zone: bytes | None) -> LogLine | None:
         raise ValueError("no upload of vsftpd")
     name, size, rate = upload.groups(b"0")
     # KiB a second, to the hundredth: what is next to nothing tells nothing.
-    seconds = int(size) / 1024 / float(rate) if float(rate) >= 1 else None
+    seconds = number(size) / 1024 / float(rate) if float(rate) >= 1 else None
     ended_ns = moment(year, month, day, clock, zone)
     complete = status == b"OK"
     return LogLine(
@@ -81,7 +90,7 @@ def _vsftpd(line: bytes, zone: bytes | None) -> LogLine | None:
         False,
         text(user or b""),
         text(host),
-        int(size),
+        number(size),
         None,
         seconds,
         "ftp",
@@ -99,7 +108,7 @@ def _clf(line: bytes, _: bytes | None) -> LogLine | None:
         return None
     path = unquote_to_bytes(name)
     return LogLine(
-        path, True, text(user), text(host), int(size), None, None, "ftp", True, clf_moment(stamp)
+        path, True, text(user), text(host), number(size), None, None, "ftp", True, clf_moment(stamp)
     )
 
 
@@ -110,9 +119,18 @@ def _stats(line: bytes, _: bytes | None) -> LogLine | None:
     ended, user, host, direction, size, seconds, name = found.groups()
     if direction != b"U":
         return None
-    ended_ns = int(ended) * 1_000_000_000
+    ended_ns = epoch_ns(ended)
     return LogLine(
-        name, True, text(user), text(host), int(size), None, float(seconds), "ftp", True, ended_ns
+        name,
+        True,
+        text(user),
+        text(host),
+        number(size),
+        None,
+        float(number(seconds)),
+        "ftp",
+        True,
+        ended_ns,
     )
 
 
@@ -127,7 +145,9 @@ def _w3c(line: bytes, _: bytes | None) -> LogLine | None:
         return None
     ended_ns = moment(year, month, day, clock, b"")
     path = unquote_to_bytes(name)
-    return LogLine(path, True, text(user), text(host), int(size), None, None, "ftp", True, ended_ns)
+    return LogLine(
+        path, True, text(user), text(host), number(size), None, None, "ftp", True, ended_ns
+    )
 
 
 _FORMATS = {"xferlog": _xferlog, "vsftpd": _vsftpd, "clf": _clf, "stats": _stats, "w3c": _w3c}

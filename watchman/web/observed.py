@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +29,7 @@ from watchman.journal.tallies import Summary
 from watchman.journal.time_limit import TimeLimit
 from watchman.model import MOST_BATCHED, Config, Hold, Noted, Upload
 from watchman.status import Status
+from watchman.text import normal_path
 from watchman.web.queries import WebQuery
 
 T = TypeVar("T")
@@ -146,7 +146,7 @@ class Observer:
         question = asked.question()
         ways = asked.ways()
         with self._turn(), self._journal() as journal:
-            named = _numbered(journal, asked.number) or _under_way(journal, task_id_of(asked.q))
+            named = _by_number_or_id(journal, asked, question)
             way, matches = 0, Matches([], [])
             for way, paths in enumerate(ways):  # noqa: B007 — the last one is meant
                 matches = ask(journal, replace(question, paths=paths), PAGE + 1)
@@ -200,23 +200,27 @@ def _later(journal: JournalReader, record: Record) -> Record | None:
     return min((one for one in later if one.seq not in again), default=None)
 
 
-def _under_way(journal: JournalReader, task_id: str) -> list[Record]:
-    """Return what a task with an id will announce: each file of it has another id until then."""
-    seqs = journal.under_way_as(task_id, MOST_BATCHED) if task_id else []
-    return ask(journal, Question(seqs=frozenset(seqs)), MOST_BATCHED).records if seqs else []
+def _by_number_or_id(journal: JournalReader, asked: WebQuery, question: Question) -> list[Record]:
+    """Return the delivery with the number that is asked for, or what a task will announce.
+
+    Until it does, each file of it has another id than the task.
+    """
+    task_id = task_id_of(asked.q)
+    seqs = [] if asked.number is None else [asked.number]
+    seqs += journal.under_way_as(task_id, MOST_BATCHED) if task_id else []
+    meant = replace(question, task_id=None, seqs=frozenset(seqs))
+    return ask(journal, meant, MOST_BATCHED).records if seqs else []
 
 
 def _partial(journal: JournalReader, name: str) -> list[PartialFile]:
     """Return the files of a name, or at a path, that are not whole yet."""
     if not name.startswith("/"):
         return journal.partial_with_name(name, PAGE) if name else []
-    found = journal.partial(os.path.normpath(name))
+    found = journal.partial(normal_path(name))
     return [] if found is None else [found]
 
 
-def _numbered(journal: JournalReader, seq: int | None) -> list[Record]:
-    if seq is None:
-        return []
+def _numbered(journal: JournalReader, seq: int) -> list[Record]:
     return ask(journal, Question(seqs=frozenset({seq})), 1).records
 
 

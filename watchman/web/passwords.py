@@ -85,7 +85,7 @@ class PasswordFile:
         except (OSError, WatchmanError) as error:
             if self._hashes:
                 log.error("Nobody is let in: %s", error)
-            self._hashes = {}
+            self._stamp, self._hashes = (), {}  # read it again, even if it comes back as it was
 
     def _load(self) -> None:
         try:

@@ -12,7 +12,7 @@ import click
 
 from watchman.commands import narrowing, times
 from watchman.journal.question import LARGEST, Question, by_name
-from watchman.text import printable
+from watchman.text import normal_path, printable
 
 STATES = ("moving", "ready", "sent", "failed", "vanished", "discarded", "moved")
 _LONGEST = 8192
@@ -78,16 +78,16 @@ class WebQuery:
             question = narrowing.question((), given)
         except click.UsageError as error:
             raise BadQuestion(error.message) from None
-        return replace(
-            question, up_to=min(int(self.before) - 1, LARGEST) if self.before else LARGEST
-        )
+        # Longer ones are beyond every number, and Python understands none of thousands of digits.
+        shown = self.before if len(self.before) <= len(str(LARGEST)) else ""
+        return replace(question, up_to=min(int(shown) - 1, LARGEST) if shown else LARGEST)
 
     def ways(self) -> list[tuple[str, ...]]:
         """Return what the name may mean, as paths of a question; the next if one finds nothing."""
         if not self.q or narrowing.task_id_of(self.q):
             return [()]
         if self.q.startswith("/"):
-            return [(os.path.normpath(self.q),)]
+            return [(normal_path(self.q),)]
         name = self.q.strip("/")
         if _WILD.search(name):
             return [*((path,) for path in by_name(name)), (name,)]

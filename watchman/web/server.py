@@ -6,6 +6,7 @@ import contextlib
 import ipaddress
 import logging
 import os
+import re
 import signal
 import socket
 import sys
@@ -18,7 +19,7 @@ from watchman.text import printable
 
 DEFAULT = "127.0.0.1:9002"
 _EXAMPLE = f"an address and a port are meant, such as {DEFAULT} or [::1]:9002"
-
+_PORT = re.compile(r"[0-9]{1,5}")
 _THREADS = 6
 _SETTINGS = {
     "ident": "watchman",
@@ -127,7 +128,7 @@ def _parsed(text: str) -> tuple[str, int]:
         host = host[1:-1]
     elif ":" in host:
         mark = ""  # an address of IPv6 without brackets: which is the port?
-    if not (mark and host and port.isascii() and port.isdecimal() and int(port) < 1 << 16):
+    if not (mark and host and _PORT.fullmatch(port) and int(port) < 1 << 16):
         raise WatchmanError(f"--listen {printable(text)}: {_EXAMPLE}")
     return host, int(port)
 

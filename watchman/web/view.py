@@ -15,7 +15,7 @@ from urllib.parse import quote_from_bytes
 
 from watchman.journal.record import Record
 from watchman.model import State
-from watchman.status import ShownCopy, ShownMove, ShownScan, Snapshot, Status
+from watchman.status import NOT_YET, ShownCopy, ShownMove, ShownScan, Snapshot, Status
 from watchman.text import ago, counted, iso, moment, printable, rate, size, span
 from watchman.web.observed import Overview
 from watchman.web.plot import Plot, plot
@@ -222,9 +222,11 @@ class Page(NamedTuple):
 def page(seen: Overview) -> Page:
     """Return the first page."""
     found, now = seen.status, seen.now_ns
-    snapshot = found.snapshot if found.state != "inactive" else None
+    snapshot = found.snapshot
     troubles = list(_troubles(seen))
     title, words = WORDS[found.state]
+    if found.may_be_opening:
+        words = f"{NOT_YET[0].upper()}{NOT_YET[1:]}."
     tone = "bad" if found.state in {"inactive", "hung"} else "good"
     silent = snapshot is not None and not found.answered
     if tone == "good" and (troubles or silent or found.state != "active"):

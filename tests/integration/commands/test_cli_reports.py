@@ -165,6 +165,33 @@ def test_usage(site: Site, command: str, arguments: list[str]) -> None:
     assert "--all" in done.stderr
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("discard", "retry", "history", "where", "match", "backup", "init", "hold", "release"),
+        *("resend --yes", "discard --yes 1", "web --auth", "status --config"),
+    ],
+)
+def test_an_empty_argument_means_nothing(site: Site, command: str) -> None:
+    """It is that of a shell's variable which is not set: here is not what was meant."""
+    one, two = make(site, "1.csv", "2.csv")
+    record(site, (one, None), (two, None))
+    done = site.notify(*command.split(), "")
+    assert done.returncode == 2, done.stdout
+    assert "names nothing" in done.stderr
+    assert len(told(site, "failed")) == 2
+
+
+def test_two_slashes_in_front_are_one(site: Site) -> None:
+    (path,) = make(site, "a.csv")
+    record(site, (path, None))
+    for command in ("history", "where", "match"):
+        plain, doubled = (site.notify(command, f"{more}{path}") for more in ("", "/"))
+        assert (doubled.returncode, doubled.stdout) == (0, plain.stdout)
+    done = site.notify("hold", f"/{site.data}")
+    assert (done.returncode, done.stdout.split(":")[0]) == (0, str(site.data))
+
+
 def test_retry_finds_out_which_step_is_left(site: Site) -> None:
     destination = site.top / "dst"
     destination.mkdir()

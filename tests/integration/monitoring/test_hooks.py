@@ -209,6 +209,52 @@ def test_one_that_hangs_holds_up_nobody_and_floods_nothing(
     assert (sum(left_out[:2]), sum(left_out[2:])) == (199, 0)
 
 
+@pytest.mark.parametrize("setting", [FAILED, TROUBLE])
+def test_what_waits_for_one_that_hangs_is_told_by_the_next(
+    made: Hooks, own: Troubles, config: Config, told: dict[str, list[Event]], setting: str
+) -> None:
+    """After a reload that corrects it; and then it goes on as if nothing had been."""
+    go_on, called = threading.Event(), threading.Event()
+
+    def hanging(_: Event) -> None:
+        called.set()
+        assert go_on.wait(60)
+
+    def happens(number: int) -> None:
+        if setting == FAILED:
+            made.failed([delivery(number)])
+        else:
+            look(made, *map(str, range(number + 1)))
+
+    def numbers() -> list[int]:
+        if setting == FAILED:
+            return [one["id"] for event in told[FAILED] for one in event["deliveries"]]
+        return [int(event["subject"]) for event in told[TROUBLE]]
+
+    made.begin(replaced(config, setting, hanging), no_reasons)
+    happens(0)
+    assert called.wait(10)
+    happens(1)
+    made.begin(config, no_reasons)
+    wait_until(lambda: numbers() == [1])
+    happens(2)
+    wait_until(lambda: numbers() == [1, 2])
+    # It comes back at last, and has nothing to say of the one that is called now.
+    made.begin(replaced(config, setting, lambda _: 1 / 0), no_reasons)
+    happens(3)
+    wait_until(own.all)
+    go_on.set()
+    name = f"hook-{setting}"
+    wait_until(lambda: sum(one.name == name for one in threading.enumerate()) == 1)
+    assert [one.message for one in own.all()] == [
+        "the function f: ZeroDivisionError: division by zero; correct it"
+    ]
+    made.begin(dataclasses.replace(config, hooks={}), no_reasons)
+    made.begin(config, no_reasons)
+    happens(4)
+    wait_until(lambda: numbers() == [1, 2, 4])
+
+
 def test_one_that_fails_is_said_once(
     made: Hooks, own: Troubles, config: Config, caplog: pytest.LogCaptureFixture
 ) -> None:

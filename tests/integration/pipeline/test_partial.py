@@ -8,7 +8,7 @@ import hashlib
 import logging
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from watchman.model import (
     Config,
     Criteria,
     Criterion,
+    Delivery,
     Existing,
     Message,
     Route,
@@ -32,6 +33,7 @@ from watchman.model import (
     Version,
     Watch,
 )
+from watchman.monitoring import Monitoring
 from watchman.pipeline import Pipeline, companion_removal
 from watchman.pipeline.file_check import Companion, FileCheck
 from watchman.sources.at_start import AtStart
@@ -143,18 +145,34 @@ def test_an_upload_of_the_same_size_and_time_is_judged_anew_after_a_kill(
         await_sent(sent, path)
 
 
+class Told(Monitoring):
+    """Keeps what ON_FAILED would be told of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.deliveries: list[Delivery] = []
+
+    def failed(self, deliveries: Sequence[Delivery]) -> None:
+        self.deliveries += deliveries
+
+
 def test_a_file_that_stays_partial_is_incomplete_once(
     root: Path, state: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     half = root / "half.gz"
     config = asking(root, state, GZIP, {"incomplete_after": 1.0})
-    with running(config) as (pipeline, sent):
+    told = Told()
+    with running(config, monitoring=told) as (pipeline, sent):
         half.write_bytes(WHOLE[:-5])
         wait_until(lambda: counts(pipeline.journal).get(("b", State.FAILED), (0,))[0] == 1, 60)
         wait_until(lambda: not is_waiting(pipeline, half))
         pipeline.rescan()
+        wait_until(lambda: told.deliveries)
     said = [line for line in caplog.messages if "is incomplete: it ends in the middle" in line]
     assert len(said) == 1
+    assert [(one.seq, one.source, one.state) for one in told.deliveries] == [
+        (1, str(half), State.FAILED)
+    ]
     with running(config) as (pipeline, sent):
         assert counts(pipeline.journal)[("b", State.FAILED)][0] == 1
         half.write_bytes(WHOLE)
@@ -195,9 +213,12 @@ def test_a_quarantined_file_without_a_task_has_failed(
     quarantine = tmp_path / "quarantine"
     quarantine.mkdir()
     config = asking(root, state, GZIP, {"incomplete_after": 1.0}, quarantine=str(quarantine))
-    with running(config) as (pipeline, sent):
+    told = Told()
+    with running(config, monitoring=told) as (pipeline, sent):
         (root / "half.gz").write_bytes(WHOLE[:-5])
         wait_until(lambda: counts(pipeline.journal).get(("", State.FAILED), (0,))[0] == 1, 60)
+        (failed,) = wait_until(lambda: told.deliveries)
+        assert (failed.final, failed.state) == (str(quarantine / "half.gz"), State.FAILED)
         assert (quarantine / "half.gz").read_bytes() == WHOLE[:-5]
         (root / "half.gz").write_bytes(WHOLE)
         await_sent(sent, root / "half.gz")

@@ -118,6 +118,22 @@ def test_one_that_answers_does_not_hang() -> None:
     assert status.compose((7, STARTED), old, COUNTS, (0, 0), at).state == "active"
 
 
+def test_who_opens_its_journal_for_long_is_not_told_to_begin_anew() -> None:
+    """A journal of an older version, or a damaged one, takes minutes before there is any word."""
+    found = compose((8, NOW - 60 * SECOND), run_ns=16)
+    assert found.state == "hung"
+    (headline, *_) = status.as_text(found, NOW).splitlines()
+    assert headline.endswith(
+        "; it does not watch yet: its log tells what it does; work on a large journal takes "
+        "minutes, and a restart would begin it anew; if it does nothing, 'notify stop --kill'"
+    )
+    # It was damaged: the pipeline has ended, and there is no other before it is open again.
+    ended = compose((7, STARTED), beat_monotonic_ns=UP - 46 * SECOND, watching=False)
+    assert "it does not watch yet" in status.as_text(ended, NOW).splitlines()[0]
+    silent = status.as_text(compose((7, STARTED), beat_monotonic_ns=UP - 46 * SECOND), NOW)
+    assert "see its log, then 'notify restart'" in silent.splitlines()[0]
+
+
 def test_what_was_given_up_has_not_vanished() -> None:
     counts = {("b", State.VANISHED): (1, NOW - SECOND)}
     given_up = {"b": (2, NOW - 2 * SECOND)}
@@ -320,6 +336,16 @@ def test_old_news_are_not_told_of_an_inactive_one() -> None:
     assert "Permission denied" not in text
     assert "last seen" in text
     assert "ready" in text
+    counts = {("b", State.FAILED): (3, NOW)}
+    ended = status.compose(None, snapshot(incomplete=2), counts, (0, 0), AT)
+    nobody = dataclasses.replace(
+        status.compose(None, None, counts, (0, 0), AT),
+        beat_ns=ended.beat_ns,
+        last_arrival_ns=ended.last_arrival_ns,
+        last_sent_ns=ended.last_sent_ns,
+    )
+    assert (ended.beat_ns, ended.last_arrival_ns) == (NOW - 10 * SECOND, NOW - 5 * SECOND)
+    assert status.as_json(ended, NOW) == status.as_json(nobody, NOW)
 
 
 def test_json_has_times_that_programs_read() -> None:

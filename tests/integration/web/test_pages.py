@@ -142,6 +142,20 @@ def test_who_does_not_answer_is_not_called_well(
     assert 'class="state-now fair"' in page.get_data(as_text=True)
 
 
+def test_who_opens_its_journal_for_long_is_not_told_to_begin_anew(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = compose((7, NOW - 60 * 10**9), run_ns=16)
+    seen = Overview(NOW, told, (), (), (), "")
+    monkeypatch.setattr(Observer, "overview", lambda _: seen)
+    text = Tags(client.get("/")).text
+    assert "It does not watch yet: its log tells what it does" in text
+    assert "notify restart" not in text
+    told = compose((7, NOW - 60 * 10**9), beat_monotonic_ns=0)
+    monkeypatch.setattr(Observer, "overview", lambda _: seen._replace(status=told))
+    assert "notify restart" in Tags(client.get("/")).text
+
+
 def test_what_is_read_for_long_is_shown(
     client: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,6 +212,11 @@ def test_a_file_is_found_by_what_is_known_of_it(client: FlaskClient, journal: Jo
         f"q={ID.upper()}": [3],
         "q=%232": [2],
         "q=3": [3, 4],
+        "q=3&broker=other": [3],
+        "q=3&broker=nobody": [],
+        "q=3&state=failed": [],
+        "q=3&until=2001-09-08": [],
+        f"q={ID}&state=failed": [],
         "state=sent": [1],
         "state=discarded": [2],
         "state=vanished": [],

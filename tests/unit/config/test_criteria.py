@@ -73,6 +73,18 @@ def test_a_quarantine_is_one_more_move(site: Site) -> None:
     assert site.load(pattern("") + "\nQUARANTINE = '$D/store'").all_moves == ()
 
 
+def test_a_quarantine_is_no_second_way_to_the_same_place(site: Site) -> None:
+    """It may be where MOVES leads as well, and a path may be watched twice; one thread moves."""
+    processor = "class Mine(pyinotify.ProcessEvent): pass"
+    watches = "WATCHES.append({'path': '$D/ftp', 'proc_fun': Mine})"
+    text = pattern("'complete': 'auto'", f"import pyinotify\n{processor}\n")
+    config = site.load(f"{text}\n{watches}\nQUARANTINE = '$D/store'")
+    assert [watch.path for watch in config.watches] == [str(site.ftp)] * 2
+    assert config.all_moves == ((str(site.ftp), str(site.store)),)
+    config = site.load(f"{text}\nMOVES = {{'$D/ftp': '$D/store'}}\nQUARANTINE = '$D/store'")
+    assert config.all_moves == ((str(site.ftp), str(site.store)),)
+
+
 def test_a_watch_asks_as_well(site: Site) -> None:
     config = site.load(
         BROKERS + "WATCHES = [{'path': '$D/ftp', 'complete': 'auto', 'incomplete_after': 9}]\n"

@@ -380,6 +380,21 @@ class TestPatterns:
             "above it; write it above that one",
         )
 
+    def test_brackets_in_a_watched_path_are_said(self, site: Site) -> None:
+        """They are part of its name; in a pattern they stand for one letter."""
+        path = site.root / "site[1]"
+        path.mkdir()
+        loaded = site.load(
+            f"from glob import escape\n{BROKERS}ROUTE = {ROUTE}\n"
+            "WATCHES = [{'path': '$D/site[1]'}, {'path': '$D/ftp'}]\n"
+            "PATTERNS = [('$D/site[1]/*.csv', ROUTE), (escape('$D/site[1]') + '/*.nc', ROUTE),"
+            " ('$D/*.gz', ROUTE), ('$D/ftp/[ab].zip', ROUTE)]"
+        )
+        assert loaded.warnings == (
+            f"PATTERNS['{path}/*.csv']: matches no path in {path}, as brackets stand for one of "
+            f"the letters in them; write glob.escape('{path}') + '/*.csv'",
+        )
+
 
 class TestMoves:
     def test_the_longest_source_comes_first(self, site: Site) -> None:

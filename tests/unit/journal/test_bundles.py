@@ -230,7 +230,7 @@ def test_what_was_moved_of_a_set_of_which_a_part_vanished_has_failed(
 ) -> None:
     """It is where no scan finds it again; so an operator is told, and decides."""
     told: list[int] = []
-    journal.when_sets_fail(lambda failed: told.extend(one.seq for one in failed))
+    journal.when_failed(lambda failed: told.extend(one.seq for one in failed))
     journal.record([new(number, ALONE, moved=True, of="set") for number in (1, 2, 3)])
     first, second, third = journal.page_moving(MOVE, 0, 10)
     journal.note([(second.seq, State.VANISHED, "the file is gone")], [third])

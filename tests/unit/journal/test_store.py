@@ -84,6 +84,18 @@ def test_a_row_that_cannot_be_written_is_left_out(
     assert journal.sound
 
 
+def test_what_is_recorded_as_failed_is_told_as_it_is_recorded(journal: Journal) -> None:
+    told: list[tuple[int, str, State]] = []
+    journal.when_failed(lambda rows: told.extend((one.seq, one.source, one.state) for one in rows))
+    incomplete = [new(f"/up/{number}")._replace(failed="incomplete: …") for number in (1, 2)]
+    journal.record([new("/up/whole"), *incomplete])
+    assert told == [(2, "/up/1", State.FAILED), (3, "/up/2", State.FAILED)]
+    journal.record([new("/up/time")._replace(version=VERSION._replace(mtime_ns=1 << 63))])
+    assert told[2:] == [(failures(journal)[-1].seq, "/up/time", State.FAILED)]
+    journal.record([new("/up/many")._replace(failed="x", task_id=f"{n}") for n in range(1200)])
+    assert [seq for seq, _, _ in told] == [one.seq for one in failures(journal)]
+
+
 def test_a_time_that_cannot_be_written_leaves_the_known_version(journal: Journal) -> None:
     journal.record([new("/up/a"), new("/up/b")])
     late = VERSION._replace(mtime_ns=1 << 65)

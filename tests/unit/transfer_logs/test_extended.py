@@ -90,6 +90,19 @@ def test_no_name_can_feign_another_field(name: bytes) -> None:
         assert (found.path, found.transferred, found.user) == (b"/" + name, 15, "up")
 
 
+@pytest.mark.parametrize("form", ["%b", "%b %{file-size}", "%b %T", "%b %{transfer-millisecs}"])
+def test_a_number_beyond_all_sizes_is_none(form: str) -> None:
+    parse = extended.parser(f"{form} %m %s %f")
+    last = form.count(" ")
+    for digits, good in ((2, True), (19, False), (400, False)):
+        line = b" ".join([*[b"1"] * last, b"9" * digits, b"STOR 226 /a"])
+        if good:
+            assert parse(line) is not None
+        else:
+            with pytest.raises(ValueError, match="no number"):
+                parse(line)
+
+
 def test_the_worst_name_takes_no_time_to_speak_of() -> None:
     name = b'" 226 1 "/' * 380
     line = b"h l up " + STAMP + b' "STOR ' + name + b'" 226 15 "/' + name + b"x"

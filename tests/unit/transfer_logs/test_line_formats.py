@@ -217,6 +217,31 @@ def test_any_other_line_is_said_to_be_none(name: str, raw: bytes) -> None:
         line_formats.parser(name)(raw)
 
 
+@pytest.mark.parametrize("digits", [19, 400, 4400])
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("xferlog", b"Thu Nov 26 15:48:20 2026 0 h %d /a b _ i r up ftp 0 * c"),
+        ("xferlog", b"Thu Nov 26 15:48:20 2026 %d h 1 /a b _ i r up ftp 0 * c"),
+        (
+            "vsftpd",
+            b'Thu Nov 26 15:48:58 2026 [pid 1] [up] OK UPLOAD: Client "h", "/a", %d bytes, '
+            b"1.00Kbyte/sec",
+        ),
+        ("clf", b'h - up [26/Nov/2026:15:48:57 +0130] "PUT /a" 200 %d'),
+        ("stats", b"1795708150 6b.39 up h U %d 2 /a"),
+        ("stats", b"1795708150 6b.39 up h U 1 %d /a"),
+        ("stats", b"%d 6b.39 up h U 1 2 /a"),
+        ("w3c", b"2026-11-26 15:48:57 h []created /a 226 up %d"),
+    ],
+)
+def test_a_number_beyond_all_sizes_is_none(name: str, line: bytes, digits: int) -> None:
+    """SQLite has no such integer, and a float of it is infinite or an OverflowError."""
+    with pytest.raises(ValueError, match="no number"):
+        line_formats.parser(name)(line.replace(b"%d", b"9" * digits))
+    assert line_formats.parser(name)(line.replace(b"%d", b"99")) is not None
+
+
 @pytest.mark.parametrize("stamp", [b"Thu Nov 32 15:48:20 2026", b"Thu Nox 26 15:48:20 2026"])
 def test_a_day_that_is_none(stamp: bytes) -> None:
     with pytest.raises(ValueError, match="no time"):

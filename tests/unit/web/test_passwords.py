@@ -102,6 +102,16 @@ def test_a_change_counts_at_once_and_a_mistake_lets_nobody_in(
     assert found.accepts("anna", "one")
 
 
+def test_one_that_is_away_for_a_while_counts_when_it_is_back(tmp_path: Path) -> None:
+    """The very same file: nothing about it has changed."""
+    path = tmp_path / "htpasswd"
+    found = made(path, anna=str(QUICK.handler("ldap_sha1").hash("one")))
+    path.rename(tmp_path / "away")
+    assert not found.accepts("anna", "one")
+    (tmp_path / "away").rename(path)
+    assert found.accepts("anna", "one")
+
+
 def test_who_guesses_keeps_nobody_out_for_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -66,6 +66,11 @@ def test_what_is_no_address_is_told(text: str) -> None:
     assert "\x1b" not in str(error.value)
 
 
+def test_a_port_of_many_digits_is_none() -> None:
+    with pytest.raises(WatchmanError, match="an address and a port are meant"):
+        listen("127.0.0.1:" + "9" * 5000, has_passwords=False)
+
+
 @pytest.mark.parametrize("host", ["no.such.host.invalid", "x" * 300, "a..b"])
 def test_a_host_that_is_not_found_is_told(host: str) -> None:
     with pytest.raises(WatchmanError, match=r"^--listen .*: .*; an address and a port are meant"):

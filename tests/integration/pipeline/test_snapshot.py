@@ -1,0 +1,60 @@
+"""What a pipeline says of itself at its end, and while it waits for the journal's disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.running import Remembering, config_for, running
+from tests.waiting import wait_until
+from watchman.model import Answer, Outcome
+from watchman.monitoring import Monitoring
+from watchman.status import Snapshot, read
+from watchman.troubles import Lasting
+
+QUEUE = "queue big of broker b"
+
+
+class Told(Monitoring):
+    """Keeps which troubles the hooks are shown, each time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.looks: list[list[str]] = []
+
+    def look_at(self, snapshot: Snapshot) -> None:
+        self.looks.append([one["subject"] for one in snapshot["troubles"]])
+
+
+def test_what_lasts_is_in_its_last_word(root: Path, state: Path, tmp_path: Path) -> None:
+    """A queue that takes nothing, and a destination that is missing: a stop is the end of neither.
+
+    Of the destination tells the mover, and what is told of it besides is left out.
+    """
+    told, lasting, publisher = Told(), Lasting(), Remembering()
+    publisher.answer = Outcome(Answer.AGAIN, "it is full", "queue big")
+    config = config_for(root, state, moves=((str(root / "sub"), str(tmp_path / "store")),))
+    (root / "sub").mkdir()
+
+    def word() -> Snapshot | None:
+        """Return what the pipeline that runs says, as soon as it has met both."""
+        found = read(str(state))
+        if found is None or not found["watching"] or not found["moves"][0]["reason"]:
+            return None
+        return found if [one["subject"] for one in found["troubles"]] == [QUEUE] else None
+
+    with running(config, publisher, monitoring=told, lasting=lasting) as (pipeline, _):
+        (root / "file").touch()
+        (root / "sub" / "moved").touch()
+        before = wait_until(word, 30)
+        assert pipeline.snapshots.renew(before)["troubles"] == before["troubles"]
+        told.looks.clear()
+    last = read(str(state))
+    assert last is not None
+    assert not last["watching"]
+    assert last["troubles"] == before["troubles"]
+    assert told.looks[-1] == [QUEUE]
+    # It lasts since then, whatever the next pipeline has found by itself.
+    with running(config, publisher, monitoring=told, lasting=lasting) as (pipeline, _):
+        again = wait_until(word, 30)
+        assert again["troubles"][0]["since_ns"] == before["troubles"][0]["since_ns"]
+        assert pipeline.snapshots.renew(again)["troubles"] == again["troubles"]

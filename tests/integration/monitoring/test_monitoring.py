@@ -8,6 +8,7 @@ from tests.integration.monitoring.receiver import Event
 from tests.integration.pipeline.test_status import snapshot
 from tests.running import config_for
 from tests.waiting import wait_until
+from watchman.journal import Journal
 from watchman.model import Hook
 from watchman.monitoring import Monitoring
 from watchman.monitoring.hooks import RECOVERED, TROUBLE
@@ -30,8 +31,10 @@ def test_hooks_are_told_of_a_file_that_cannot_be_written_and_not_of_themselves(
         metrics_file=str(metrics),
         hooks={name: Hook(name, "f", function=failing) for name in (TROUBLE, RECOVERED)},
     )
+    (tmp_path / "state").mkdir()
+    journal = Journal(str(tmp_path / "state"))
     made = Monitoring()
-    made.begin(config, lambda _: {})
+    made.begin(config, journal)
 
     def look() -> set[str]:
         troubles = [
@@ -45,4 +48,5 @@ def test_hooks_are_told_of_a_file_that_cannot_be_written_and_not_of_themselves(
     look()
     assert [(one["event"], one["subject"]) for one in told] == [("trouble", str(metrics))]
     made.close()
+    journal.close()
     assert [one["subject"] for one in told] == [str(metrics)]

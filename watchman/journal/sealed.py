@@ -353,7 +353,7 @@ class Segment:
             few = len(candidates) // segment.BLOCK if question.has_time else 0
             short = cursor.fetchmany(few + 1) if few else []
             if not few or len(short) > few:
-                seqs = sorted((n for n in candidates if n < question.up_to), reverse=True)
+                seqs = sorted((n for n in candidates if n <= question.up_to), reverse=True)
                 for at in range(0, len(seqs), _TOGETHER):
                     yield _among(seqs[at : at + _TOGETHER])
                 return

@@ -22,6 +22,7 @@ from watchman.journal import (
     Archive,
     Journal,
     NewDelivery,
+    answers,
     archive,
     archiving,
     rescue,
@@ -109,6 +110,22 @@ def test_what_ended_is_sealed_and_leaves_the_journal(journal: Journal, tmp_path:
     assert (file.first, file.last) == (ended[0], ended[49])
     assert plain(records(tmp_path)) == plain(before)
     assert os.listdir(archive.directory_of(str(tmp_path))) == [os.path.basename(file.path)]
+
+
+@pytest.mark.parametrize("asked", [("/up/1",), ("/up/2/8.csv", "/up/1/1.csv"), ("*.csv",), ()])
+def test_a_list_that_is_read_page_by_page_is_whole(
+    journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: tuple[str, ...]
+) -> None:
+    deliver(journal, 1, 200)
+    seal(tmp_path, rows=100)
+    clear(journal)
+    question = Question(asked)
+    whole = answer(tmp_path, question).records
+    for size in (1, 2, 7):
+        monkeypatch.setattr(answers, "PAGE", size)
+        with open_reader(str(tmp_path)) as found:
+            assert list(answers.each(found, question, {})) == whole
+    assert whole
 
 
 def test_counts_are_the_same_wherever_a_delivery_is(journal: Journal, tmp_path: Path) -> None:

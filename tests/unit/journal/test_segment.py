@@ -7,6 +7,7 @@ import random
 import sqlite3
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +183,10 @@ questions = st.builds(
     broker=st.sampled_from([None, None, "b", "none"]),
     task=st.sampled_from([None, None, "t", "rare"]),
     task_id=st.sampled_from([None, None, None, str(uuid.UUID(int=7)), "odd"]),
+    reason=st.sampled_from([None, None, None, "DISCARDED", "me", "odd"]),
+    directory=st.sampled_from([None, None, None, "/up", "/up/a", "/up/[a]"]),
+    seqs=st.one_of(st.none(), st.frozensets(st.integers(0, 140), max_size=70)),
+    up_to=st.one_of(st.just(LARGEST), st.integers(0, 1900)),
 )
 
 
@@ -199,7 +204,11 @@ def test_each_answer_is_that_of_a_look_at_every_row(
     try:
         for question in questions:
             every = [expected(row) for row in reversed(rows)]
-            assert found(file, question) == [one for one in every if question.means(one)], question
+            meant = [one for one in every if question.means(one)]
+            assert found(file, question) == meant, question
+            for at in {len(meant) // 2, len(meant) - 1} if meant else ():
+                there = replace(question, up_to=meant[at].seq)
+                assert found(file, there) == meant[at:], there
     finally:
         file.close()
 

@@ -8,6 +8,8 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -156,6 +158,27 @@ def test_counts_are_the_same_wherever_a_delivery_is(journal: Journal, tmp_path: 
     assert sum(n for n, _ in left.counts.values()) == len(in_journal(tmp_path)) - sum(
         n for n, _ in left.discarded.values()
     )
+
+
+def test_what_ends_while_the_clock_was_set_back_is_counted(
+    journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def by_state() -> Counter[State]:
+        return Counter(one.state for one in records(tmp_path))
+
+    def counted() -> Counter[State]:
+        with open_reader(str(tmp_path)) as found:
+            return sum((Counter({s: n}) for (_, s), (n, _) in found.counts().items()), Counter())
+
+    deliver(journal, 1, 200)
+    seal(tmp_path, keep=50, rows=100)
+    monkeypatch.setattr(time, "time_ns", lambda: 1_000)
+    journal.note([(n, State.SENT, "") for n in range(1, 101) if n % 10 == 4])
+    expected = by_state() - Counter({State.VANISHED: 20})  # all of them were given up
+    assert expected[State.SENT] == 130
+    assert counted() == expected
+    clear(journal)
+    assert counted() == expected
 
 
 def test_what_ends_late_is_sealed_later_and_shown_in_its_place(

@@ -99,6 +99,32 @@ def test_an_old_time_is_told_of_what_is_left(journal: Journal, tmp_path: Path) -
     assert after.latest[1] >= now
 
 
+def test_when_the_last_was_sent_by_a_clock_that_was_set_back(
+    journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def send(route: Route | None) -> None:
+        number = journal.last_seq() + 1
+        journal.record([new(number, route, time.time_ns())])
+        journal.note([(number, State.SENT, "")])
+
+    def told() -> set[int]:
+        with open_reader(str(tmp_path)) as found:
+            return {found.summary().latest[1], found.measures().last_sent_ns}
+
+    now = time.time_ns()
+    monkeypatch.setattr(time, "time_ns", lambda: now + DAY)
+    send(ROUTES[0])
+    send(ROUTES[1])
+    assert told() == {now + DAY}
+    monkeypatch.setattr(time, "time_ns", lambda: now)
+    assert told() == {now + DAY}  # nothing else is known
+    send(ROUTES[0])
+    assert told() == {now}
+    send(ROUTES[1])
+    monkeypatch.setattr(time, "time_ns", lambda: now + 2 * DAY)
+    assert told() == {now}
+
+
 def fill(journal: Journal, number: int, arrived_ns: int, state: State = State.SENT) -> None:
     first = journal.last_seq() + 1
     journal.record([new(first + n, ROUTES[0], arrived_ns + n) for n in range(number)])

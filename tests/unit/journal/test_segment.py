@@ -234,6 +234,49 @@ def test_a_file_is_found_where_it_was_and_where_it_is(tmp_path: Path) -> None:
     file.close()
 
 
+@pytest.mark.parametrize("value", ["'x'", "x'00'", "0.5", "9e999"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        *("by_name.seq", "by_folder.seq", "by_id.seq", "by_kind.seq"),
+        *("whole.rows", "whole.folders", "whole.base", "whole.last_noted_ns"),
+        *("kinds.state", "kinds.broker", "kinds.task", "kinds.unit", "kinds.count"),
+        *("kinds.first_arrived_ns", "kinds.last_arrived_ns", "kinds.last_noted_ns"),
+        *("deliveries.kind", "deliveries.folder", "deliveries.arrived", "deliveries.mtime"),
+    ],
+)
+def test_what_is_of_another_type_means_damage(tmp_path: Path, place: str, value: str) -> None:
+    """As a bit of it that has turned makes it: SQLite takes any value in any column."""
+    rows = [plain(n, b"/up/%d/a" % n) for n in range(1, 40)]
+    make(tmp_path, [*rows, plain(40, b"/rare/b", task="rare")]).close()
+    table, column = place.split(".")
+    connection = sqlite3.connect(tmp_path / "segment")
+    query = f"UPDATE OR REPLACE {table} SET {column} = {value}"  # noqa: S608 — our own words
+    connection.execute(query)
+    connection.commit()
+    connection.close()
+
+    def ask() -> None:
+        file = Segment(str(tmp_path / "segment"))
+        try:
+            for question in (
+                Question(("/rare/b",)), Question(("/rare",)), Question(task_id="id-40"),
+                Question(task="rare"), Question(since_ns=2), Question(),
+            ):  # fmt: skip
+                for record in file.find(question):
+                    assert isinstance(record.broker, str)
+                    assert isinstance(record.task, str)
+                    assert isinstance(record.kind, str)
+        finally:
+            file.close()
+
+    if place in {"kinds.broker", "kinds.task", "kinds.unit"} and value in {"'x'", "0.5", "9e999"}:
+        ask()  # the column makes a text of it
+    else:
+        with pytest.raises(sqlite3.Error):
+            ask()
+
+
 @pytest.mark.parametrize("how", ["older", "too many", "told"])
 def test_what_extensions_there_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str

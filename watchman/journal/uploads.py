@@ -27,9 +27,6 @@ _POSITION = f"""SELECT device, inode, "offset", head FROM transfer_logs
     WHERE {rescue.SOUND_POSITION} AND path = ?"""  # noqa: S608 — our own words
 _LARGEST = (1 << 63) - 1
 _TOGETHER = 500
-_PRUNED = 250
-"""Rows looked at, and dropped at the most, in one step."""
-_OLDEST = f"SELECT seq, noted_ns FROM uploads ORDER BY seq LIMIT {_PRUNED}"  # noqa: S608 — our own number
 
 LogPosition = tuple[int, int, int, bytes]
 """Device, inode, offset and a hash of the beginning."""
@@ -116,17 +113,6 @@ class Uploads:
         """Return how far a log was read; None for one that is new."""
         row = self._database.reader.execute(_POSITION, (os.fsencode(path),)).fetchone()
         return None if row is None else tuple(row)
-
-
-def prune(database: Database, before_ns: int) -> bool:
-    """Drop a few that were noted before a time; True if there may be more of them."""
-    rows = database.reader.execute(_OLDEST)
-    old = [(seq,) for seq, noted_ns in rows if noted_ns < before_ns]
-    if old:
-        database.write(
-            lambda connection: connection.executemany("DELETE FROM uploads WHERE seq = ?", old)
-        )
-    return len(old) == _PRUNED
 
 
 def copy(connection: sqlite3.Connection, seq: int, second: int, now: int) -> None:

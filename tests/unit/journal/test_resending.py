@@ -207,7 +207,7 @@ def test_acts_go_with_the_history_and_are_saved_from_damage(
     journal.prune(now + 10**18)
     with open_reader(str(tmp_path)) as reader:
         assert acts.about(reader.connection, [1, 2]) == []
-        plan = reader.connection.execute(f"EXPLAIN QUERY PLAN {pruning.ACTS}").fetchall()
+        plan = reader.connection.execute(f"EXPLAIN QUERY PLAN {pruning.ACTS}", (0,)).fetchall()
     assert not any("TEMP B-TREE" in str(row) for row in plan)
 
 

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Hashable, Iterator
+from collections.abc import Container, Hashable, Iterator
 from operator import itemgetter
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
@@ -133,10 +133,11 @@ class IncompleteFiles(WaitingQueue[Key, _File]):
             if waiting.size == _BUSY and waiting.since <= before:
                 yield key
 
-    def oldest(self, most: int) -> list[tuple[Key, float]]:
+    def oldest(self, most: int, unseen: Container[Key] = ()) -> list[tuple[Key, float]]:
         """Return some that are being written, and since when they are seen to be; from any thread.
 
-        The oldest first, of those that began to wait first.
+        The oldest first, of those that began to wait first. Of those that are ``unseen`` nobody
+        knows whether they are.
         """
         some: list[tuple[Key, _File]] = []
         for _ in range(3):
@@ -144,7 +145,7 @@ class IncompleteFiles(WaitingQueue[Key, _File]):
             with contextlib.suppress(RuntimeError):
                 some = list(itertools.islice(self._waiting.items(), _LOOKED_AT))
                 break
-        busy = [(key, waiting.since) for key, waiting in some if waiting.size == _BUSY]
+        busy = [(key, one.since) for key, one in some if one.size == _BUSY and key not in unseen]
         return sorted(busy, key=itemgetter(1))[:most]
 
     def _has_settled(self, key: Key, look: Look, now: float, settle: float) -> bool:

@@ -43,14 +43,18 @@ class Look(NamedTuple):
 
     seen: Seen
     version: Version | None = None
+    error: int = 0
+    """Where nothing can be told at the moment, the errno that says why."""
+
+    @property
+    def is_unseen(self) -> bool:
+        """Whether it could not be looked at; not so where only another program's lease is on it."""
+        return self.error not in (0, errno.EAGAIN)
 
 
 _COMPLETE = Seen.COMPLETE  # for each file; Python 3.11 looks for an enum's member as long as 50 ns
 GONE = Look(Seen.GONE)
 OTHER = Look(Seen.OTHER)
-
-CANNOT_TELL = Look(Seen.BUSY)
-"""Something is there and cannot be looked at now: look again later."""
 
 # No entry, a component that is no directory (any more), or one that became a symlink.
 GONE_ERRNOS = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE})
@@ -91,6 +95,12 @@ def bounded(number: int) -> int:
 def signed(number: int) -> int:
     """Return an inode number, of 64 bits without a sign, as one with a sign."""
     return number if number <= _MOST else number - (1 << 64)
+
+
+def cannot_tell(error: OSError | int) -> Look:
+    """Return that something is there and cannot be looked at now, and why: look again later."""
+    code = error if isinstance(error, int) else error.errno
+    return Look(Seen.BUSY, None, code or errno.EIO)
 
 
 def open_directory(root: str, relative: str) -> int:
@@ -145,7 +155,7 @@ def look(name: str, directory: int, *, closed: bool = False) -> Look:
         if error.errno in GONE_ERRNOS:
             return GONE
         if error.errno in LATER_ERRNOS:
-            return CANNOT_TELL
+            return cannot_tell(error)
         return _look_without_opening(name, directory)
     try:
         try:
@@ -160,12 +170,12 @@ def look(name: str, directory: int, *, closed: bool = False) -> Look:
         status = os.fstat(descriptor)
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     except OSError as error:
-        return GONE if error.errno in GONE_ERRNOS else CANNOT_TELL
+        return GONE if error.errno in GONE_ERRNOS else cannot_tell(error)
     finally:
         release(descriptor)
     if status.st_nlink == 0:
         return GONE
-    complete: Look = record_of(Look, (_COMPLETE, version_of(status)))
+    complete: Look = record_of(Look, (_COMPLETE, version_of(status), 0))
     return complete
 
 
@@ -197,7 +207,7 @@ def _look_without_opening(name: str, directory: int) -> Look:
         status = os.stat(name, dir_fd=directory, follow_symlinks=False)
     except OSError as error:
         # Where the directory must not be searched, its files are not gone.
-        return GONE if error.errno in GONE_ERRNOS else CANNOT_TELL
+        return GONE if error.errno in GONE_ERRNOS else cannot_tell(error)
     if not stat.S_ISREG(status.st_mode):
         return OTHER
     return Look(Seen.UNTESTED, version_of(status))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import select
@@ -203,18 +204,29 @@ class Changes:
     def __init__(self) -> None:
         self._poll = select.poll()
         self._descriptor = -1
-        try:
+        self._pending = False
+        """Whether there was a change of which nobody has been told."""
+        self._open()
+
+    def _open(self) -> None:
+        with contextlib.suppress(OSError):  # no /proc, or no descriptor is left
             self._descriptor = os.open(MOUNTINFO, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            return
-        self._poll.register(self._descriptor, select.POLLPRI)
+            self._poll.register(self._descriptor, select.POLLPRI)
 
     def any(self) -> bool:
-        """Whether there was a change since the last call."""
-        changed = bool(self._poll.poll(0))
-        if changed:
-            _by_device.clear()  # a device's number may be another file system's now
-        return changed
+        """Whether there was a change since the last call.
+
+        One is kept until it can be read what it was: the kernel tells of it once.
+        """
+        if self._descriptor < 0:
+            self._open()
+            self._pending = self._descriptor >= 0
+        self._pending |= bool(self._poll.poll(0))
+        if not (self._pending and mounts()):
+            return False
+        self._pending = False
+        _by_device.clear()  # a device's number may be another file system's now
+        return True
 
     def close(self) -> None:
         """Let go of mountinfo."""

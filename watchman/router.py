@@ -43,6 +43,8 @@ class Router:
         self._routes = tuple(route for _, route in patterns)
         self._criteria = tuple(criteria)
         self._extensions = frozenset(p.extension for p in self._patterns) - {""}
+        self._last: tuple[str | None, int | None] = (None, None)
+        """What was answered last: of one file, several things are asked in a row."""
         self._plans: dict[tuple[str, str], _Plan] = {}
         self._lookups: dict[tuple[_Open, ...], _Lookup] = {}
         self._moves = sorted(
@@ -121,6 +123,9 @@ class Router:
         return self._dry_run is not None and self._dry_run(path)
 
     def _first(self, path: str) -> int | None:
+        last, found = self._last
+        if path == last:
+            return found
         cut = path.rfind("/") + 1
         name = path[cut:]
         extension = name[name.rfind(".") :]
@@ -130,7 +135,9 @@ class Router:
         if plan is None:
             plan = self._plan(path[:cut], extension)
         number = plan.try_open(name, path) if plan.open else None
-        return plan.certain if number is None else number
+        number = plan.certain if number is None else number
+        self._last = path, number
+        return number
 
     def _target(self, directory: str) -> tuple[str, Move] | None:
         found = None

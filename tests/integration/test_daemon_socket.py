@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from tests.descriptors import no_descriptor_left
 from tests.journals import counts
 from tests.running import config_for, running
 from tests.waiting import wait_until
@@ -103,6 +104,27 @@ def test_where_it_cannot_be_made_that_is_said(
     with serving(tmp_path):
         assert "cannot be made" in caplog.text
         assert request(str(tmp_path), "x") is None
+
+
+def test_without_descriptors_it_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And does not ask the kernel again and again, which tells each time that somebody is there."""
+    tries: list[float] = []
+    accept = Server._accept
+
+    def counting(server: Server, listener: socket.socket) -> None:
+        tries.append(time.monotonic())
+        accept(server, listener)
+
+    monkeypatch.setattr(Server, "_accept", counting)
+    monkeypatch.setattr(daemon_socket, "AGAIN", 0.1)
+    with serving(tmp_path), socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(10)
+        with no_descriptor_left():
+            client.connect(str(tmp_path / FILE))
+            wait_until(lambda: len(tries) >= 3, what="it tries again")
+            assert tries[2] - tries[0] >= 0.2
+        client.sendall(b'{"request": "x"}\n')
+        assert json.loads(client.recv(4096))["ok"]
 
 
 @pytest.mark.parametrize(

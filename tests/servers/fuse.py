@@ -113,7 +113,9 @@ class FuseServer:
         """Have looks at ``path`` told other values than the true ones.
 
         ``inode``, ``size`` (bytes), ``mtime_ns``, ``ctime_ns`` and ``birth_ns`` of 64 bits; no
-        event tells of it. ``flush`` is the error (errno) that each close(2) of it is told.
+        event tells of it. ``flush`` is the error (errno) that each close(2) of it is told, and
+        ``look`` that of each look at it, while its directory still lists it; ``list`` that of
+        each listing of a directory. ``type`` is its type in a listing (DT_UNKNOWN is 0).
         """
         below = os.path.relpath(path, self.point)
         self._tell(f"claim {json.dumps([below, values])}")

@@ -119,7 +119,8 @@ class FileSystem:
     def claim(self, path: bytes, claims: dict[str, int]) -> None:
         """Have looks at ``path`` told these values: ``inode``, ``size``, ``mtime_ns``,
         ``ctime_ns``, ``birth_ns``. Whatever fits into 64 bits, with or without a sign. ``flush``
-        is the error (errno) that each close(2) of it is told.
+        is the error (errno) that each close(2) of it is told, ``look`` that of each look at it,
+        ``list`` that of each listing. ``type`` is its type in a listing (DT_UNKNOWN is 0).
         """
         inode = self.inodes[_ROOT]
         for name in path.split(b"/"):
@@ -128,6 +129,8 @@ class FileSystem:
 
     def _attributes(self, inode: Inode) -> bytes:
         said = inode.claims.get
+        if said("look"):
+            raise Failure(inode.claims["look"])
         times = (
             inode.atime_ns,
             said("mtime_ns", inode.mtime_ns),
@@ -331,10 +334,13 @@ class FileSystem:
 
     def _readdir(self, node: int, data: bytes, _owner: tuple[int, int]) -> bytes:
         _, offset, size = struct.unpack_from("<QQI", data)
+        error = self.inodes[node].claims.get("list")
+        if error:
+            raise Failure(error)
         found = b""
         entries = list(self.inodes[node].entries.items())
         for position, (name, inode) in enumerate(entries[offset:], offset + 1):
-            kind = stat.S_IFMT(inode.mode) >> 12
+            kind = inode.claims.get("type", stat.S_IFMT(inode.mode) >> 12)
             one = struct.pack("<QQII", self._shown(inode.number), position, len(name), kind) + name
             one += bytes(-len(one) % 8)
             if len(found) + len(one) > size:

@@ -15,7 +15,7 @@ from tests.checkout import ROOT
 from tests.unit.test_docs import said
 from watchman.model import State
 from watchman.mover.obstacles import WHOLE, Obstacles
-from watchman.pipeline import unwatched
+from watchman.pipeline import unseen, unwatched
 from watchman.pipeline.destinations import Destinations
 from watchman.sender.targets import PausedTargets
 from watchman.status import Now, broker_trouble, compose, status_file
@@ -24,6 +24,7 @@ from watchman.troubles import Troubles
 PASSED_ON = {
     "pipeline/unwatched.py": "tested below",
     "pipeline/destinations.py": "tested below",
+    "pipeline/unseen.py": "tested below",
     "pipeline/pipeline.py": "hanging.describe() names umount",
 }
 """Where a message comes from elsewhere."""
@@ -88,6 +89,13 @@ def test_so_has_each_directory_that_is_not_watched() -> None:
         unwatched.Unwatched(troubles).say("/up", OSError(code, os.strerror(code)))
         [trouble] = troubles.all()
         assert len(trouble.message.rpartition("; ")[2].split()) > 2
+
+
+def test_so_has_what_cannot_be_looked_at() -> None:
+    for code in errno.errorcode.keys() - {errno.EAGAIN}:  # which is not told
+        reason, _, remedy = unseen._why(code).rpartition("; ")
+        assert reason
+        assert len(remedy.split()) > 2
 
 
 @pytest.mark.parametrize("make", [Path.touch, None])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -13,6 +12,8 @@ from watchman.checks import present
 from watchman.checks.asked import Asked
 from watchman.file_access import (
     DIRECTORY_FLAGS,
+    GONE_ERRNOS,
+    Look,
     Seen,
     ignoring_sigio,
     look,
@@ -132,8 +133,11 @@ class _Walk:
             with os.scandir(descriptor) as entries:
                 for entry in entries:
                     full = f"{path.rstrip('/')}/{entry.name}"
-                    with contextlib.suppress(OSError):  # gone meanwhile
+                    try:
                         yield from self._entry(entry, full, relative, descriptor, known, todo)
+                    except OSError as error:
+                        if error.errno not in GONE_ERRNOS:
+                            yield self._unreadable(full, error)
         except OSError as error:  # the listing itself
             yield self._unreadable(path, error)
 
@@ -168,12 +172,10 @@ class _Walk:
     ) -> Generator[Unknown, None, bool]:
         """Yield a directory in a watch for whole directories, if it is not known.
 
-        Return whether it is entered, as the pipeline would (``pipeline.directories``).
+        Return whether it is entered, as the pipeline would (``pipeline.directories``). Raises
+        OSError where that cannot be told.
         """
-        try:
-            found = identify(name, descriptor)
-        except OSError:
-            return False
+        found = identify(name, descriptor)
         if found is None:
             return False
         version, changed_ns = found
@@ -191,8 +193,8 @@ class _Walk:
 
     def _state_of_unit(self, name: str, descriptor: int) -> str:
         if self.watch.marker is not None:
-            marker = look_inside(name, self.watch.marker, descriptor).seen
-            if marker in (Seen.BUSY, Seen.GONE):
+            marker = _surely(look_inside(name, self.watch.marker, descriptor))
+            if marker.seen in (Seen.BUSY, Seen.GONE):
                 return "being written"
         return "not tested" if self.watch.settle else "complete"
 
@@ -201,7 +203,7 @@ class _Walk:
         return Unknown(path, self.watch.path, 0, "unreadable", None, None, reason)
 
     def _look(self, name: str, descriptor: int, path: str) -> Iterator[Unknown]:
-        seen = look(name, descriptor)
+        seen = _surely(look(name, descriptor))
         if seen.version is not None:
             # What is being written when the run begins is an arrival.
             busy = seen.seen is Seen.BUSY
@@ -241,6 +243,13 @@ class _Walk:
             note,
             changed_ns=changed_ns or None,
         )
+
+
+def _surely(seen: Look) -> Look:
+    """Raise OSError where a look could tell nothing."""
+    if seen.is_unseen:
+        raise OSError(seen.error, os.strerror(seen.error))
+    return seen
 
 
 def _open(root: str, relative: str) -> int:

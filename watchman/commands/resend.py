@@ -192,6 +192,8 @@ def _unmoved(record: Record) -> Version | str:
         found = look(name, directory)
     finally:
         release(directory)
+    if found.is_unseen:
+        return f"it cannot be looked at: {os.strerror(found.error)}"
     if found.seen is Seen.BUSY:
         return "it is open for writing"
     if found.version is None:

@@ -13,7 +13,6 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 from watchman.file_access import (
-    CANNOT_TELL,
     FILE_FLAGS,
     GONE,
     Look,
@@ -117,7 +116,7 @@ def _look_surely(row: Delivery, name: str, source: int) -> Look:
     if look.seen is Seen.GONE:
         # Gone is only what the answer "no such entry" was given for: other errors, as that of a
         # server that has lost the directory (ESTALE), are raised here.
-        return CANNOT_TELL if status_of(name, source) is not None else look
+        return Look(Seen.BUSY) if status_of(name, source) is not None else look
     if look.seen is Seen.BUSY and look.version is None:
         try:
             release(os.open(name, FILE_FLAGS, dir_fd=source))

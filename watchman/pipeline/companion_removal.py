@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import uuid
 
-from watchman.file_access import look, version_of
+from watchman import limits
+from watchman.file_access import GONE_ERRNOS, look, version_of
 from watchman.mover.names import temporary_name
 from watchman.mover.syscalls import rename_noreplace
 from watchman.pipeline.file_check import Companion
@@ -19,22 +19,22 @@ log = logging.getLogger("watchman.notify")
 
 def remove(node: Node, companion: Companion) -> None:
     """Remove a companion whose file is recorded, unless it is another one by now."""
-    with contextlib.suppress(OSError):
+    try:
         directory = node.open()
         try:
-            if look(companion.name, directory).version == companion.version:
+            seen = look(companion.name, directory)
+            if seen.is_unseen:
+                raise OSError(seen.error, os.strerror(seen.error))
+            if seen.version == companion.version:
                 _remove(companion, directory)
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            log.warning(
-                "%s/%s cannot be removed: %s; give watchman's user write permission there",
-                printable(node.path),
-                printable(companion.name),
-                error.strerror,
-            )
         finally:
             os.close(directory)
+    except OSError as error:
+        if error.errno in GONE_ERRNOS:
+            return
+        why = f"{error.strerror}; give watchman's user write permission there"
+        path = printable(node.join(companion.name))
+        log.warning("%s cannot be removed: %s", path, limits.explain(error) or why)
 
 
 def _remove(companion: Companion, directory: int) -> None:

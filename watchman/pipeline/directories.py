@@ -6,7 +6,8 @@ and the directories in it are units. Nothing below a finished or an unfinished d
 
 As for files, a hint only says "look here"; a directory's identity (inode and birth time) stays the
 same whatever changes inside, so that it is announced once. What is gone is forgotten: a directory
-that is made anew, or renamed away and finished again later, is a new arrival.
+that is made anew, or renamed away and finished again later, is a new arrival. What cannot be looked
+at is neither: its hint is kept, and tried again ever less often.
 
 :class:`Directories` says what becomes of a hint, :class:`DirectoryScanner` has what a scan lists
 become hints. The loop is the one of files.
@@ -15,6 +16,7 @@ become hints. The loop is the one of files.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import time
@@ -23,7 +25,8 @@ from operator import itemgetter
 from typing import NamedTuple
 
 from watchman import coverage, signals
-from watchman.completeness import IncompleteFiles, UnfinishedDirectories
+from watchman.backoff import Backoff
+from watchman.completeness import LONGEST_DELAY, IncompleteFiles, UnfinishedDirectories
 from watchman.coverage import LeftOut
 from watchman.directory_cache import DirectoryCache
 from watchman.identity import is_same_content
@@ -34,6 +37,7 @@ from watchman.pipeline.notes import Notes, say_what_would_happen
 from watchman.pipeline.parts_listener import PartsListener
 from watchman.pipeline.recording import record
 from watchman.pipeline.task_id import task_id
+from watchman.pipeline.unseen import Unseen
 from watchman.pipeline.watcher import Watcher
 from watchman.router import Router
 from watchman.sources.directory_source import (
@@ -47,13 +51,25 @@ from watchman.sources.directory_source import (
     Unit,
 )
 from watchman.sources.directory_version import identify, look_inside, walk_inside
-from watchman.sources.tree import UNREACHABLE, Listing, Node, Reason, descriptor_of, is_directory
+from watchman.sources.tree import (
+    Listing,
+    Node,
+    Reason,
+    descriptor_of,
+    is_directory,
+    why_unreachable,
+)
 from watchman.text import printable
+from watchman.timers import Timers
+from watchman.troubles import Troubles
 
 log = logging.getLogger("watchman.notify")
 
 FOUND, QUIET = "SCAN", "SETTLED"
 """What a hint comes from, besides the kernel: a scan, or nothing having changed for a while."""
+
+FIRST_DELAY = 0.1
+"""Seconds until what could not be looked at is tried again; doubled each time."""
 
 
 class _Batch(NamedTuple):
@@ -67,6 +83,13 @@ class _Batch(NamedTuple):
     containers: DirectoryCache[Node]
 
 
+class _Unclear(NamedTuple):
+    """A hint at what could not be looked at."""
+
+    hint: Hint
+    backoff: Backoff
+
+
 class Directories:
     """What becomes of hints at directories. Used from one thread."""
 
@@ -76,6 +99,7 @@ class Directories:
         router: Router,
         source: DirectorySource,
         listener: PartsListener,
+        troubles: Troubles,
     ) -> None:
         self._journal = journal
         self._router = router
@@ -84,6 +108,10 @@ class Directories:
         self._unfinished: UnfinishedDirectories[Unit] = UnfinishedDirectories()
         self._markers: IncompleteFiles[Unit] = IncompleteFiles()
         """Units whose marker is there, and may still be written."""
+        self._unclear: dict[Unit, _Unclear] = {}
+        self._again: Timers[Unit] = Timers()
+        """When to try these again."""
+        self.unseen = Unseen(troubles, source, "directories")
         self.notes = Notes()
         self.last_arrival_ns = 0
 
@@ -108,7 +136,9 @@ class Directories:
         """Look again at what waits and whose time has come."""
         # What settles had its marker, if it needs one, already.
         hints = [Hint(*unit, QUIET, closed=True) for unit in self._unfinished.due(now)]
-        self.handle(hints + [Hint(*unit, MARKED) for unit in self._markers.due(now)])
+        hints += [Hint(*unit, MARKED) for unit in self._markers.due(now)]
+        hints += [self._unclear[unit].hint for unit in self._again.take(now)]
+        self.handle(hints)
 
     def look_again(self, paths: Iterable[str]) -> None:
         """Look at directories that are not what was recorded, as far as they are units here."""
@@ -117,7 +147,7 @@ class Directories:
 
     def next_due(self) -> float | None:
         """When, by the monotonic clock, there is something to look at again."""
-        times = (self._unfinished.next_due(), self._markers.next_due())
+        times = (self._unfinished.next_due(), self._markers.next_due(), self._again.next())
         return min((time for time in times if time is not None), default=None)
 
     def handle(self, hints: Sequence[Hint]) -> None:
@@ -133,7 +163,9 @@ class Directories:
             for hint in hints:
                 if not self.is_left_out(hint.container, hint.name):
                     self._judge(hint, batch)
-                elif self._why_left_out(hint.container, hint.name) is LeftOut.UNFINISHED:
+                    continue
+                self._clear((hint.container, hint.name))
+                if self._why_left_out(hint.container, hint.name) is LeftOut.UNFINISHED:
                     self._still_unfinished(hint)
             self.record(batch)
 
@@ -145,18 +177,46 @@ class Directories:
             log.info("2|NOTFINISHED: %s", printable(path))
 
     def _judge(self, hint: Hint, batch: _Batch) -> None:
-        """Decide what a hint at a name means, by what has that name now."""
+        """Decide what a hint at a name means, or try again later where that cannot be told."""
+        unit = hint.container, hint.name
+        before = self._unclear.get(unit)
+        if before is not None:
+            # What came before it is still to be judged.
+            event = before.hint.event if hint.event == UNASKED else hint.event
+            hint = hint._replace(event=event, closed=hint.closed or before.hint.closed)
+        try:
+            self._decide(hint, batch)
+        except OSError as error:
+            self.cannot_look(hint, error)
+        else:
+            self._clear(unit)
+
+    def cannot_look(self, hint: Hint, error: OSError) -> None:
+        """Keep a hint at what cannot be looked at: unknown is not gone."""
+        unit = hint.container, hint.name
+        before = self._unclear.get(unit)
+        backoff = Backoff(FIRST_DELAY, LONGEST_DELAY) if before is None else before.backoff
+        self._unclear[unit] = _Unclear(hint, backoff)
+        self._again.set(unit, time.monotonic() + backoff.next())
+        self.unseen.note(unit, error.errno or errno.EIO)
+
+    def _clear(self, unit: Unit) -> None:
+        if self._unclear.pop(unit, None) is not None:
+            self._again.drop(unit)
+            self.unseen.note(unit)
+
+    def _decide(self, hint: Hint, batch: _Batch) -> None:
+        """Decide what a hint at a name means, by what has that name now.
+
+        Raises OSError where that cannot be told.
+        """
         container, name, event, closed = hint
         path, unit = container.join(name), (container, name)
         descriptor = batch.containers.get(container)
-        try:
-            found = identify(name, descriptor) if descriptor >= 0 else None
-        except OSError:
-            descriptor = UNREACHABLE
-        if descriptor == UNREACHABLE:
-            # Unknown is not gone. The walk says why, and is tried again until it can be told.
-            self._source.walk_again(container)
-            return
+        code = why_unreachable(descriptor)
+        if code:
+            raise OSError(code, os.strerror(code))
+        found = identify(name, descriptor) if descriptor >= 0 else None
         if found is None:
             self._forget(unit)
             if descriptor < 0:
@@ -201,13 +261,18 @@ class Directories:
         self._source.stop_waiting(unit)
 
     def _finished(self, unit: Unit, descriptor: int, *, closed: bool) -> bool:
-        """Ask for what the watch wants besides the name: the marker, and that nothing changes."""
+        """Ask for what the watch wants besides the name: the marker, and that nothing changes.
+
+        Raises OSError where that cannot be told.
+        """
         watch, name = unit[0].root.watch, unit[1]
         marked = True
         if watch.marker is not None:
             # Watched first, and only then looked at: it cannot come in between.
             self._source.wait_for_marker(unit, descriptor)
             marker = look_inside(name, watch.marker, descriptor)
+            if marker.is_unseen:
+                raise OSError(marker.error, os.strerror(marker.error))
             marked = self._markers.complete(
                 unit, marker, time.monotonic(), time.time_ns(), closed=closed, settle=0.0
             )
@@ -311,7 +376,8 @@ class DirectoryScanner:
                     continue
                 try:
                     found = identify(name, descriptor)
-                except OSError:
+                except OSError as error:
+                    self._directories.cannot_look(Hint(container, name, FOUND), error)
                     continue
                 if found is None:
                     continue
@@ -355,10 +421,16 @@ class DirectoryWatcher(Watcher[list[Hint]]):
         journal: Journal,
         router: Router,
         listener: PartsListener,
+        troubles: Troubles,
         *,
         resumed: bool,
     ) -> None:
         first_runs = FirstRuns(journal, [root.watch.path for root in source.roots])
-        handler = Directories(journal, router, source, listener)
-        scanner = DirectoryScanner(journal, source, handler, first_runs)
-        super().__init__(source, handler, scanner, first_runs, resumed=resumed)
+        self._directories = Directories(journal, router, source, listener, troubles)
+        scanner = DirectoryScanner(journal, source, self._directories, first_runs)
+        super().__init__(source, self._directories, scanner, first_runs, resumed=resumed)
+
+    def check(self, now: float) -> None:
+        """Have done what is due for any watch; say what cannot be looked at."""
+        super().check(now)
+        self._directories.unseen.check(now)

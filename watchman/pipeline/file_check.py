@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import NamedTuple
 
-from watchman.file_access import CANNOT_TELL, FILE_FLAGS, Seen, look, release, version_of
+from watchman.file_access import FILE_FLAGS, Seen, look, release, version_of
 from watchman.model import Criteria, Criterion, Version
 from watchman.pipeline.companions import is_companion, is_shared, name_for, size_by_name
 from watchman.verdicts.verdict import CriterionCheck
@@ -93,8 +93,8 @@ class FileCheck:
         if name == self._name:
             return f"{name} would tell of itself"
         seen = look(name, self._directory)
-        if seen is CANNOT_TELL:
-            raise OSError(errno.EAGAIN, f"{name} cannot be looked at now")
+        if seen.error:
+            raise OSError(seen.error, f"{name} cannot be looked at now")
         if seen.version is None or seen.seen not in THERE:
             being_written = seen.seen is Seen.BUSY
             return f"{name} is {'being written' if being_written else 'not there'}"

@@ -5,12 +5,15 @@ from __future__ import annotations
 from watchman.journal import Journal
 from watchman.pipeline.files import Files
 from watchman.pipeline.first_runs import FirstRuns
+from watchman.pipeline.notes import LONG
 from watchman.pipeline.partial_files import PartialFiles
 from watchman.pipeline.parts_listener import PartsListener
 from watchman.pipeline.watch_scan import Scanner
 from watchman.pipeline.watcher import Watcher
 from watchman.router import Router
 from watchman.sources.source import Hints, Source
+from watchman.sources.tree import Root
+from watchman.troubles import Troubles
 
 COUNT = 10.0
 """Seconds between two looks for files that have been open for long."""
@@ -28,13 +31,14 @@ class FileWatcher(Watcher[Hints]):
         journal: Journal,
         router: Router,
         listener: PartsListener,
+        troubles: Troubles,
         partial: PartialFiles | None,
         *,
         quarantine: str,
         resumed: bool,
     ) -> None:
         first_runs = FirstRuns(journal, [root.watch.path for root in source.roots])
-        self.files = Files(journal, router, source, listener.wake, partial, quarantine)
+        self.files = Files(journal, router, source, listener.wake, troubles, partial, quarantine)
         self.partial = partial
         self._next_count = 0.0
         scanner = Scanner(journal, source, self.files, first_runs)
@@ -49,9 +53,21 @@ class FileWatcher(Watcher[Hints]):
         """Look what has left, and what is open for long; have done what is due for any watch."""
         super().check(now)
         self.files.forget_vanished()
+        self.files.unseen.check(now)
+        if self.partial is not None:
+            self.partial.unread.check(now)
         if now >= self._next_count:
             self._next_count = now + COUNT
-            self.files.look_for_long_open(now)
+            self._look_for_long_open(now)
+
+    def _look_for_long_open(self, now: float) -> None:
+        """Say which files have been open for writing for long."""
+        found: dict[Root, list[str]] = {root: [] for root in self.source.roots}
+        for node, name in self.files.incomplete.open_since(now - LONG):
+            if (node, name) not in self.files.unseen:
+                found[node.root].append(node.join(name))
+        for root, paths in found.items():
+            self.files.notes.long_open(root.watch, paths)
 
     def end(self) -> None:
         """Forget what is not there."""
@@ -62,5 +78,5 @@ class FileWatcher(Watcher[Hints]):
 
         ``now`` is of the monotonic clock. From any thread.
         """
-        found = self.files.incomplete.oldest(most)
+        found = self.files.incomplete.oldest(most, self.files.unseen)
         return [(node.join(name), now - since) for (node, name), since in found]

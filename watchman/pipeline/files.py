@@ -31,10 +31,11 @@ from watchman.journal import Journal
 from watchman.model import Move, Version, Watch, record_of
 from watchman.pipeline.found import Found
 from watchman.pipeline.left_directories import LeftDirectories
-from watchman.pipeline.notes import LONG, Notes
+from watchman.pipeline.notes import Notes
 from watchman.pipeline.partial_files import PartialFiles
 from watchman.pipeline.pending_events import Key, PendingEvents
 from watchman.pipeline.recording import Recorder
+from watchman.pipeline.unseen import Unseen
 from watchman.router import Router
 from watchman.soft_lock import soft_lock
 from watchman.sources.source import (
@@ -50,7 +51,8 @@ from watchman.sources.source import (
     Hints,
     Source,
 )
-from watchman.sources.tree import UNREACHABLE, Node, Root, descriptor_of
+from watchman.sources.tree import Node, Root, descriptor_of, why_unreachable
+from watchman.troubles import Troubles
 
 log = logging.getLogger("watchman.notify")
 
@@ -94,6 +96,7 @@ class Files:
         router: Router,
         source: Source,
         wake: Callable[[Iterable[str | Move]], None],
+        troubles: Troubles,
         partial: PartialFiles | None,
         quarantine: str,
     ) -> None:
@@ -114,6 +117,7 @@ class Files:
         self._left = LeftDirectories(journal, source)
         self._partial = partial
         self.notes = Notes()
+        self.unseen = Unseen(troubles, source, "files")  # incomplete ones, so looked at again
         self._recorder = Recorder(journal, router, wake, self.notes, partial, quarantine)
 
     @property
@@ -180,14 +184,6 @@ class Files:
             if self._partial is not None:
                 self._partial.forget_left()
 
-    def look_for_long_open(self, now: float) -> None:
-        """Say which files have been open for writing for long."""
-        found: dict[Root, list[str]] = {root: [] for root in self._source.roots}
-        for node, name in self.incomplete.open_since(now - LONG):
-            found[node.root].append(node.join(name))
-        for root, paths in found.items():
-            self.notes.long_open(root.watch, paths)
-
     def close(self) -> None:
         """Forget what is not there; nothing may be handled afterwards."""
         self.forget_vanished()
@@ -202,6 +198,8 @@ class Files:
             settle = UNTESTED_SETTLE
         elif seen.seen is Seen.UNTESTED and not root.is_polled(path):
             self.notes.untested(root.watch)
+        if seen.error or self.unseen:
+            self.unseen.note(key, seen.error)
         closed = bool(mask & CLOSED)
         return self.incomplete.complete(
             key, seen, time.monotonic(), time.time_ns(), closed=closed, settle=settle
@@ -265,6 +263,8 @@ class Files:
             self._evidence.pop(key, None)
         if self._asked_for:
             self._asked_for.pop(key, None)
+        if self.unseen:
+            self.unseen.note(key)
         if self._partial is not None:
             self._partial.forget(key)
 
@@ -475,7 +475,8 @@ def _look_at(name: str, descriptor: int, mask: int) -> Look:
         if mask & GONE:
             return file_access.GONE  # whatever has the name by now has an event of its own
         return look(name, descriptor, closed=bool(mask & CLOSE_WRITE))
-    return file_access.CANNOT_TELL if descriptor == UNREACHABLE else file_access.GONE
+    code = why_unreachable(descriptor)
+    return file_access.cannot_tell(code) if code else file_access.GONE
 
 
 def _is_ordinary(root: Root) -> bool:

@@ -6,18 +6,21 @@ there; the main file comes last. What has to be read takes a verdict, and then t
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Callable
 from typing import NamedTuple
 
 from watchman.file_access import GONE_ERRNOS, LATER_ERRNOS
+from watchman.identity import is_same
 from watchman.model import Criteria
 from watchman.pipeline.companions import Companions
 from watchman.pipeline.file_check import FileCheck
 from watchman.pipeline.found import Found
 from watchman.pipeline.log_criterion import LATE, NOT_LOGGED, LogCriterion
-from watchman.pipeline.sets import AGAIN, FURTHER, Members, is_same, names_of
+from watchman.pipeline.sets import AGAIN, FURTHER, Members, names_of
 from watchman.pipeline.waiting_file import Progress, WaitingFile, WholeMember
+from watchman.sources.tree import why_unreachable
 from watchman.verdicts.pool import Functions, Pool, functions_of
 from watchman.verdicts.verdict import FileVerdict, Kind
 
@@ -35,6 +38,8 @@ class Said(NamedTuple):
     """Members that are there, and of which nobody has found out whether they are complete."""
     is_changed: bool = False
     """Whether the file is not as it was."""
+    error: int = 0
+    """The errno that keeps it waiting; it is told where that lasts."""
 
 
 _WHOLE, _ASKED, _NO_ROOM = Said(Progress.WHOLE), Said(Progress.ASKED), Said(Progress.QUEUED)
@@ -73,7 +78,7 @@ class Judge:
     def ask(self, waiting: WaitingFile, directory: int) -> Said:
         """Ask about a file in its open directory, as far as that takes no verdict."""
         if directory < 0:
-            return briefly()  # gone, which an event tells, or out of reach
+            return briefly(error=why_unreachable(directory))  # or gone, which an event tells
         found = waiting.found
         objection = "" if self._logs is None else self._logs.objection(found, waiting.reason)
         # Whether it is to be asked about again when a log tells more of it.
@@ -86,8 +91,8 @@ class Judge:
         with FileCheck(found.name, found.version, directory, waiting.criteria) as check:
             try:
                 reason = check.look_beside()
-            except OSError:
-                return briefly()  # unknown is not missing
+            except OSError as error:
+                return briefly(error=error.errno or errno.EIO)  # unknown is not missing
             waiting.awaited.update(check.awaited, names_of(waiting))
             if reason:
                 return Said(Progress.PARTIAL, reason)
@@ -118,6 +123,8 @@ class Judge:
         found = self._members.look(waiting, directory)
         if found.reason:
             return Said(Progress.PARTIAL, found.reason, to_look_at=found.to_look_at)
+        if found.error:
+            return briefly(error=found.error)
         waiting.members = found.members
         for member in found.to_judge:
             asked = self._companions.criteria_of_member(member.path, waiting.found.path)
@@ -138,8 +145,8 @@ class Judge:
         with FileCheck(member.name, member.version, directory, asked) as check:
             try:
                 reason = check.look_beside()
-            except OSError:
-                return briefly()
+            except OSError as error:
+                return briefly(error=error.errno or errno.EIO)
             waiting.awaited.update(check.awaited)
             if reason:
                 return Said(Progress.PARTIAL, f"{member.name}: {reason}")
@@ -155,8 +162,10 @@ class Judge:
         try:
             version = check.open()
         except OSError as error:
-            if error.errno in GONE_ERRNOS | LATER_ERRNOS:
+            if error.errno in GONE_ERRNOS:
                 return briefly()  # an event follows, unless it is a companion that comes again
+            if error.errno in LATER_ERRNOS:
+                return briefly(error=error.errno or errno.EIO)
             waiting.is_unknown = True
             of_member = f"{found.name}: " if is_member else ""
             return Said(Progress.PARTIAL, f"{of_member}it cannot be read: {error.strerror}")
@@ -172,10 +181,18 @@ class Judge:
             self._answered(waiting, verdict)
 
         assert self._pool is not None
-        is_asked = self._pool.ask(found.path, check.asked, check.descriptors, answered)
-        return _ASKED if is_asked else _NO_ROOM
+        size = found.version.size
+        if not self._pool.ask(found.path, check.asked, check.descriptors, size, answered):
+            return _NO_ROOM
+        check.descriptors = []  # they are the pool's now
+        return _ASKED
+
+    def flush(self) -> None:
+        """Have all files read that were asked about."""
+        if self._pool is not None:
+            self._pool.flush()
 
 
-def briefly(seconds: float = AGAIN) -> Said:
-    """Say that a file only waits for a moment, of which nobody is told."""
-    return Said(Progress.PARTIAL, due=time.monotonic() + seconds)
+def briefly(seconds: float = AGAIN, error: int = 0) -> Said:
+    """Say that a file only waits for a moment, of which nobody is told unless it lasts."""
+    return Said(Progress.PARTIAL, due=time.monotonic() + seconds, error=error)

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 
-from watchman import clock
+from watchman import clock, limits
 from watchman.errors import JournalError, SourceError
 from watchman.journal import Journal
 from watchman.model import Delivery, TransferLog, Upload, Version
@@ -220,10 +220,11 @@ class TransferLogReader:
             one.is_read = True
         except OSError as error:
             one.is_read = False
+            wrong = f"{error.strerror}; give watchman's user read permission, or correct the path"
+            wrong = limits.explain(error) or wrong
             self._troubles.begin(
                 one.entry.path,
-                f"the transfer log cannot be read: {error.strerror}; give watchman's user read "
-                "permission, or correct TRANSFER_LOGS: until then nobody knows who uploaded what",
+                f"the transfer log cannot be read: {wrong}; nobody knows who uploads what",
                 _UNREAD,
             )
             return

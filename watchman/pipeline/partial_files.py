@@ -35,7 +35,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from watchman.directory_cache import DirectoryCache
 from watchman.file_access import look
-from watchman.identity import Evidence
+from watchman.identity import Evidence, is_same
 from watchman.journal import Journal
 from watchman.model import Criteria, Delivery, Noted, Version
 from watchman.pipeline.companions import Companions
@@ -46,7 +46,8 @@ from watchman.pipeline.log_criterion import NOTHING_ELSE, LogCriterion
 from watchman.pipeline.partial_memory import PartialMemory
 from watchman.pipeline.pending_events import Key
 from watchman.pipeline.question_queue import QuestionQueue
-from watchman.pipeline.sets import Members, is_same
+from watchman.pipeline.sets import Members
+from watchman.pipeline.unseen import Unseen
 from watchman.pipeline.waiting_file import (
     Admitted,
     Incomplete,
@@ -60,6 +61,7 @@ from watchman.sources.source import Source
 from watchman.sources.tree import Node
 from watchman.text import printable
 from watchman.timers import Timers
+from watchman.troubles import Troubles
 from watchman.verdicts.pool import NO_ANSWER, Pool
 from watchman.verdicts.verdict import FileVerdict
 
@@ -79,6 +81,7 @@ class PartialFiles:
         source: Source,
         pool: Pool | None,
         companions: Companions,
+        troubles: Troubles,
         logs: LogCriterion | None = None,
     ) -> None:
         self._journal = journal
@@ -99,6 +102,7 @@ class PartialFiles:
         self._times: Timers[Key] = Timers()
         self._memory = PartialMemory(journal, source)
         self.partial = PartialByWatch()
+        self.unread = Unseen(troubles, source, "files", "read")
 
     def load(self) -> None:
         """Read what an earlier process has left in the journal; before the first scan."""
@@ -144,13 +148,10 @@ class PartialFiles:
                 self._memory.forget([path])
                 self._member_came(found, main_files, noted)
                 continue
-            criteria = self._criteria(found)
             waiting = self._waiting.get((found.node, found.name))
-            if criteria is None or (
-                waiting is not None
-                and waiting.progress is Progress.WHOLE
-                and is_same(waiting.found.version, found.version)
-            ):
+            is_whole = waiting is not None and waiting.is_whole_as(found.version)
+            criteria = None if is_whole else self._criteria(found)
+            if criteria is None:
                 files[path] = found
             else:
                 begun.append(path)
@@ -278,6 +279,7 @@ class PartialFiles:
         self._queue.drop(key, waiting.functions)
         self._times.drop(key)
         self.partial.drop(waiting)
+        self.unread.note(key)
         for name in waiting.awaited:
             files = self._awaited.get((key[0], name), set())
             files.discard(key)
@@ -381,6 +383,7 @@ class PartialFiles:
         for key in self._times.take(now):
             self._time_is_over(self._waiting[key], now, directories, into)
         self._queue.ask(lambda key: self._ask(key, directories, into))
+        self._judge.flush()
         self._keep(into.partial)
         return into
 
@@ -404,8 +407,12 @@ class PartialFiles:
             self._times.set(waiting.key, waiting.due)
             self._put(waiting)
         elif self._is_as_it_was(waiting, directories) and not waiting.is_member:
-            members = self._members.look(waiting, directories.get(waiting.found.node)).members
-            one = Incomplete(waiting.found, waiting.criteria, waiting.reason, members)
+            found = self._members.look(waiting, directories.get(waiting.found.node))
+            if found.error:
+                self._times.set(waiting.key, now + 1.0)  # which are there cannot be told
+                self.unread.note(waiting.key, found.error)
+                return
+            one = Incomplete(waiting.found, waiting.criteria, waiting.reason, found.members)
             into.incomplete.append(one)
         else:
             self._look_again(waiting, into)
@@ -440,6 +447,7 @@ class PartialFiles:
     def _is_judged(self, waiting: WaitingFile, said: Said, into: Judged) -> None:
         """Take note of what became of a question."""
         into.changed.extend(said.to_look_at)
+        self.unread.note(waiting.key, said.error)
         if said.is_changed:
             self._look_again(waiting, into)
         elif said.progress is Progress.WHOLE:
@@ -449,7 +457,7 @@ class PartialFiles:
             if said.reason:
                 self._is_partial(waiting, said.reason, into)
             if said.due:
-                # Of this nobody is told.
+                # Of this nobody is told, unless it lasts.
                 waiting.is_brief = True
                 self._times.set(waiting.key, said.due)
 

@@ -99,6 +99,7 @@ class Parts:
         self._resumed = resumed
         self._starts = starts
         self._monitoring = monitoring
+        self._troubles = troubles
         self._unwatched = Unwatched(troubles)
         ignore = [*config.ignore, OWN]
         self.router = Router(config.patterns, config.moves, ignore, config.dry_run, config.criteria)
@@ -106,7 +107,7 @@ class Parts:
         """Reads files, where something is asked that has to be read."""
         kinds = _criteria_kinds(config)
         if kinds - {"marker"}:
-            self.pool = Pool(config.path if "callable" in kinds else "")
+            self.pool = Pool(troubles, config.path if "callable" in kinds else "")
         self.log_reader = self._log_reader(troubles)
         with contextlib.ExitStack() as undo:
             self._make_watchers(apart, undo)
@@ -160,12 +161,16 @@ class Parts:
             patterns = [pattern for pattern, _ in config.patterns]
             companions = Companions(patterns, config.criteria, watches, self.router)
             logs = None if self.log_reader is None else LogCriterion(self.log_reader)
-            partial = PartialFiles(self._journal, self.router, source, self.pool, companions, logs)
+            partial = PartialFiles(
+                *(self._journal, self.router, source, self.pool, companions, self._troubles),
+                logs,
+            )
         return FileWatcher(
             source,
             self._journal,
             self.router,
             self,
+            self._troubles,
             partial,
             quarantine=self.config.quarantine,
             resumed=self._resumed,
@@ -176,7 +181,9 @@ class Parts:
     ) -> DirectoryWatcher:
         source = DirectorySource(watches, self.router, self._unwatched, self._starts)
         undo.callback(source.close)
-        return DirectoryWatcher(source, self._journal, self.router, self, resumed=self._resumed)
+        return DirectoryWatcher(
+            source, self._journal, self.router, self, self._troubles, resumed=self._resumed
+        )
 
     def _log_reader(self, troubles: Troubles) -> TransferLogReader | None:
         if not self.config.transfer_logs:

@@ -18,10 +18,9 @@ import time
 from collections.abc import Container, Iterable
 from typing import NamedTuple
 
-from watchman import mounts
 from watchman.directory_cache import DirectoryCache
-from watchman.file_access import CANNOT_TELL, Seen, look
-from watchman.identity import Evidence, is_same_content
+from watchman.file_access import Seen, look
+from watchman.identity import Evidence, is_same, is_same_content
 from watchman.journal import Journal
 from watchman.model import Delivery, Noted, Version
 from watchman.pipeline.companions import Companions, name_for
@@ -55,6 +54,8 @@ class SetState(NamedTuple):
     """Members that are there, and of which nobody has found out whether they are complete."""
     to_judge: tuple[Found, ...] = ()
     """Those of ``members`` that have not been in a set that was recorded."""
+    error: int = 0
+    """The errno with which a look at one failed: nothing can be told of the set then."""
 
 
 class _Kept(NamedTuple):
@@ -170,8 +171,8 @@ class Members:
         into = _Seen(waiting)
         for name, optional in names.items():
             seen = look(name, directory)
-            if seen is CANNOT_TELL:
-                return SetState((), due=time.monotonic() + AGAIN)
+            if seen.error:
+                return SetState((), error=seen.error)
             node, path = waiting.found.node, f"{above}/{name}"
             if seen.version is None or seen.seen not in THERE:
                 if seen.seen is Seen.BUSY and self._companions.is_ignored(path):
@@ -282,10 +283,3 @@ def names_of(waiting: WaitingFile) -> dict[str, bool]:
     """Return how the members of a set are called, and whether each is optional."""
     main = waiting.found.name
     return {name_for(one.template, main): one.optional for one in waiting.criteria.members}
-
-
-def is_same(one: Version, other: Version) -> bool:
-    """Say whether two looks have seen the same; where ctimes tell nothing, size and mtime do."""
-    if one[1:] == other[1:]:
-        return True
-    return is_same_content(one, other) and not mounts.stability(other.device).ctime_tells

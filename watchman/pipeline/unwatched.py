@@ -6,6 +6,7 @@ import errno
 import os
 import threading
 
+from watchman import limits
 from watchman.file_access import PATH_MAX
 from watchman.limits import KernelLimit, watch_limit
 from watchman.pipeline.schedule import RETRY_UNWATCHED
@@ -59,6 +60,9 @@ class Unwatched:
 
 
 def _reason(error: OSError) -> str:
+    reached = limits.explain(error)
+    if reached is not None:
+        return reached
     why = error.strerror or str(error)
     if error.errno in (errno.EACCES, errno.EPERM):
         return f"{why}; give user {os.geteuid()} read and search permission there"

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from watchman.identity import is_same
 from watchman.model import Criteria, Delivery, Noted, Version
 from watchman.pipeline.file_check import Companion
 from watchman.pipeline.found import Found
@@ -73,6 +74,10 @@ class WaitingFile:
     def key(self) -> Key:
         """What it is found by."""
         return self.found.node, self.found.name
+
+    def is_whole_as(self, version: Version) -> bool:
+        """Say whether it is whole in this version."""
+        return self.progress is Progress.WHOLE and is_same(self.found.version, version)
 
     @property
     def is_member(self) -> bool:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 
-from watchman.file_access import Seen, look
+from watchman.file_access import GONE_ERRNOS, Seen, look, version_of
 from watchman.journal import Journal, Scan
 from watchman.journal.known import FORGOTTEN
 from watchman.model import Noted
@@ -90,10 +89,13 @@ class Scanner:
             self._scanned = self._journal.known.scan(listing.path)
         found: dict[str, os.stat_result] = {}
         for entry in listing.entries:
-            # What is gone since has an event of its own.
-            with contextlib.suppress(OSError):
+            try:
                 found[entry.name] = entry.stat(follow_symlinks=False)
-        old = []
+            except OSError as error:
+                # What is gone since has an event of its own; anything else is looked at again.
+                if error.errno not in GONE_ERRNOS:
+                    self._found.append((0, node, entry.name))
+        old = {}
         watch, is_only_noted = node.root.watch, self._first_runs.is_only_noted
         at_start = listing.reason is Reason.START
         changed = self._scanned.changed(found)
@@ -102,7 +104,7 @@ class Scanner:
             status = found[name]
             noted = at_start and is_only_noted(watch, status.st_ctime_ns)
             if noted and not self._files.is_waited_for(f"{listing.path.rstrip('/')}/{name}"):
-                old.append(name)
+                old[name] = status
             else:
                 self._found.append((status.st_mtime_ns, node, name))
         if old:
@@ -112,13 +114,16 @@ class Scanner:
                 self._forget_missing(listing, self._scanned)
             self._scanned, self._matched = None, False
 
-    def _note_existing(self, listing: Listing, names: Sequence[str]) -> None:
+    def _note_existing(self, listing: Listing, files: Mapping[str, os.stat_result]) -> None:
         """Make known what was there before the first run, unless somebody is writing it."""
         noted = []
         path = listing.path
-        for name in names:
+        for name, status in files.items():
             seen = look(name, listing.descriptor)
-            if seen.seen is Seen.BUSY:
+            if seen.is_unseen:
+                # It is old all the same. An event tells if somebody is writing it.
+                noted.append((f"{path}/{name}", version_of(status), Noted.BEFORE))
+            elif seen.seen is Seen.BUSY:
                 self._files.is_complete((listing.node, name), seen, f"{path}/{name}")
             elif seen.version is not None:
                 noted.append((f"{path}/{name}", seen.version, Noted.BEFORE))

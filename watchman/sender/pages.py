@@ -16,8 +16,8 @@ from watchman.sender.precheck import FRESH, Prechecked, RemoteFiles, directories
 PAGE = 2000
 """Deliveries read, published and noted at a time."""
 FEW = 50
-"""The same where a broker is in trouble. To look at a whole page and to encode it takes the
-interpreter from all others for 50 ms, each time that it is tried in vain."""
+"""The same where a broker is in trouble, or has taken nothing yet. To look at a whole page and to
+encode it takes the interpreter from all others for 50 ms, each time that it is tried in vain."""
 
 BATCHES = 500
 """Open batches that are completed at a time: some ms of the journal's writer."""

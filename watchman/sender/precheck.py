@@ -16,7 +16,6 @@ from typing import NamedTuple
 from watchman import hanging
 from watchman.directory_cache import DirectoryCache
 from watchman.file_access import (
-    CANNOT_TELL,
     GONE,
     GONE_ERRNOS,
     Look,
@@ -137,9 +136,10 @@ def _judge(
 
     Raises OSError where it cannot be looked at: what is unknown is neither gone nor changed.
     """
-    if seen is CANNOT_TELL:
-        reason = "it cannot be opened now: no descriptor or memory is left, or it is leased"
-        raise OSError(errno.EAGAIN, reason)
+    if seen.error == errno.EAGAIN:
+        raise OSError(seen.error, "it cannot be opened now: another program has a lease on it")
+    if seen.error:
+        raise OSError(seen.error, os.strerror(seen.error))
     if seen.version is not None and is_same_content(delivery.version, seen.version):
         if seen.seen is Seen.BUSY:
             return _CHANGED

@@ -325,7 +325,7 @@ class Sender:
         """
         obstacle, hold_changes = "", self._store.hold_changes
         # Closed before this returns: only then is all that was sent noted.
-        first = FEW if self.trouble else 0
+        first = FEW if self.trouble or not self.sent_count else 0
         with contextlib.closing(self._pages.read(after, first=first)) as pages:
             for page in pages:
                 if self._stopping:

@@ -107,6 +107,10 @@ class BaseSource(abc.ABC, Generic[AnyHints]):
         """Whether there are directories that are not watched, or not as they should be."""
         return bool(self._walker.troubled)
 
+    def is_troubled(self, node: Node) -> bool:
+        """Whether it has been said that a directory is not watched as it should be."""
+        return node.path in self._walker.troubled
+
     def listings(self) -> Iterator[Listing]:
         """Yield what is waiting to be listed; may be left at any time and asked for again."""
         while (listing := self._walks.next()) is not None:

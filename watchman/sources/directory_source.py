@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from watchman import coverage
-from watchman.file_access import DIRECTORY_FLAGS
+from watchman.file_access import DIRECTORY_FLAGS, GONE_ERRNOS
 from watchman.model import Watch
 from watchman.sources import instance as ev
 from watchman.sources.at_start import Starts
@@ -69,8 +69,10 @@ class _UnitTable(WatchTable):
             return
         try:
             inside = os.open(name, DIRECTORY_FLAGS, dir_fd=descriptor)
-        except OSError:
-            return  # gone: its event follows; unreadable: the scans find the marker
+        except OSError as error:
+            if error.errno in GONE_ERRNOS:
+                return  # its event follows
+            raise
         try:
             # The inner watch of another configured path may be the same one of the kernel's.
             wd = self.instance.add(inside, _INSIDE | ev.IN_MASK_ADD)
@@ -190,10 +192,6 @@ class DirectorySource(BaseSource[list[Hint]]):
         super().retry_unwatched()
         for container, _ in self._without_watch:
             self._walks.add(container, Reason.CATCH_UP)
-
-    def walk_again(self, container: Node) -> None:
-        """Queue a catch-up of a container of which something could not be told."""
-        self._walks.add(container, Reason.CATCH_UP)
 
     def wait_for_marker(self, unit: Unit, descriptor: int) -> None:
         """Give a hint when the marker comes into a unit; ``descriptor`` is its container's."""

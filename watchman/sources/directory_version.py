@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
+import errno
 import functools
 import os
 import stat
@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from watchman.file_access import (
-    CANNOT_TELL,
     DIRECTORY_FLAGS,
     GONE,
     GONE_ERRNOS,
     Look,
     Seen,
     bounded,
+    cannot_tell,
     look,
     signed,
 )
@@ -29,6 +29,7 @@ _AT_EMPTY_PATH = 0x1000
 _STATX_BTIME = 0x800
 _BTIME = struct.Struct("qI")
 _BTIME_OFFSET = 80
+_NOT_COUNTED = GONE_ERRNOS | {errno.EACCES, errno.EPERM}
 DEEPEST = 100
 """Levels of directories that are followed: each costs a descriptor."""
 
@@ -89,7 +90,7 @@ def look_inside(name: str, marker: str, descriptor: int) -> Look:
     try:
         inside = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=descriptor)
     except OSError as error:
-        return GONE if error.errno in GONE_ERRNOS else CANNOT_TELL
+        return GONE if error.errno in GONE_ERRNOS else cannot_tell(error)
     try:
         return look(marker, inside)
     finally:
@@ -120,8 +121,9 @@ class Contents:
 def walk_inside(name: str, directory: int) -> Contents:
     """Look at all that is below a directory, without following symlinks.
 
-    What vanishes meanwhile changes its directory's mtime, which the next walk sees. What cannot
-    be read, or lies deeper than DEEPEST, does not count.
+    What vanishes meanwhile changes its directory's mtime, which the next walk sees. What may not
+    be read, or lies deeper than DEEPEST, does not count. Raises OSError where nothing can be told:
+    that no descriptor is left does not mean that nothing changes.
     """
     inside = Contents()
     _walk(name, directory, inside, DEEPEST)
@@ -131,8 +133,10 @@ def walk_inside(name: str, directory: int) -> Contents:
 def _walk(name: str, directory: int, inside: Contents, levels: int) -> None:
     try:
         descriptor = os.open(name, DIRECTORY_FLAGS, dir_fd=directory)
-    except OSError:
-        return
+    except OSError as error:
+        if error.errno in _NOT_COUNTED:
+            return
+        raise
     try:
         inside.count(os.fstat(descriptor))
         with os.scandir(descriptor) as found:
@@ -146,8 +150,15 @@ def _walk(name: str, directory: int, inside: Contents, levels: int) -> None:
 
 
 def _count_file(entry: os.DirEntry[str], directory: int, inside: Contents) -> None:
-    # What is gone meanwhile does not count.
-    with contextlib.suppress(OSError):
+    try:
         inside.count(entry.stat(follow_symlinks=False))
-        if entry.is_file(follow_symlinks=False):
-            inside.busy |= look(entry.name, directory).seen is Seen.BUSY
+        is_file = entry.is_file(follow_symlinks=False)
+    except OSError as error:
+        if error.errno in _NOT_COUNTED:
+            return
+        raise
+    if is_file:
+        found = look(entry.name, directory)
+        if found.is_unseen and found.error not in _NOT_COUNTED:
+            raise OSError(found.error, os.strerror(found.error))
+        inside.busy |= found.seen is Seen.BUSY

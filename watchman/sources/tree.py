@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -12,8 +13,8 @@ from watchman.file_access import GONE_ERRNOS, open_directory, relative_to
 from watchman.model import Watch
 from watchman.sources.at_start import AtStart
 
-NOWHERE, UNREACHABLE = -1, -2
-"""In place of a descriptor: the directory is gone, or nobody can tell."""
+NOWHERE = -1
+"""In place of a descriptor: the directory is gone. What is less says why nobody can tell."""
 
 
 class Reason(enum.Enum):
@@ -84,12 +85,12 @@ class Node:
             node = node.parent
 
     def is_there(self) -> bool:
-        """Say whether there is a directory at its place, this one or another."""
+        """Say whether there is a directory at its place, this one or another; or if unknown."""
         assert self.parent is not None
         try:
             above = self.parent.open()
-        except OSError:
-            return False
+        except OSError as error:
+            return error.errno not in GONE_ERRNOS
         try:
             return is_directory(self.name, above)
         finally:
@@ -192,17 +193,29 @@ class Listing(NamedTuple):
 
 
 def descriptor_of(node: Node) -> int:
-    """Open a directory, for a DirectoryCache; without a descriptor, say why there is none."""
+    """Open a directory, for a DirectoryCache.
+
+    Returns NOWHERE where it is gone, and what :func:`why_unreachable` reads where that cannot be
+    told.
+    """
     try:
         return node.open()
     except OSError as error:
-        return NOWHERE if error.errno in GONE_ERRNOS else UNREACHABLE
+        return NOWHERE if error.errno in GONE_ERRNOS else NOWHERE - (error.errno or errno.EIO)
+
+
+def why_unreachable(descriptor: int) -> int:
+    """Return the errno in what :func:`descriptor_of` returned; 0 if there was none."""
+    return max(0, NOWHERE - descriptor)
 
 
 def is_directory(name: str, descriptor: int) -> bool:
-    """Say whether ``name`` in a directory is one itself, and no symlink."""
+    """Say whether ``name`` in a directory is one itself, and no symlink.
+
+    What cannot be looked at counts as one: unknown is not gone.
+    """
     try:
         status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
-    except OSError:
-        return False
+    except OSError as error:
+        return error.errno not in GONE_ERRNOS
     return stat.S_ISDIR(status.st_mode)

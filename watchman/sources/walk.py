@@ -13,7 +13,7 @@ from __future__ import annotations
 import errno
 import os
 from collections import deque
-from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 
 from watchman import coverage
 from watchman.coverage import LeftOut
@@ -204,19 +204,23 @@ class Walker:
         error = self._try_to_watch(node, descriptor)
         directories: dict[str, int] = {}
         entries: list[os.DirEntry[str]] = []
+        unknown: OSError | None = None
         ignored, units = self._rules.ignored, coverage.is_of_units(node.root.watch)
         try:
             with os.scandir(descriptor) as found:
                 for entry in found:
-                    if entry.is_dir(follow_symlinks=False):
+                    try:
+                        is_dir = entry.is_dir(follow_symlinks=False)
+                        is_file = not (is_dir or units) and entry.is_file(follow_symlinks=False)
+                    except OSError as failed:
+                        # Where a listing has no types, one that cannot be looked at hides no other.
+                        unknown = unknown if failed.errno in GONE_ERRNOS else failed
+                        continue
+                    if is_dir:
                         directories[entry.name] = entry.inode()
                         if units:
                             entries.append(entry)
-                    elif (
-                        not units
-                        and entry.is_file(follow_symlinks=False)
-                        and not ignored(entry.name, f"{listed}/{entry.name}")
-                    ):
+                    elif is_file and not ignored(entry.name, f"{listed}/{entry.name}"):
                         entries.append(entry)
                         if len(entries) == LISTING:
                             yield Listing(node, listed, descriptor, entries, reason, last=False)
@@ -226,12 +230,9 @@ class Walker:
             self.say(path, failed)
             yield Listing(node, listed, descriptor, entries, reason, last=True, whole=False)
             return
-        if (
-            error is None
-            and not units
-            and any(is_too_long(_inside(path, name)) for name in directories)
-        ):
-            error = _TOO_LONG
+        error = error or unknown
+        if error is None and not units:
+            error = _too_long(path, directories)
         if error is not None or self.troubled:
             self.say(path, error)
         if node.children:
@@ -239,10 +240,16 @@ class Walker:
         if not units and coverage.reaches_below(node.root.watch):
             self._take_in(level, path, descriptor, directories)
             level.pending.extend((node.children or {}).values())
+        if unknown is None:
+            self._note_listed(node)
+        yield Listing(node, listed, descriptor, entries, reason, last=True, whole=unknown is None)
+
+    @staticmethod
+    def _note_listed(node: Node) -> None:
+        """Note that all that is in a directory has been found."""
         node.listed = True
         if node.parent is None:
             node.root.at_start.begin(node.root.identity)
-        yield Listing(node, listed, descriptor, entries, reason, last=True)
 
     def _try_to_watch(self, node: Node, descriptor: int) -> OSError | None:
         """Have a directory watched; return why it is not, or why its files cannot be looked at."""
@@ -391,9 +398,9 @@ class Walks:
         self._background.close()
 
 
-def _inside(path: str, name: str) -> str:
-    """Return the shortest path that a file in the directory ``name`` can have."""
-    return f"{path}/{name}/x"
+def _too_long(path: str, directories: Iterable[str]) -> OSError | None:
+    """Return what is wrong where no file in one of these directories can be opened by its path."""
+    return _TOO_LONG if any(is_too_long(f"{path}/{name}/x") for name in directories) else None
 
 
 def _search(descriptor: int) -> None:

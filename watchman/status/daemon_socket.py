@@ -26,6 +26,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import selectors
 import socket
@@ -46,6 +47,8 @@ PATIENCE = 5.0
 """Seconds that a client has to send its request, and to take the answer."""
 REPLY = 5.0
 """Seconds that a command waits for the answer: the daemon gives itself less."""
+AGAIN = 1.0
+"""Seconds until connections are taken again where no descriptor was left for one."""
 _LARGEST = 64 << 20
 """Bytes of an answer that a command reads at the most."""
 _PIECE = 1 << 16
@@ -123,6 +126,8 @@ class Server:
         self._clients: dict[socket.socket, _Client] = {}
         self._selector = selectors.PollSelector()
         self._listener: socket.socket | None = None
+        self._accept_again = math.inf
+        """When to take connections again, by the monotonic clock, where none could be taken."""
         self._wake_read = self._wake_write = -1
         self._thread = threading.Thread(target=self._run, name="socket", daemon=True)
 
@@ -187,6 +192,9 @@ class Server:
     def _turn(self) -> bool:
         """Serve whoever can be served; False when told to end."""
         asked: list[tuple[_Client, str]] = []
+        if self._listener is not None and self._accept_again <= time.monotonic():
+            self._accept_again = math.inf
+            self._selector.register(self._listener, selectors.EVENT_READ)
         for key, _ in self._selector.select(self._time_left()):
             if key.fileobj == self._wake_read:
                 return False
@@ -206,14 +214,19 @@ class Server:
         return True
 
     def _time_left(self) -> float | None:
-        deadlines = [client.deadline for client in self._clients.values()]
-        return max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
+        due = min([self._accept_again, *(one.deadline for one in self._clients.values())])
+        return None if due == math.inf else max(0.0, due - time.monotonic())
 
     def _accept(self, listener: socket.socket) -> None:
         try:
             connection, _ = listener.accept()
-        except OSError:
+        except (BlockingIOError, ConnectionError):
             return  # it has gone again
+        except OSError:
+            # No descriptor is left: it goes on waiting, and the kernel would tell so at once.
+            self._selector.unregister(listener)
+            self._accept_again = time.monotonic() + AGAIN
+            return
         connection.setblocking(False)
         if not _may_ask(connection):
             connection.close()

@@ -19,20 +19,21 @@ import logging
 import mmap
 import os
 import select
-import signal
 import socket
 import struct
 import subprocess
-import sys
 import termios
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
+from watchman import limits
 from watchman.model import Criterion
 from watchman.soft_lock import soft_lock
+from watchman.troubles import Troubles
 from watchman.verdicts.reader_process import (
     CPU,
     CPU_PER_BYTE,
@@ -40,7 +41,15 @@ from watchman.verdicts.reader_process import (
     SLOT,
     WALL,
 )
-from watchman.verdicts.verdict import CheckRequest, CriterionCheck, FileVerdict, Kind, decode_answer
+from watchman.verdicts.started_reader import StartedReader, start_reader, why_ended
+from watchman.verdicts.verdict import (
+    CheckRequest,
+    CriterionCheck,
+    FileVerdict,
+    Kind,
+    decode_answers,
+    encode_requests,
+)
 
 log = logging.getLogger("watchman.notify")
 
@@ -50,6 +59,9 @@ MORE = 8
 """Processes that are added for functions of the user's, however many there are of those."""
 SPARE = 32
 """Processes that may be left behind where they hang; then nothing is checked any more."""
+TOGETHER, SMALL = 8, 1 << 18
+"""Files up to so many bytes of which a format is asked go to a process so many at a time: a message
+costs as much as to look at one. The others are asked again where one of them takes long."""
 IN_FLIGHT = 256
 """Questions without functions that are asked at a time; more wait with whoever asks."""
 AHEAD = 16
@@ -62,10 +74,8 @@ _SLOTS = MOST + MORE + SPARE
 AGAIN = 1.0
 """Seconds after which a process is started again that ended without being at any file."""
 _INT = struct.Struct("i")
-_PROGRAM = (
-    "import sys; sys.path.insert(0, sys.argv[1]); "
-    "from {module} import main; main(*map(int, sys.argv[2:6]), *sys.argv[6:])"
-)
+WAITING = "files that are to be whole"
+"""The subject of the trouble that none can be read."""
 
 Answered = Callable[[FileVerdict], None]
 """Called with the answer, in the pool's thread; it must not block."""
@@ -87,8 +97,9 @@ Functions = tuple[str, ...]
 """The user's functions among what is asked of a file, by what they are registered as."""
 
 
-class _Asked(NamedTuple):
-    """A question that is under way."""
+@dataclass
+class _Question:
+    """A question that is to be asked, or under way."""
 
     path: str
     asked: tuple[CriterionCheck, ...]
@@ -96,35 +107,10 @@ class _Asked(NamedTuple):
     answered: Answered
     seconds: float
     """How long it may take, by the clock."""
-
-
-class _Held(NamedTuple):
-    """A question that waits for its functions."""
-
-    asked: _Asked
     descriptors: list[int]
-    """Our own."""
-
-
-class _Worker:
-    """A process, and what it is at."""
-
-    def __init__(self, slot: int, process: subprocess.Popen[bytes]) -> None:
-        self.slot = slot
-        self.process = process
-        self.descriptor = os.pidfd_open(process.pid)
-        self.number = 0
-        """The question that it was seen at last."""
-        self.since = time.monotonic()
-
-    def kill(self) -> None:
-        """End it. One that hangs in the kernel ends when it comes back."""
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self.descriptor, signal.SIGKILL)
-
-    def close(self) -> None:
-        """Give back what the daemon has of it."""
-        os.close(self.descriptor)
+    """Our own, until it is asked."""
+    together: range = range(0)
+    """The numbers of all in its message; it has one of them."""
 
 
 class Pool:
@@ -133,21 +119,25 @@ class Pool:
     ``config_path`` is the configuration whose callables are to be called; empty for none.
     """
 
-    def __init__(self, config_path: str = "") -> None:
+    def __init__(self, troubles: Troubles, config_path: str = "") -> None:
+        self._troubles = troubles
         self.error: BaseException | None = None
         """What ended the thread."""
         self._config_path = config_path
         self._count = max(LEAST, min(len(os.sched_getaffinity(0)), MOST))
-        self._under_way: dict[int, _Asked] = {}
+        self._under_way: dict[int, _Question] = {}
         self._numbers: Counter[Functions] = Counter()
         """How many questions are under way by their functions; of each that was ever asked."""
-        self._held: dict[Functions, collections.deque[_Held]] = {}
+        self._gathered: list[_Question] = []
+        """Those of small files that are to be asked in one message; they count as under way."""
+        self._held: dict[Functions, collections.deque[_Question]] = {}
+        """Those that wait for their functions."""
         self._last = 0
         self._stopping = False
         self._lock = threading.Lock()
-        self._workers: dict[int, _Worker] = {}
+        self._workers: dict[int, StartedReader] = {}
         """By the descriptor that tells of its end."""
-        self._left: list[_Worker] = []
+        self._left: list[StartedReader] = []
         self._missing: dict[int, float] = {}
         """Questions that were taken, and that no process is at; since when that was seen first."""
         self._search_at = 0.0
@@ -169,25 +159,46 @@ class Pool:
         path: str,
         asked: Sequence[CriterionCheck],
         descriptors: Sequence[int],
+        size: int,
         answered: Answered,
     ) -> bool:
-        """Have a file checked; False where there is no room now. The descriptors stay the caller's.
+        """Have a file of ``size`` bytes checked, by :meth:`flush` at the latest.
 
-        The first is the file's, which must be open for reading only; the others are those of
-        companions. Not before :meth:`start`.
+        The first descriptor is the file's, which must be open for reading only; the others are
+        those of companions. They are the pool's from now on. False where there is no room now: then
+        they stay the caller's. Not before :meth:`start`.
         """
-        functions = functions_of(asked)
-        size = os.fstat(descriptors[0]).st_size
         seconds = (CPU + size * CPU_PER_BYTE) * WALL
-        new = _Asked(path, tuple(asked), functions, answered, seconds)
+        functions = functions_of(asked)
+        new = _Question(path, tuple(asked), functions, answered, seconds, list(descriptors))
         with self._lock:
             if self._stopping:
                 return False
-            if self._has_room(functions) and not self._held.get(functions):
-                return self._send(new, descriptors)
-            return bool(functions) and self._hold(new, descriptors)
+            if not self._has_room(functions) or self._held.get(functions):
+                return bool(functions) and self._hold(new)
+            if size <= SMALL and all(one.kind == "format" for one in asked):
+                self._gathered.append(new)
+                if len(self._gathered) >= TOGETHER:
+                    self._send_gathered()
+            elif not (self._send_gathered() and self._send([new])):
+                return False
+            self._numbers[functions] += 1
+            return True
 
-    def _hold(self, new: _Asked, descriptors: Sequence[int]) -> bool:
+    def flush(self) -> None:
+        """Ask what was gathered: whoever asks calls this when it has asked all for now."""
+        with self._lock:
+            self._send_gathered()
+
+    def _send_gathered(self) -> bool:
+        """Ask what was gathered; False where there is no room for all of it. With the lock."""
+        while self._gathered:
+            if not self._send(self._gathered[:TOGETHER]):
+                return False
+            del self._gathered[:TOGETHER]
+        return True
+
+    def _hold(self, new: _Question) -> bool:
         """Keep a question until there is room for its functions; False if many wait. With the lock.
 
         So the next is asked without a turn of whoever asks, which may write to a disk in each.
@@ -195,45 +206,47 @@ class Pool:
         held = self._held.setdefault(new.functions, collections.deque())
         if len(held) >= AHEAD:
             return False
-        own: list[int] = []
-        try:
-            own += map(os.dup, descriptors)
-        except OSError:
-            _close_all(own)
-            return False
-        held.append(_Held(new, own))
+        held.append(new)
         return True
 
     def _send_held(self) -> None:
         """Ask what was kept, as far as there is room now."""
         with self._lock:
+            self._send_gathered()
             for functions in list(self._held):
                 held = self._held[functions]
                 while held and self._has_room(functions):
-                    if not self._send(*held[0]):
+                    if not self._send([held[0]]):
                         return
-                    _close_all(held.popleft().descriptors)
+                    self._numbers[functions] += 1
+                    held.popleft()
                     # Behind the others: where there are many, each gets its turn.
                     self._held[functions] = self._held.pop(functions)
 
-    def _send(self, new: _Asked, descriptors: Sequence[int]) -> bool:
-        """Ask a question; False where there is no room for it. With the lock."""
-        self._last += 1
-        number = self._last
-        self._under_way[number] = new
-        self._numbers[new.functions] += 1
-        question = CheckRequest(number, new.path, new.asked).encode()
+    def _send(self, questions: Sequence[_Question]) -> bool:
+        """Ask in one message; False where there is no room for it. With the lock."""
+        together = range(self._last + 1, self._last + 1 + len(questions))
+        requests, descriptors = [], array.array("i")
+        for number, one in zip(together, questions, strict=True):
+            requests.append(CheckRequest(number, one.path, one.asked, len(one.descriptors)))
+            descriptors.extend(one.descriptors)
+            one.together = together
+        # Before they are sent: an answer may come at once.
+        self._under_way.update(zip(together, questions, strict=True))
         try:
             # socket.send_fds leaves its flags out (Python 3.11), and would wait.
-            rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))
-            self._ours.sendmsg([question], [rights], socket.MSG_DONTWAIT)
+            rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)
+            self._ours.sendmsg([encode_requests(requests)], [rights], socket.MSG_DONTWAIT)
         except OSError as error:
-            del self._under_way[number]
-            self._numbers[new.functions] -= 1
+            for number in together:
+                del self._under_way[number]
             if not isinstance(error, BlockingIOError):
                 # ETOOMANYREFS: too many descriptors are on their way. What else there is, is said.
                 log.debug("A file cannot be checked now: %s", error)
             return False
+        self._last = together[-1]
+        for one in questions:
+            _close_all(one.descriptors)
         return True
 
     def _has_room(self, functions: Functions) -> bool:
@@ -247,13 +260,13 @@ class Pool:
         # The first of its kind is what a process was added for.
         return of_functions < half + MORE
 
-    def _take(self, number: int) -> _Asked | None:
+    def _take(self, number: int) -> _Question | None:
         """Return a question that is not under way any more; None if it was not."""
         with self._lock:
-            asked = self._under_way.pop(number, None)
-            if asked is not None:
-                self._numbers[asked.functions] -= 1
-            return asked
+            question = self._under_way.pop(number, None)
+            if question is not None:
+                self._numbers[question.functions] -= 1
+            return question
 
     @property
     def processes(self) -> list[int]:
@@ -265,10 +278,10 @@ class Pool:
         now = time.monotonic()
         found = []
         for worker in list(self._workers.values()):
-            asked, seconds = self._under_way.get(worker.number), now - worker.since
-            if asked is not None and seconds >= least:
-                arguments = tuple(one.argument for one in asked.asked)
-                found.append(Reading(asked.path, arguments, seconds))
+            question, seconds = self._under_way.get(worker.number), now - worker.since
+            if question is not None and seconds >= least:
+                arguments = tuple(one.argument for one in question.asked)
+                found.append(Reading(question.path, arguments, seconds))
         return sorted(found, key=lambda one: one.seconds, reverse=True)
 
     def stop(self, timeout: float = 2.0) -> None:
@@ -307,31 +320,20 @@ class Pool:
             if len(self._started_at) >= 2 * wanted:
                 return  # they end as soon as they begin: not that often
             self._started_at.append(now)
-            self._start_one()
+            try:
+                self._start_one()
+            except OSError as error:
+                why = limits.explain(error) or f"{error.strerror}; mend that"
+                reason = f"no process that reads files can be started: {why}; it is tried again"
+                self._troubles.begin(WAITING, reason)
+                return
+        self._troubles.end(WAITING, line="%s are read again")
 
     def _start_one(self) -> None:
         used = {worker.slot for worker in (*self._workers.values(), *self._left)}
         slot = next(slot for slot in range(_SLOTS) if slot not in used)
         SLOT.pack_into(self._shared, SLOT.size * slot, 0)
-        top = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-        module = "watchman.verdicts.reader_process"
-        more = []
-        if self._config_path:
-            module, more = "watchman.config.callables", [self._config_path]
-        numbers = (self._theirs.fileno(), self._memory, slot, os.getpid())
-        process = subprocess.Popen(
-            [
-                *(sys.executable, "-I", "-X", "utf8", "-c", _PROGRAM.format(module=module)),
-                *(top, *map(str, numbers), *more),
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            cwd="/",
-            env={},
-            pass_fds=(self._theirs.fileno(), self._memory),
-        )
-        worker = _Worker(slot, process)
+        worker = start_reader(slot, self._theirs.fileno(), self._memory, self._config_path)
         self._workers[worker.descriptor] = worker
 
     def _listen(self) -> None:
@@ -356,24 +358,33 @@ class Pool:
                 if not data:
                     return  # it was shut down
                 try:
-                    number, verdict = decode_answer(data)
+                    answers = decode_answers(data)
                 except ValueError:
                     continue
-                self._answer(number, verdict)
+                for number, verdict in answers:
+                    self._answer(number, verdict)
 
     def _answer(self, number: int, verdict: FileVerdict) -> None:
-        asked = self._take(number)
-        if asked is not None:
-            asked.answered(verdict)
+        question = self._take(number)
+        if question is not None:
+            question.answered(verdict)
 
-    def _ended(self, worker: _Worker) -> None:
+    def _ask_others_again(self, number: int) -> None:
+        """Answer for those that came in one message with another, and wait behind it."""
+        question = self._under_way.get(number)
+        for other in () if question is None else question.together:
+            if other != number:
+                self._answer(other, NO_ANSWER)
+
+    def _ended(self, worker: StartedReader) -> None:
         """Answer for a process that has ended."""
         self._hear()
         status = worker.process.wait()
         (number,) = SLOT.unpack_from(self._shared, SLOT.size * worker.slot)
         worker.close()
         if number:
-            self._answer(number, FileVerdict(Kind.UNKNOWN, _why(status)))
+            self._ask_others_again(number)
+            self._answer(number, FileVerdict(Kind.UNKNOWN, why_ended(status)))
 
     def _look(self) -> None:
         """End the processes that take too long, and leave those that cannot be ended."""
@@ -382,8 +393,12 @@ class Pool:
             (number,) = SLOT.unpack_from(self._shared, SLOT.size * worker.slot)
             if number != worker.number:
                 worker.number, worker.since = number, now
-            asked = self._under_way.get(number)
-            if asked is None or now - worker.since < asked.seconds + 2 * LOOK:
+            question = self._under_way.get(number)
+            if question is None:
+                continue
+            if now - worker.since >= LOOK:
+                self._ask_others_again(number)
+            if now - worker.since < question.seconds + 2 * LOOK:
                 continue
             worker.kill()
             if not select.select([worker.descriptor], [], [], LOOK)[0]:
@@ -409,6 +424,9 @@ class Pool:
         # What is not taken yet is still charged to our end of the socket.
         (waiting,) = _INT.unpack(fcntl.ioctl(self._ours, termios.TIOCOUTQ, bytes(_INT.size)))
         taken_before = max(at, default=0) if waiting else self._last + 1
+        # Those in the same message have their turn after it, or were answered with it.
+        for number in [one for one in at if one in self._under_way]:
+            at.update(self._under_way[number].together)
         missing = [number for number in under_way if number < taken_before and number not in at]
         self._missing = {number: self._missing.get(number, now) for number in missing}
         for number in [one for one, since in self._missing.items() if now - since >= LOST]:
@@ -425,9 +443,10 @@ class Pool:
             worker.close()
         self._workers.clear()
         with self._lock:
-            for held in self._held.values():
-                while held:
-                    _close_all(held.popleft().descriptors)
+            for questions in (self._gathered, *self._held.values()):
+                for question in questions:
+                    _close_all(question.descriptors)
+                questions.clear()
         self._ours.close()
         self._theirs.close()
         self._shared.close()
@@ -442,13 +461,3 @@ def functions_of(asked: Iterable[Criterion | CriterionCheck]) -> Functions:
 def _close_all(descriptors: Iterable[int]) -> None:
     for descriptor in descriptors:
         os.close(descriptor)
-
-
-def _why(status: int) -> str:
-    """Say why a process has ended while it read a file."""
-    if status in (-signal.SIGXCPU, -signal.SIGALRM):
-        return "its check took too long, and was ended"
-    if status < 0:
-        name = signal.Signals(-status).name
-        return f"its check ended by signal {name}"
-    return f"its check ended with status {status}"

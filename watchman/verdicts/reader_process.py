@@ -1,8 +1,8 @@
 """The process in which files are read: it takes a question, answers it, and takes the next.
 
-Several of them wait at one socket; the kernel gives each question, and the descriptors that come
-with it, to one of them, in the order in which they were asked. What it is at stands in memory that
-it shares with the daemon, so that a question is answered also where its process was killed.
+Several of them wait at one socket; the kernel gives each message, with its questions and their
+descriptors, to one of them, in the order in which they were asked. What it is at stands in memory
+that it shares with the daemon, so that a question is answered also where its process was killed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from watchman.verdicts.verdict import (
     CriterionCheck,
     FileVerdict,
     Kind,
-    encode_answer,
+    decode_requests,
+    encode_answers,
 )
 
 LARGEST_QUESTION = 1 << 16
@@ -69,12 +70,14 @@ def main(
             data, descriptors, _, _ = socket.recv_fds(questions, LARGEST_QUESTION, MOST_DESCRIPTORS)
             if not data:
                 return
-            question = CheckRequest.decode(data)
-            SLOT.pack_into(shared, SLOT.size * slot, question.number)
-            verdict = judge(question, descriptors, functions)
-            for descriptor in descriptors:
-                os.close(descriptor)
-            questions.send(encode_answer(question.number, verdict))
+            answers = []
+            for question in decode_requests(data):
+                SLOT.pack_into(shared, SLOT.size * slot, question.number)
+                own = [descriptors.pop(0) for _ in range(question.descriptors)]
+                answers.append((question.number, judge(question, own, functions)))
+                for descriptor in own:
+                    os.close(descriptor)
+            questions.send(encode_answers(answers))
             SLOT.pack_into(shared, SLOT.size * slot, 0)
 
 

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from watchman.troubles import Troubles
 from watchman.verdicts.pool import Pool, log
 from watchman.verdicts.verdict import CriterionCheck, FileVerdict, Kind
 
@@ -41,19 +42,22 @@ def try_out(config_path: str = "", timeout: float = TIMEOUT) -> Trial:
         answers.append(verdict)
         came.set()
 
-    pool, nothing = Pool(config_path), os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    troubles = Troubles()
+    pool = Pool(troubles, config_path)
     try:
         with _in_silence():
             pool.start()
-            pool.ask(os.devnull, [CriterionCheck("format", "gzip")], [nothing], answered)
+            nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+            pool.ask(os.devnull, [CriterionCheck("format", "gzip")], [nothing], 0, answered)
+            pool.flush()
             came.wait(timeout)
             found = [_confinement(pid) for pid in pool.processes]
             pool.stop()
     except OSError as error:
         return Trial(f"no process can be started: {error.strerror}")
-    finally:
-        os.close(nothing)
     if not answers:
+        for trouble in troubles.all():
+            return Trial(trouble.message)
         why = f": {pool.error}" if pool.error is not None else f" within {timeout:g} s"
         return Trial(f"no process answers{why}")
     if answers[0].kind is Kind.UNKNOWN:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import marshal
+from collections.abc import Iterable
 from typing import NamedTuple
 
 
@@ -47,35 +48,51 @@ class CheckRequest(NamedTuple):
     number: int
     path: str
     asked: tuple[CriterionCheck, ...]
+    descriptors: int = 1
+    """How many come with it: the file's, then those of companions."""
 
-    def encode(self) -> bytes:
-        """Return it as it is sent."""
-        asked = [tuple(one) for one in self.asked]
-        return marshal.dumps((self.number, self.path, asked))
 
-    @classmethod
-    def decode(cls, data: bytes) -> CheckRequest:
-        """Return what was sent."""
-        number, path, asked = marshal.loads(data)  # noqa: S302 — from a process of ours
-        return cls(number, path, tuple(CriterionCheck(*one) for one in asked))
+def encode_requests(requests: Iterable[CheckRequest]) -> bytes:
+    """Return what is sent in one message."""
+    return marshal.dumps(
+        [(number, path, list(map(tuple, asked)), n) for number, path, asked, n in requests]
+    )
+
+
+def decode_requests(data: bytes) -> list[CheckRequest]:
+    """Return what came in one message."""
+    return [
+        CheckRequest(number, path, tuple(CriterionCheck(*one) for one in asked), descriptors)
+        for number, path, asked, descriptors in marshal.loads(data)  # noqa: S302 — from us
+    ]
 
 
 _LONGEST = 2000
 """Characters of a reason that are kept."""
+_WORDS = 4
+"""Of an answer: number, kind, checksum, reason."""
 
 
-def encode_answer(number: int, verdict: FileVerdict) -> bytes:
-    """Return a verdict as it is sent."""
-    reason = verdict.reason[:_LONGEST].replace("\0", "")
-    text = f"{number}\0{int(verdict.kind)}\0{verdict.checksum}\0{reason}"
-    return text.encode("utf-8", "surrogateescape")
+def encode_answers(answers: Iterable[tuple[int, FileVerdict]]) -> bytes:
+    """Return the answers to a message, question's number and verdict each, as they are sent."""
+    words: list[str] = []
+    for number, verdict in answers:
+        reason = verdict.reason[:_LONGEST].replace("\0", "")
+        words += str(number), str(int(verdict.kind)), verdict.checksum, reason
+    return "\0".join(words).encode("utf-8", "surrogateescape")
 
 
-def decode_answer(data: bytes) -> tuple[int, FileVerdict]:
-    """Return a question's number and its answer. Raises ValueError for what is none.
+def decode_answers(data: bytes) -> list[tuple[int, FileVerdict]]:
+    """Return questions' numbers and their answers. Raises ValueError for what is none.
 
     Plain text: what sent it may have been taken over by what it has read, so that nothing of it
     is to be believed but the words.
     """
-    number, kind, checksum, reason = data.decode("utf-8", "surrogateescape").split("\0", 3)
-    return int(number), FileVerdict(Kind(int(kind)), reason, checksum)
+    words = data.decode("utf-8", "surrogateescape").split("\0")
+    if len(words) % _WORDS:
+        raise ValueError(f"invalid: {len(words)} words")
+    each = zip(*(iter(words),) * _WORDS, strict=True)
+    return [
+        (int(number), FileVerdict(Kind(int(kind)), reason, checksum))
+        for number, kind, checksum, reason in each
+    ]

@@ -13,7 +13,7 @@ from tests.running import config_for
 from watchman.checks.completeness_checks import check_completeness
 from watchman.checks.result import Check
 from watchman.model import Criteria, Criterion, TransferLog
-from watchman.verdicts import pool
+from watchman.verdicts import started_reader
 from watchman.verdicts.trial import try_out
 
 LINE = "Thu Nov 26 17:00:00 2026 1 host 5 {path} b _ i r anna ftp 0 * c\n"
@@ -37,12 +37,12 @@ def test_the_processes_are_tried_out_and_how_they_are_confined(tmp_path: Path) -
 def test_processes_that_cannot_be_started_are_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(pool, "_PROGRAM", "{module:.0}raise SystemExit(3)")
+    monkeypatch.setattr(started_reader, "_PROGRAM", "{module:.0}raise SystemExit(3)")
     found = try_out(timeout=1.0)
     assert found.trouble == "no process answers within 1 s"
-    monkeypatch.setattr(pool.sys, "executable", str(tmp_path / "none"))  # type: ignore[attr-defined]  # — where it imports sys
+    monkeypatch.setattr(started_reader.sys, "executable", str(tmp_path / "none"))  # type: ignore[attr-defined]  # — where it imports sys
     found = try_out(timeout=1.0)
-    assert found.trouble.startswith("no process answers: [Errno 2] No such file")
+    assert found.trouble.startswith("no process that reads files can be started: No such file")
     assert capfd.readouterr().err == ""
 
 

@@ -22,9 +22,10 @@ from tests.mounted import mounted
 from tests.running import config_for, running
 from tests.waiting import wait_until
 from watchman import completeness
-from watchman.file_access import Look, Seen, look, version_of
+from watchman.file_access import DIRECTORY_FLAGS, Look, Seen, look, version_of
 from watchman.journal import Journal
 from watchman.model import Delivery, Existing, Method, Route, State, Watch, WatchKind
+from watchman.pipeline import schedule
 from watchman.pipeline.directories import DirectoryWatcher
 from watchman.pipeline.watcher import WatcherThread
 from watchman.router import Router
@@ -32,6 +33,7 @@ from watchman.sources import directory_version
 from watchman.sources.at_start import Starts
 from watchman.sources.directory_source import DirectorySource
 from watchman.sources.instance import Instance
+from watchman.troubles import Troubles
 
 pytestmark = pytest.mark.usefixtures("often")
 GRAIN_NS = 10_000_000
@@ -51,13 +53,16 @@ class Scene:
         self.dry_run: tuple[str, ...] = ()
         self.heard = PartsHeard()
         self.unwatched = UnwatchedHeard()
+        self.troubles = Troubles()
 
     @contextmanager
     def watching(self, **options: Any) -> Iterator[DirectoryWatcher]:
         watch = Watch(str(self.data), kind=WatchKind.DIRECTORIES, **options)
         router = Router([(self.pattern, Route("b", "import"))], self.moves, [".w*"], self.dry_run)
         source = DirectorySource([watch], router, self.unwatched, Starts())
-        watcher = DirectoryWatcher(source, self.journal, router, self.heard, resumed=False)
+        watcher = DirectoryWatcher(
+            source, self.journal, router, self.heard, self.troubles, resumed=False
+        )
         thread = WatcherThread(watcher, self.journal)
         thread.start()
         try:
@@ -561,6 +566,29 @@ def test_a_marker_that_cannot_be_looked_at_is_looked_at_again(
         (scene.outside / "done.txt").rename(scene.data / "u" / "done.txt")
         wait_until(lambda: scene.announced == ["u"], 20)
     assert refused
+
+
+def test_a_unit_whose_marker_cannot_be_waited_for_is_told_and_tried_again(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schedule, "RETRY_UNWATCHED", 0.2)
+    opened, lacking = os.open, [True]
+
+    def no_descriptor(path: str, flags: int, *arguments: Any, **options: Any) -> int:
+        if path == "u" and flags == DIRECTORY_FLAGS and lacking:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return opened(path, flags, *arguments, **options)
+
+    monkeypatch.setattr("watchman.sources.directory_source.os.open", no_descriptor)
+    with scene.watching(marker="done.txt"):
+        (scene.data / "u").mkdir()
+        wait_until(lambda: scene.unwatched.said, what="it is told")
+        lacking.clear()
+        wait_until(lambda: len(scene.unwatched.said) > 1, what="it is over")
+        (scene.data / "u" / "done.txt").write_text("1")
+        wait_until(lambda: scene.announced == ["u"], 20)
+    unit = str(scene.data / "u")
+    assert scene.unwatched.said == [(unit, os.strerror(errno.EMFILE)), (unit, None)]
 
 
 def test_the_path_of_a_watch_may_be_a_unit_of_another_that_waits(tmp_path: Path) -> None:

@@ -235,12 +235,13 @@ class Held:
         path: str,
         asked: Sequence[CriterionCheck],
         descriptors: Sequence[int],
+        size: int,
         answered: Answered,
     ) -> bool:
         def hold(verdict: Any) -> None:
             self.answers.append(lambda: answered(verdict))
 
-        return self._ask(path, asked, descriptors, hold if self.is_holding else answered)
+        return self._ask(path, asked, descriptors, size, hold if self.is_holding else answered)
 
     def let_go(self) -> None:
         self.is_holding = False

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.descriptors import no_descriptor_left
 from tests.journals import counts
 from tests.running import await_noted, config_for, running
 from tests.waiting import wait_until
@@ -30,9 +31,12 @@ from watchman.model import (
     Route,
     State,
     Version,
+    Watch,
 )
 from watchman.pipeline import Pipeline, companion_removal
-from watchman.pipeline.file_check import FileCheck
+from watchman.pipeline.file_check import Companion, FileCheck
+from watchman.sources.at_start import AtStart
+from watchman.sources.tree import Root
 from watchman.verdicts import pool
 
 WHOLE = gzip.compress(b"rain\n" * 500)
@@ -281,6 +285,22 @@ def test_a_newer_marker_is_not_removed(
         wait_until(marker.exists)
     assert marker.read_text() == ("newest" if later else "newer")
     assert sorted(path.name for path in root.iterdir()) == ["a.gz", "a.gz.done"]
+
+
+def test_a_marker_that_cannot_be_removed_is_told(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    marker = root / "a.gz.done"
+    marker.touch()
+    companion = Companion(marker.name, file_access.version_of(marker.stat()), "remove")
+    node = Root(Watch(str(root)), AtStart(), polled=False)
+    with no_descriptor_left():
+        companion_removal.remove(node, companion)
+    [said] = caplog.messages
+    assert said.startswith(f"{marker} cannot be removed: too many open files: ")
+    assert marker.exists()
+    companion_removal.remove(node, companion)
+    assert not marker.exists()
 
 
 def test_a_checksum_is_verified_and_told(

@@ -111,7 +111,7 @@ def test_a_file_that_is_open_for_long(
     root: Path, state: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.INFO, "watchman.notify")
-    monkeypatch.setattr("watchman.pipeline.files.LONG", 0.2)
+    monkeypatch.setattr("watchman.pipeline.file_watcher.LONG", 0.2)
     monkeypatch.setattr("watchman.pipeline.file_watcher.COUNT", 0.0)
     with running(config_for(root, state)) as (pipeline, sent):
         with (root / "open.csv").open("w") as file:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bz2
+import errno
 import gzip
 import os
 import queue
@@ -18,7 +20,8 @@ import pytest
 
 from tests.unit.verdicts.test_truncations import NAMES, whole
 from tests.waiting import wait_until
-from watchman.verdicts import pool, reader_process
+from watchman.troubles import Troubles
+from watchman.verdicts import pool, reader_process, started_reader
 from watchman.verdicts.pool import Pool
 from watchman.verdicts.verdict import (
     WHOLE,
@@ -26,11 +29,13 @@ from watchman.verdicts.verdict import (
     CriterionCheck,
     FileVerdict,
     Kind,
-    decode_answer,
-    encode_answer,
+    decode_answers,
+    decode_requests,
+    encode_answers,
 )
 
 GZIP = (CriterionCheck("format", "gzip"),)
+BZIP2 = (CriterionCheck("format", "bzip2:thorough"),)
 
 
 class Asking:
@@ -40,16 +45,16 @@ class Asking:
         self.pool = pool
         self.answers: queue.Queue[tuple[str, FileVerdict]] = queue.Queue()
 
-    def ask(self, path: Path, asked: Sequence[CriterionCheck] = GZIP) -> None:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
+    def ask(self, *paths: Path, asked: Sequence[CriterionCheck] = GZIP) -> None:
+        for path in paths:
+            descriptor, size = os.open(path, os.O_RDONLY), path.stat().st_size
 
-            def answered(verdict: FileVerdict) -> None:
-                self.answers.put((path.name, verdict))
+            def answered(verdict: FileVerdict, name: str = path.name) -> None:
+                self.answers.put((name, verdict))
 
-            wait_until(lambda: self.pool.ask(str(path), asked, [descriptor], answered))
-        finally:
-            os.close(descriptor)
+            about = str(path), asked, [descriptor], size, answered
+            wait_until(lambda about=about: self.pool.ask(*about))  # type: ignore[misc]  # — binds
+        self.pool.flush()
 
     def answer(self, timeout: float = 60.0) -> tuple[str, FileVerdict]:
         return self.answers.get(timeout=timeout)
@@ -57,7 +62,7 @@ class Asking:
 
 @pytest.fixture
 def asking() -> Iterator[Asking]:
-    made = Pool()
+    made = Pool(Troubles())
     made.start()
     yield Asking(made)
     made.stop()
@@ -88,17 +93,17 @@ def test_who_asks_never_waits_though_the_paths_are_long(asking: Asking, tmp_path
     long = "/" + "/".join(["n" * 250] * 15)
     try:
         with path.open("rb") as file:
-            taken = [
-                asking.pool.ask(f"{long}/{number}", GZIP, [file.fileno()], answers.append)
-                for number in range(pool.IN_FLIGHT)
-            ]
+            for number in range(pool.IN_FLIGHT):
+                about = f"{long}/{number}", GZIP, [os.dup(file.fileno())], 0, answers.append
+                assert asking.pool.ask(*about)
+            asking.pool.flush()
+            # The kernel has no room for all of them.
+            assert asking.pool._gathered
+            assert not asking.pool.ask(*about)
     finally:
         for worker in stopped:
             worker.resume()
-    # The kernel has no room for all of them.
-    assert taken[0]
-    assert not taken[-1]
-    wait_until(lambda: len(answers) == sum(taken), what="all that were taken are answered")
+    wait_until(lambda: len(answers) == pool.IN_FLIGHT, what="all are answered")
 
 
 def test_whole_and_partial_files_are_told_apart(asking: Asking, tmp_path: Path) -> None:
@@ -119,9 +124,8 @@ def test_every_format_can_be_checked_there(asking: Asking, tmp_path: Path) -> No
         form, contents = whole(name)
         path = tmp_path / str(number)
         path.write_bytes(contents)
-        asking.ask(
-            path, (CriterionCheck("format", form), CriterionCheck("format", form + ":thorough"))
-        )
+        both = CriterionCheck("format", form), CriterionCheck("format", form + ":thorough")
+        asking.ask(path, asked=both)
     answers = dict(asking.answer() for _ in NAMES)
     assert {NAMES[int(n)]: v.reason for n, v in answers.items() if v.kind is not Kind.WHOLE} == {}
 
@@ -141,7 +145,7 @@ def test_what_waits_for_a_function_is_asked_in_its_turn_and_given_back(tmp_path:
         (CriterionCheck("callable", f"PATTERNS['/a/*']: 'complete'[{n}]"),) for n in (0, 1)
     )
     before = len(os.listdir("/proc/self/fd"))
-    made = Pool(str(config))
+    made = Pool(Troubles(), str(config))
     made.start()
     asking = Asking(made)
     paths = [tmp_path / name for name in "abcdefg"]
@@ -149,9 +153,9 @@ def test_what_waits_for_a_function_is_asked_in_its_turn_and_given_back(tmp_path:
         path.write_text(path.name)
     for number in range(3 * pool.AHEAD):
         path = paths[number % 7]
-        asking.ask(path, one)
+        asking.ask(path, asked=one)
         if number < pool.AHEAD:
-            asking.ask(path, other)
+            asking.ask(path, asked=other)
     found = [asking.answer() for _ in range(3 * pool.AHEAD)]
     assert {(name, told.reason) for name, told in found} == {(n, f"{n}: {n}") for n in "abcdefg"}
     made.stop()
@@ -200,6 +204,76 @@ def test_a_killed_process_is_an_answer_and_another_takes_its_place(
     small.write_bytes(gzip.compress(b"rain"))
     asking.ask(small)
     assert asking.answer()[1].kind is Kind.WHOLE
+
+
+def test_that_no_process_can_be_started_is_said_and_over_when_one_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = tmp_path / "small.gz"
+    small.write_bytes(gzip.compress(b"rain"))
+    monkeypatch.setattr(pool, "LOOK", 0.05)
+    troubles = Troubles()
+    made = Pool(troubles)
+    with monkeypatch.context() as patch:
+        # No descriptor is left for the pipes of a new process.
+        patch.setattr(started_reader.subprocess, "Popen", no_descriptors)  # type: ignore[attr-defined]  # — where it imports it
+        made.start()
+        (trouble,) = wait_until(troubles.all)
+        assert trouble.subject == pool.WAITING
+        assert "too many open files" in trouble.message
+        asking = Asking(made)
+        asking.ask(small)
+    assert asking.answer() == ("small.gz", WHOLE)
+    wait_until(lambda: not troubles.all())
+    made.stop()
+    assert made.error is None
+
+
+def no_descriptors(*_: object, **__: object) -> None:
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+@pytest.fixture
+def together(asking: Asking, tmp_path: Path) -> Path:
+    """Ask about a small file behind one that is small as well, and takes minutes."""
+    long, small = tmp_path / "long.bz2", tmp_path / "small.bz2"
+    long.write_bytes(bz2.compress(b"\0" * (32 << 20)) * 1000)
+    small.write_bytes(bz2.compress(b"rain"))
+    assert long.stat().st_size < pool.SMALL
+    asking.ask(long, small, asked=BZIP2)
+    return small
+
+
+def test_what_waits_behind_a_long_one_in_its_message_is_asked_again(
+    asking: Asking, together: Path
+) -> None:
+    assert asking.answer() == ("small.bz2", pool.NO_ANSWER)
+    asking.ask(together, asked=BZIP2)
+    assert asking.answer() == ("small.bz2", WHOLE)
+
+
+def test_what_was_in_the_message_of_a_killed_process_is_asked_again(
+    asking: Asking, together: Path
+) -> None:
+    busy = wait_until(lambda: [w for w in workers() if w.cpu_times().user > 0.5])
+    busy[0].kill()
+    told = dict(asking.answer() for _ in range(2))
+    assert told["small.bz2"] is pool.NO_ANSWER
+    assert told["long.bz2"].reason == "its check ended by signal SIGKILL"
+
+
+def test_small_files_go_together_and_each_has_its_answer(asking: Asking, tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.gz" for number in range(3 * pool.TOGETHER + 1)]
+    for number, path in enumerate(paths):
+        path.write_bytes(gzip.compress(b"rain")[: 5 if number % 5 == 0 else None])
+    wait_until(lambda: len(asking.pool.processes) >= pool.LEAST)
+    before = len(os.listdir("/proc/self/fd"))
+    asking.ask(*paths)
+    told = dict(asking.answer() for _ in paths)
+    partial = {name for name, verdict in told.items() if verdict.kind is Kind.PARTIAL}
+    assert partial == {path.name for path in paths[::5]}
+    assert {verdict.kind for verdict in told.values()} == {Kind.WHOLE, Kind.PARTIAL}
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_a_question_is_answered_that_was_taken_by_a_process_which_is_gone(
@@ -289,7 +363,8 @@ def test_a_process_ends_with_the_daemon() -> None:
     program = (
         "import os, time\n"
         "from watchman.verdicts.pool import Pool\n"
-        "pool = Pool(); pool.start()\n"
+        "from watchman.troubles import Troubles\n"
+        "pool = Pool(Troubles()); pool.start()\n"
         "import tests.waiting as waiting\n"
         "waiting.wait_until(lambda: len(pool._workers) >= 3)\n"
         "print(*[w.process.pid for w in pool._workers.values()], flush=True)\n"
@@ -331,7 +406,7 @@ def test_a_reason_names_its_format_where_several_things_are_asked() -> None:
 @pytest.mark.parametrize("data", [b"", b"\xff", b"1\0", b"x\0y\0z\0", b"1\x007\0\0", b"1\0\0"])
 def test_an_answer_that_is_none_is_no_verdict(data: bytes) -> None:
     with pytest.raises(ValueError, match=r"unpack|invalid|valid Kind"):
-        decode_answer(data)
+        decode_answers(data)
 
 
 def test_the_limits_grow_with_the_file() -> None:
@@ -350,20 +425,23 @@ class WithoutProcesses(Pool):
         data, descriptors, _, _ = socket.recv_fds(self._theirs, 1 << 16, 16)
         for descriptor in descriptors:
             os.close(descriptor)
-        question = CheckRequest.decode(data)
-        self._theirs.send(encode_answer(question.number, WHOLE))
+        (question,) = decode_requests(data)
+        self._theirs.send(encode_answers([(question.number, WHOLE)]))
         return question.asked[0].argument
 
 
 def test_however_many_functions_there_are_each_gets_its_turn(tmp_path: Path) -> None:
     functions = [f"function {number}" for number in range(pool.LEAST + pool.MORE + 2)]
-    made = WithoutProcesses()
+    made = WithoutProcesses(Troubles())
     made.start()
 
     def ask_on(function: str) -> None:
         """Have as much of it wait as there can be."""
-        while made.ask("/a", (CriterionCheck("callable", function),), [file.fileno()], print):
-            pass
+        while True:
+            descriptor = os.dup(file.fileno())
+            if not made.ask("/a", [CriterionCheck("callable", function)], [descriptor], 0, print):
+                os.close(descriptor)
+                return
 
     try:
         with (tmp_path / "a").open("w+") as file:

@@ -564,6 +564,17 @@ def test_journal_and_archive_answer_as_a_look_at_every_row(
         journal.close()
 
 
+@pytest.mark.parametrize("state", [None, *State])
+def test_of_no_numbers_nothing_is_meant(
+    journal: Journal, tmp_path: Path, state: State | None
+) -> None:
+    deliver(journal, 1, 20)
+    seal(tmp_path)
+    for reason in (None, "me"):
+        question = Question(state=state, reason=reason, seqs=frozenset())
+        assert answer(tmp_path, question) == Matches([], [])
+
+
 def test_what_is_no_text_is_found_nowhere(journal: Journal, tmp_path: Path) -> None:
     deliver(journal, 1, 5)
     odd = "\udcff"

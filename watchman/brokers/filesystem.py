@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -74,7 +75,8 @@ class MessageFolder(Connection):
         self.path = str(options["data_folder_out"])
         self._processed = str(options["processed_folder"])
         self._last = 0
-        self._pruned = 0.0
+        self._pruned = -math.inf
+        """When that was, by the monotonic clock."""
         os.makedirs(self.path, mode=0o700, exist_ok=True)
         # Left by a crash before the rename: the journal still has those messages.
         for path in Path(self.path).glob(f"{TEMPORARY}*"):
@@ -111,10 +113,10 @@ class MessageFolder(Connection):
 
     def prune(self) -> None:
         """Remove what workers took long ago."""
-        now = time.time()
-        if now - self._pruned < PRUNE_SECONDS:
+        moment, now = time.monotonic(), time.time()
+        if moment - self._pruned < PRUNE_SECONDS:
             return
-        self._pruned = now
+        self._pruned = moment
         with contextlib.suppress(OSError), os.scandir(self._processed) as entries:
             for entry in entries:
                 # Taking a message is a rename, and that sets its ctime.

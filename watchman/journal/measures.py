@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from watchman.journal import counters, soundness
+from watchman.journal import counters, soundness, tallies
 from watchman.journal.held import holds
 from watchman.model import HoldKind, State
 
@@ -22,7 +22,6 @@ _OLDEST_READY = """SELECT arrived_ns FROM deliveries INDEXED BY deliveries_ready
 _OLDEST_MOVING = """SELECT arrived_ns FROM deliveries INDEXED BY deliveries_moving
     WHERE state = 1 AND move IS ? ORDER BY seq LIMIT 1"""
 _MOVES = "SELECT id, source, root FROM moves"
-_LATEST = "SELECT max(latest_ns) FROM tallies WHERE state = 3"
 _LAST = "SELECT arrived_ns FROM deliveries ORDER BY seq DESC LIMIT 1"
 
 OTHER_MOVES = ("", "")
@@ -64,7 +63,6 @@ def _measures(connection: sqlite3.Connection) -> Measures:
             (str(broker), State(state)): int(count)
             for broker, state, count in connection.execute(_COUNTS).fetchall()
         }
-        (sent,) = connection.execute(_LATEST).fetchone()
         (arrived,) = connection.execute(_LAST).fetchone() or (0,)
         found = holds(connection)
         on_hold = {one.hold.name for one in found if one.hold.kind is HoldKind.BROKER}
@@ -80,7 +78,7 @@ def _measures(connection: sqlite3.Connection) -> Measures:
             _oldest_moving(connection),
             counters.read(connection),
             int(arrived),
-            int(sent or 0),
+            tallies.last_sent(connection),
         )
     finally:
         connection.execute("ROLLBACK")

@@ -177,7 +177,12 @@ class Question:
 
     @cached_property
     def can_be_met(self) -> bool:
-        """Whether anything can have these names: what is no UTF-8 has never been written down."""
+        """Whether anything can be meant: what is no UTF-8 has never been written down.
+
+        Of no seqs at all SQLite cannot make a query by an index.
+        """
+        if self.seqs is not None and not self.seqs:
+            return False
         try:
             for text in (self.broker, self.task, self.task_id, self.reason):
                 (text or "").encode()

@@ -34,9 +34,9 @@ PAGE = 250
 _RESULTS = """CREATE TEMP TABLE results (first INTEGER PRIMARY KEY, second INTEGER, task_id TEXT,
     reason TEXT)"""
 _INSERT = """INSERT INTO deliveries (seq, task_id, source, final, device, inode, size, mtime_ns,
-    changed_ns, arrived_ns, broker, route, kind, state, noted_ns)
-    VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (inode, task_id) WHERE state IN (1, 2)
-    DO NOTHING"""
+    changed_ns, arrived_ns, broker, route, kind, state, noted_ns, told)
+    VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?, (SELECT told FROM deliveries WHERE seq = ?))
+    ON CONFLICT (inode, task_id) WHERE state IN (1, 2) DO NOTHING"""
 _OF_DELIVERY = "SELECT route FROM deliveries WHERE seq = ? AND route IS NOT NULL"
 _SAME_TASK = """SELECT * FROM temp.chosen WHERE task_id = ?
     AND NOT EXISTS (SELECT 1 FROM temp.results WHERE first = seq) ORDER BY seq"""
@@ -316,7 +316,7 @@ class Resending:
             _INSERT,
             (
                 *(seq, task_id, os.fsencode(record.source), final, *version, now),
-                *(record.broker, number, record.kind, int(State.READY), now),
+                *(record.broker, number, record.kind, int(State.READY), now, record.seq),
             ),
         )
         if not cursor.rowcount:
@@ -324,6 +324,7 @@ class Resending:
         if final is None and not self._know(record, seq, version):
             connection.execute("DELETE FROM deliveries WHERE seq = ?", (seq,))
             return "what is at its path now is another upload, or not known"
+        uploads.copy(connection, record.seq, seq, now)
         return ""
 
     def _route(self, record: Record, route: Route | None) -> int | None:

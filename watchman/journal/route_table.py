@@ -8,6 +8,9 @@ from watchman.journal import arguments
 from watchman.journal.database import Database
 from watchman.model import Route
 
+KEPT = 10_000
+"""Numbers kept in memory: each configuration that is read has routes of its own."""
+
 
 class Routes:
     """Numbers for routes, and routes for numbers."""
@@ -32,6 +35,8 @@ class Routes:
         (number,) = connection.execute(
             "SELECT id FROM routes WHERE broker = ? AND task = ? AND arguments = ?", key
         ).fetchone()
+        if len(self._numbers) >= KEPT:
+            self._numbers.clear()
         # The route is kept beside its number, so that no other object can get the same id().
         self._numbers[id(route)] = (route, number)
         return int(number)

@@ -35,6 +35,7 @@ _MOST_FOLDERS = 300
 """Directories that are named in one statement."""
 _KEPT = 10_000
 """Directories kept in memory."""
+_TEXTS = (str, type(None))
 
 
 class DeliveryKind(NamedTuple):
@@ -116,13 +117,8 @@ class Segment:
         if version != segment.FORMAT:
             raise soundness.Unsound(f"it has format {version}, not {segment.FORMAT}")
         row = self._connection.execute("SELECT * FROM whole").fetchone()
-        self.rows, self._folders, self._base, self.last_noted_ns = map(int, row)
-        self.kinds = [
-            DeliveryKind(number, State(state), broker, task, unit, bool(discarded), *numbers)
-            for number, state, broker, task, unit, discarded, *numbers in self._connection.execute(
-                "SELECT * FROM kinds"
-            )
-        ]
+        self.rows, self._folders, self._base, self.last_noted_ns = map(_whole, row)
+        self.kinds = list(map(_kind, self._connection.execute("SELECT * FROM kinds")))
         self._kind_of = {kind.id: kind for kind in self.kinds}
         self._connection.execute("PRAGMA cache_size = -500")  # there may be many open at once
         self._most = max(_FEW, self.rows // segment.RARE)
@@ -353,7 +349,7 @@ class Segment:
             few = len(candidates) // segment.BLOCK if question.has_time else 0
             short = cursor.fetchmany(few + 1) if few else []
             if not few or len(short) > few:
-                seqs = sorted((n for n in candidates if n < question.up_to), reverse=True)
+                seqs = sorted((n for n in candidates if n <= question.up_to), reverse=True)
                 for at in range(0, len(seqs), _TOGETHER):
                     yield _among(seqs[at : at + _TOGETHER])
                 return
@@ -411,7 +407,8 @@ class Segment:
         """Return one set of seqs out of an index; none where they are too many to be of use."""
         query = f"SELECT seq FROM {index} WHERE {where} LIMIT ?"  # noqa: S608 — our own words
         rows = self._connection.execute(query, (*parameters, self._most + 1)).fetchall()
-        return [] if len(rows) > self._most else [{seq for (seq,) in rows}]
+        with soundness.understanding("an index"):
+            return [] if len(rows) > self._most else [{_whole(seq) for (seq,) in rows}]
 
 
 def segments(state_dir: str) -> Iterator[tuple[archive.SegmentFile, Segment]]:
@@ -443,6 +440,15 @@ def _whole(value: object) -> int:
     if not isinstance(value, int):
         raise TypeError(f"{value!r} for a number")
     return value
+
+
+def _kind(row: Sequence[object]) -> DeliveryKind:
+    number, state, broker, task, unit, discarded, *counts = row
+    if not isinstance(broker, _TEXTS) or not isinstance(task, _TEXTS) or not isinstance(unit, str):
+        raise TypeError(f"{(broker, task, unit)!r} for texts")
+    in_state = State(_whole(state))
+    numbers = map(_whole, counts)
+    return DeliveryKind(_whole(number), in_state, broker, task, unit, bool(discarded), *numbers)
 
 
 def _bytes(value: object) -> bytes:

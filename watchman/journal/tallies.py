@@ -7,10 +7,12 @@ to be counted: it tells when the last one was there.
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from watchman import clock
 from watchman.journal import activity, counters
 from watchman.journal.bundles import OF_BUNDLE
 from watchman.model import DISCARDED, State
@@ -37,7 +39,7 @@ INSERT OR REPLACE INTO tallies SELECT coalesce(broker, ''), state, {IS_DISCARDED
 
 _ADD = """INSERT INTO tallies VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET
     oldest_ns = iif(count > 0, min(oldest_ns, excluded.oldest_ns), excluded.oldest_ns),
-    count = count + excluded.count, latest_ns = max(latest_ns, excluded.latest_ns)"""
+    count = count + excluded.count, latest_ns = excluded.latest_ns"""
 _TAKE = """UPDATE tallies SET count = count - ?
     WHERE broker = ? AND state = ? AND discarded = ?"""
 _DROP = """UPDATE tallies SET count = count - ?, oldest_ns = max(oldest_ns, ?)
@@ -180,13 +182,10 @@ def summary(connection: sqlite3.Connection) -> Summary:
     """
     counts: dict[tuple[str, State], tuple[int, int]] = {}
     discarded: dict[str, tuple[int, int]] = {}
-    sent = 0
-    for broker, number, by_hand, count, oldest, latest in connection.execute(
+    for broker, number, by_hand, count, oldest, _ in connection.execute(
         "SELECT * FROM tallies"
     ).fetchall():
         state = State(number)
-        if state is State.SENT:
-            sent = max(sent, int(latest))
         if not int(count) > 0:
             continue
         if by_hand:
@@ -196,7 +195,17 @@ def summary(connection: sqlite3.Connection) -> Summary:
             counts[str(broker), state] = (int(count), int(since))
     last = connection.execute("SELECT arrived_ns FROM deliveries ORDER BY seq DESC LIMIT 1")
     (arrived,) = last.fetchone() or (0,)
-    return Summary(counts, discarded, (int(arrived), sent))
+    return Summary(counts, discarded, (int(arrived), last_sent(connection)))
+
+
+def last_sent(connection: sqlite3.Connection) -> int:
+    """Return when the last delivery was sent, in ns; 0 for never.
+
+    Raises ValueError and TypeError for what is no time.
+    """
+    rows = connection.execute("SELECT latest_ns FROM tallies WHERE state = 3").fetchall()
+    # A broker may have got nothing since the clock was set back.
+    return clock.latest([int(one) for (one,) in rows], time.time_ns())
 
 
 def _oldest(connection: sqlite3.Connection, broker: str, state: State) -> int:

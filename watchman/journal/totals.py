@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -14,8 +15,10 @@ from watchman.journal.sealed import Segment
 from watchman.journal.tallies import Summary
 from watchman.model import State
 
-_IN_BOTH = f"""SELECT coalesce(broker, ''), state, {tallies.IS_DISCARDED}, count(*) FROM deliveries
-    WHERE seq BETWEEN ? AND ? AND state IN (3, 5, 6) AND noted_ns <= ? GROUP BY 1, 2, 3"""  # noqa: S608 — our own words
+_IN_BOTH = f"""SELECT seq, coalesce(broker, ''), state, {tallies.IS_DISCARDED} FROM deliveries
+    WHERE seq BETWEEN ? AND ? AND state IN (3, 5, 6) AND noted_ns <= ? ORDER BY seq"""  # noqa: S608 — our own words
+_TOGETHER = 2000
+"""Rows looked for in a segment at once."""
 
 _UNREADABLE = sqlite3.Error, OSError
 """What a part of the archive raises that cannot be read: `history` says it."""
@@ -100,13 +103,7 @@ def _archived(
 def _parts_of(connection: sqlite3.Connection, file: archive.SegmentFile) -> list[_Part]:
     segment = Segment(file.path)
     try:
-        # Until they are cleared its rows are in the journal too; what is there for another reason
-        # ended after the segment was made.
-        both = (file.first, file.last, segment.last_noted_ns)
-        twice = {
-            (broker, state, bool(by_hand)): count
-            for broker, state, by_hand, count in connection.execute(_IN_BOTH, both)
-        }
+        twice = _in_both(connection, file, segment)
         found: dict[tuple[str, int, bool], _Part] = {}
         for kind in segment.kinds:
             key = kind.broker or "", int(kind.state), kind.discarded
@@ -115,9 +112,25 @@ def _parts_of(connection: sqlite3.Connection, file: archive.SegmentFile) -> list
             oldest = kind.first_arrived_ns
             oldest = oldest if before is None else min(oldest, before.oldest_ns)
             found[key] = _Part(key[0], kind.state, kind.discarded, number, oldest)
-        left = (
-            part._replace(number=part.number - twice.get(key, 0)) for key, part in found.items()
-        )
+        left = (part._replace(number=part.number - twice[key]) for key, part in found.items())
         return [part for part in left if part.number > 0]
     finally:
         segment.close()
+
+
+def _in_both(
+    connection: sqlite3.Connection, file: archive.SegmentFile, segment: Segment
+) -> Counter[tuple[str, int, bool]]:
+    """Count the rows of a segment that have not been cleared from the journal yet.
+
+    What else ended there did so after the segment was made; but by the time alone that cannot be
+    told, as the clock may have been set back.
+    """
+    found: Counter[tuple[str, int, bool]] = Counter()
+    rows = connection.execute(_IN_BOTH, (file.first, file.last, segment.last_noted_ns))
+    while some := rows.fetchmany(_TOGETHER):
+        sealed = segment.holding([seq for seq, *_ in some])
+        found.update(
+            (broker, state, bool(by_hand)) for seq, broker, state, by_hand in some if seq in sealed
+        )
+    return found

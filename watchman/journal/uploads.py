@@ -19,13 +19,14 @@ from watchman.model import Upload, Version, record_of
 
 _COLUMNS = "seq, user, host, protocol, size, seconds, ended_ns"
 _INSERT = f"INSERT OR REPLACE INTO uploads ({_COLUMNS}, noted_ns) VALUES (?,?,?,?,?,?,?,?)"  # noqa: S608 — our own words
+_DROP_AFTER = """DELETE FROM uploads
+    WHERE seq > max(?, (SELECT coalesce(max(seq), 0) FROM deliveries))"""
+_COPY = """INSERT INTO uploads SELECT ?, user, host, protocol, size, seconds, ended_ns, ?
+    FROM uploads WHERE seq = ?"""
 _POSITION = f"""SELECT device, inode, "offset", head FROM transfer_logs
     WHERE {rescue.SOUND_POSITION} AND path = ?"""  # noqa: S608 — our own words
 _LARGEST = (1 << 63) - 1
 _TOGETHER = 500
-_PRUNED = 250
-"""Rows looked at, and dropped at the most, in one step."""
-_OLDEST = f"SELECT seq, noted_ns FROM uploads ORDER BY seq LIMIT {_PRUNED}"  # noqa: S608 — our own number
 
 LogPosition = tuple[int, int, int, bytes]
 """Device, inode, offset and a hash of the beginning."""
@@ -50,10 +51,11 @@ class Uploads:
         self._unwritten: dict[int, Upload] = {}
 
     def drop_after(self, seq: int) -> None:
-        """Forget what was noted of deliveries that were never recorded: their seqs come again."""
-        self._database.write(
-            lambda connection: connection.execute("DELETE FROM uploads WHERE seq > ?", (seq,))
-        )
+        """Forget what was noted of deliveries that were never recorded: their seqs come again.
+
+        The last one is ``seq``, unless a command has made others since (``notify resend``).
+        """
+        self._database.write(lambda connection: connection.execute(_DROP_AFTER, (seq,)))
 
     def recorded(
         self, connection: sqlite3.Connection, deliveries: Iterable[Sequence[Any]], now: int
@@ -113,15 +115,11 @@ class Uploads:
         return None if row is None else tuple(row)
 
 
-def prune(database: Database, before_ns: int) -> bool:
-    """Drop a few that were noted before a time; True if there may be more of them."""
-    rows = database.reader.execute(_OLDEST)
-    old = [(seq,) for seq, noted_ns in rows if noted_ns < before_ns]
-    if old:
-        database.write(
-            lambda connection: connection.executemany("DELETE FROM uploads WHERE seq = ?", old)
-        )
-    return len(old) == _PRUNED
+def copy(connection: sqlite3.Connection, seq: int, second: int, now: int) -> None:
+    """Note what is told of a delivery of its second one as well, within a transaction."""
+    # Of one that was never recorded, perhaps: its seq has come again.
+    connection.execute("DELETE FROM uploads WHERE seq = ?", (second,))
+    connection.execute(_COPY, (second, now, seq))
 
 
 class Reads(Protocol):

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from watchman import __version__
+from watchman import __version__, clock
 from watchman.journal import counters
 from watchman.journal.measures import Measures
 from watchman.metrics.facts import Facts, of_now
@@ -159,7 +159,8 @@ class _Collector:
     def _last_arrival(self, found: Measures) -> int:
         """Return the time; arrivals that no pattern matches are not in the journal."""
         snapshot = self._facts.snapshot
-        return max(found.last_arrival_ns, snapshot["last_arrival_ns"] if snapshot else 0)
+        seen = snapshot["last_arrival_ns"] if snapshot else 0
+        return clock.latest([found.last_arrival_ns, seen], self._facts.now_ns)
 
     def _brokers(self, found: Measures) -> list[str]:
         """Return every broker that there is, or was."""

@@ -84,7 +84,7 @@ class Judge:
         # Whether it is to be asked about again when a log tells more of it.
         waiting.is_unknown = bool(objection)
         if objection:
-            left = waiting.since_ns / 1e9 + LATE - time.time()
+            left = LATE - waiting.age
             if objection is NOT_LOGGED and left > 0:
                 return briefly(left)  # most lines come at once
             return Said(Progress.PARTIAL, objection)

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 
-from watchman import limits
+from watchman import clock, limits
 from watchman.errors import JournalError, SourceError
 from watchman.journal import Journal
 from watchman.model import Delivery, TransferLog, Upload, Version
@@ -150,11 +150,12 @@ class TransferLogReader:
         """Return what logs tell of deliveries, by seq; for those that just came, after a moment."""
         uploads = self._journal.uploads
         found = uploads.of([delivery.seq for delivery in deliveries])
-        since_ns = time.time_ns() - int(self._longest_wait * 1e9)
+        now_ns = time.time_ns()
         late = [
             delivery
             for delivery in deliveries
-            if delivery.arrived_ns > since_ns and delivery.seq not in found
+            if clock.is_recent(delivery.arrived_ns, now_ns, self._longest_wait)
+            and delivery.seq not in found
         ]
         if not late:
             return found

@@ -183,7 +183,8 @@ class PartialFiles:
                     self._members.look_at(key, path)
                 continue
             if is_new:
-                waiting.last_came, waiting.since_ns = time.monotonic(), time.time_ns()
+                waiting.last_came = time.monotonic()
+                waiting.wait_since(time.time_ns())
                 self._times.set(key, waiting.due)
             self._ask_again(waiting)
 
@@ -233,7 +234,8 @@ class PartialFiles:
         before = self._memory.take(found.path)
         new = WaitingFile(found._replace(evidence=evidence), criteria, since_ns)
         if before is not None and is_same(before.version, found.version):
-            new.since_ns, new.reason = before.since_ns, before.reason
+            new.wait_since(before.since_ns)
+            new.reason = before.reason
         new.earlier = earlier
         self._add(new)
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Protocol
 
-from watchman import hanging, mounts, signals
+from watchman import clock, hanging, mounts, signals
 from watchman.journal import Journal
 from watchman.model import Config, Delivery, Move, Publisher, State, Watch, WatchKind
 from watchman.monitoring import Monitoring
@@ -277,7 +278,8 @@ class Parts:
     @property
     def last_arrival_ns(self) -> int:
         """When the last file or finished directory was recorded; 0 for never."""
-        return max(watcher.handler.last_arrival_ns for watcher in self._watchers)
+        times = (watcher.handler.last_arrival_ns for watcher in self._watchers)
+        return clock.latest(times, time.time_ns())
 
     @property
     def overflows(self) -> int:

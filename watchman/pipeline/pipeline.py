@@ -13,7 +13,7 @@ import logging
 import time
 from collections.abc import Iterable
 
-from watchman import hanging, queued_logging
+from watchman import clock, hanging, queued_logging
 from watchman.errors import JournalError, WatchmanError
 from watchman.journal import Archive, Journal
 from watchman.model import Config, Watch, WatchKind
@@ -383,7 +383,7 @@ class Pipeline:
 
     def _is_quiet(self) -> bool:
         """Say whether nothing has come for a second."""
-        return time.time_ns() - self.parts.last_arrival_ns > 1_000_000_000
+        return not clock.is_recent(self.parts.last_arrival_ns, time.time_ns(), 1.0)
 
     def _prune(self, now: float) -> None:
         """Drop a little of the history: so little that no file notices."""

@@ -22,7 +22,8 @@ _OF_SETS = Version(0, 0, 0, 0)
 _CAME, _PROVEN = int(Evidence.CAME), int(Evidence.WRITTEN)
 _OLD_NS = 2_000_000_000
 """A file whose ctime is so much older than the directory that came with it was here before,
-perhaps: under an id that may have been sent."""
+perhaps: under an id that may have been sent. So may one be from the future, by a clock that was set
+back."""
 _RECENT = 4000
 """Ids remembered at least, for the moment in which two files can have one ctime: a tick of the
 clock, in which no kernel makes so many files."""
@@ -69,7 +70,7 @@ class TaskIds:
         if (
             not (stability.inodes_last and stability.ctime_tells)
             or (evidence >= _CAME and (plain in self._recent or plain in self._before))
-            or (evidence == _CAME and version.changed_ns < now_ns - _OLD_NS)
+            or (evidence == _CAME and not now_ns - _OLD_NS <= version.changed_ns <= now_ns)
         ):
             chosen = task_id(source, version, now_ns)
         if len(self._recent) >= _RECENT:

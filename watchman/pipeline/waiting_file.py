@@ -42,8 +42,7 @@ class WaitingFile:
     def __init__(self, found: Found, criteria: Criteria, since_ns: int) -> None:
         self.found = found
         self.criteria = criteria
-        self.since_ns = since_ns
-        """Since when it is as it is."""
+        self.wait_since(since_ns)
         self.progress = Progress.QUEUED
         self.reason = ""
         self.is_unknown = False
@@ -94,11 +93,24 @@ class WaitingFile:
             found += whole.companions if whole is not None else ()
         return found
 
+    def wait_since(self, since_ns: int) -> None:
+        """Say since when it is as it is; from now on it does not matter how the clock is set.
+
+        A time from the future was told by a clock that has been set back since: it waits anew.
+        """
+        now_ns = time.time_ns()
+        self.since_ns = min(since_ns, now_ns)
+        self._since = time.monotonic() - (now_ns - self.since_ns) / 1e9
+
+    @property
+    def age(self) -> float:
+        """Seconds for which it has been as it is."""
+        return time.monotonic() - self._since
+
     @property
     def due(self) -> float:
         """When, by the monotonic clock, its time is over."""
-        age = (time.time_ns() - self.since_ns) / 1e9
-        return time.monotonic() + self.criteria.incomplete_after - age
+        return self._since + self.criteria.incomplete_after
 
 
 class Admitted(NamedTuple):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from watchman import clock
 from watchman.model import State
 from watchman.status.status_file import ShownTrouble, Snapshot, broker_trouble
 from watchman.text import iso
@@ -182,8 +183,9 @@ def compose(
     arrived, sent = latest
     if snapshot:
         # Arrivals that no pattern matches are not in the journal.
-        arrived = max(arrived, snapshot["last_arrival_ns"])
-        sent = max(sent, *(broker["last_sent_ns"] for broker in snapshot["brokers"].values()), 0)
+        arrived = clock.latest([arrived, snapshot["last_arrival_ns"]], now.ns)
+        brokers = snapshot["brokers"].values()
+        sent = clock.latest([sent, *(broker["last_sent_ns"] for broker in brokers)], now.ns)
     if process is None:
         # What is wrong, under way or shown of its parts was true of that process.
         return Status("inactive", None, None, beat, deliveries, arrived, sent, held=held)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from pathlib import Path
 
 import pytest
@@ -114,7 +115,9 @@ def test_what_workers_took_long_ago_is_removed(
         file.rename(processed / file.name)
     publisher.keepalive()
     assert len(list(processed.iterdir())) == 3
-    monkeypatch.setattr(filesystem, "KEEP_SECONDS", -1.0)
+    monkeypatch.setattr(filesystem, "KEEP_SECONDS", -7200.0)
+    before = time.time() - 3600.0
+    monkeypatch.setattr(time, "time", lambda: before)  # the clock is set back meanwhile
     monkeypatch.setattr(filesystem, "PRUNE_SECONDS", 0.0)
     publisher.keepalive()
     assert not list(processed.iterdir())

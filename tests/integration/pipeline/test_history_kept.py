@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -55,3 +56,19 @@ def test_what_was_sent_goes_into_the_archive_and_out_of_it(
         wait_until(lambda: pipeline.journal.last_seq() == COUNT + 1)
     assert os.listdir(directory) == []
     assert [line for line in caplog.messages if "history" in line] == []
+
+
+def test_it_is_quiet_after_a_second_also_where_the_clock_was_set_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has time for the history does not wait for as long as the clock was ahead."""
+    root = tmp_path / "up"
+    root.mkdir()
+    now = time.time_ns
+    with running(config_for(root, tmp_path / "state")) as (pipeline, sent):
+        with monkeypatch.context() as ahead:
+            ahead.setattr(time, "time_ns", lambda: now() + 86_400 * 10**9)
+            (root / "a.csv").write_text("x")
+            wait_until(lambda: sent.messages)
+        assert pipeline.parts.last_arrival_ns > now()
+        wait_until(pipeline._is_quiet, 10)

@@ -8,6 +8,7 @@ import hashlib
 import logging
 import os
 import signal
+import sqlite3
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -177,6 +178,22 @@ def test_a_file_that_stays_partial_is_incomplete_once(
         assert counts(pipeline.journal)[("b", State.FAILED)][0] == 1
         half.write_bytes(WHOLE)
         await_sent(sent, half)
+
+
+def test_a_file_that_waits_since_a_time_in_the_future_is_incomplete_in_its_time(
+    root: Path, state: Path
+) -> None:
+    """By a clock that has been set back: it does not wait for as long as that was ahead."""
+    half = root / "half.gz"
+    with running(asking(root, state, GZIP)) as (pipeline, _):
+        half.write_bytes(WHOLE[:-5])
+        await_waiting(pipeline, half)
+    connection = sqlite3.connect(state / "journal.db")
+    connection.execute("UPDATE partial SET since_ns = since_ns + 86400000000000")
+    connection.commit()
+    connection.close()
+    with running(asking(root, state, GZIP, {"incomplete_after": 1.0})) as (pipeline, _):
+        wait_until(lambda: counts(pipeline.journal).get(("b", State.FAILED), (0,))[0] == 1, 20)
 
 
 def test_an_incomplete_file_goes_to_the_quarantine_and_gets_its_task(

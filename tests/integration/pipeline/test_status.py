@@ -368,6 +368,15 @@ def test_the_journal_knows_of_earlier_runs() -> None:
     assert (found.last_arrival_ns, found.last_sent_ns) == (NOW - 9, NOW - 8)
 
 
+def test_what_was_last_by_a_clock_that_was_ahead_is_not_the_last() -> None:
+    broker = {**snapshot()["brokers"]["b"], "last_sent_ns": NOW + 10 * SECOND}
+    last = snapshot(last_arrival_ns=NOW + 20 * SECOND, brokers={"b": broker})
+    found = status.compose(None, last, {}, (NOW - 9, NOW - 8), AT)
+    assert (found.last_arrival_ns, found.last_sent_ns) == (NOW - 9, NOW - 8)
+    found = status.compose(None, last, {}, (NOW + 5, 0), AT)
+    assert (found.last_arrival_ns, found.last_sent_ns) == (NOW + 20 * SECOND, NOW + 10 * SECOND)
+
+
 def test_written_in_one_step_and_read_again(tmp_path: Path) -> None:
     copy = {"source": "/a/f", "final": "/b/f", "done": 1, "total": 2, "rate": 0.5, "eta_s": 2.0}
     about = {"waiting": 1, "stuck_since_ns": None, "reason": "", "rate": 0.0, "eta_s": None}

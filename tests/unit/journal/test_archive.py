@@ -8,6 +8,8 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from watchman.journal import (
     Archive,
     Journal,
     NewDelivery,
+    answers,
     archive,
     archiving,
     rescue,
@@ -111,6 +114,22 @@ def test_what_ended_is_sealed_and_leaves_the_journal(journal: Journal, tmp_path:
     assert os.listdir(archive.directory_of(str(tmp_path))) == [os.path.basename(file.path)]
 
 
+@pytest.mark.parametrize("asked", [("/up/1",), ("/up/2/8.csv", "/up/1/1.csv"), ("*.csv",), ()])
+def test_a_list_that_is_read_page_by_page_is_whole(
+    journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: tuple[str, ...]
+) -> None:
+    deliver(journal, 1, 200)
+    seal(tmp_path, rows=100)
+    clear(journal)
+    question = Question(asked)
+    whole = answer(tmp_path, question).records
+    for size in (1, 2, 7):
+        monkeypatch.setattr(answers, "PAGE", size)
+        with open_reader(str(tmp_path)) as found:
+            assert list(answers.each(found, question, {})) == whole
+    assert whole
+
+
 def test_counts_are_the_same_wherever_a_delivery_is(journal: Journal, tmp_path: Path) -> None:
     def counted() -> Summary:
         with open_reader(str(tmp_path)) as found:
@@ -139,6 +158,27 @@ def test_counts_are_the_same_wherever_a_delivery_is(journal: Journal, tmp_path: 
     assert sum(n for n, _ in left.counts.values()) == len(in_journal(tmp_path)) - sum(
         n for n, _ in left.discarded.values()
     )
+
+
+def test_what_ends_while_the_clock_was_set_back_is_counted(
+    journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def by_state() -> Counter[State]:
+        return Counter(one.state for one in records(tmp_path))
+
+    def counted() -> Counter[State]:
+        with open_reader(str(tmp_path)) as found:
+            return sum((Counter({s: n}) for (_, s), (n, _) in found.counts().items()), Counter())
+
+    deliver(journal, 1, 200)
+    seal(tmp_path, keep=50, rows=100)
+    monkeypatch.setattr(time, "time_ns", lambda: 1_000)
+    journal.note([(n, State.SENT, "") for n in range(1, 101) if n % 10 == 4])
+    expected = by_state() - Counter({State.VANISHED: 20})  # all of them were given up
+    assert expected[State.SENT] == 130
+    assert counted() == expected
+    clear(journal)
+    assert counted() == expected
 
 
 def test_what_ends_late_is_sealed_later_and_shown_in_its_place(
@@ -522,6 +562,17 @@ def test_journal_and_archive_answer_as_a_look_at_every_row(
                     assert reader.count(question) in {None, len(meant)}
     finally:
         journal.close()
+
+
+@pytest.mark.parametrize("state", [None, *State])
+def test_of_no_numbers_nothing_is_meant(
+    journal: Journal, tmp_path: Path, state: State | None
+) -> None:
+    deliver(journal, 1, 20)
+    seal(tmp_path)
+    for reason in (None, "me"):
+        question = Question(state=state, reason=reason, seqs=frozenset())
+        assert answer(tmp_path, question) == Matches([], [])
 
 
 def test_what_is_no_text_is_found_nowhere(journal: Journal, tmp_path: Path) -> None:

@@ -26,7 +26,17 @@ from watchman.journal.journal_reader import open_reader
 from watchman.journal.question import Question
 from watchman.journal.record import Record
 from watchman.journal.resending import PAGE, Resent, resending
-from watchman.model import Batch, BundleKind, Move, Noted, Route, State, Version
+from watchman.model import (
+    INCOMPLETE,
+    Batch,
+    BundleKind,
+    Move,
+    Noted,
+    Route,
+    State,
+    Upload,
+    Version,
+)
 
 ROUTE = Route("b", "task", ("x",), {"k": 1}, {"queue": "q"})
 EVERY = Question(state=State.SENT)
@@ -75,6 +85,33 @@ def test_it_is_ready_with_the_arguments_of_the_first(journal: Journal, tmp_path:
         assert acts.about(reader.connection, [3]) == [act]
         assert acts.about(reader.connection, [2]) == []
     assert (act.seq, act.act, act.actor, act.other) == (1, acts.RESENT, WHO, 3)
+
+
+def test_what_was_told_of_a_file_is_told_once_more(journal: Journal, tmp_path: Path) -> None:
+    """Who uploaded it also where the first delivery is in the archive by now."""
+    told = [f"{INCOMPLETE}it ends in the middle", "sha256:12ab", "", ""]
+    journal.record([new(number)._replace(told=one) for number, one in enumerate(told, 1)])
+    upload = Upload("anna", "ftp.example.org", "ftp", 2, 0.5, 7)
+    journal.uploads.note(1, upload)
+    journal.uploads.note(3, upload)
+    journal.uploads.note(6, upload._replace(user="nobody's"))  # what it is of was never recorded
+    journal.uploads.write({})
+    journal.note([(number, State.SENT, "") for number in range(1, 5)])
+    assert [one.seq for one in resend(tmp_path)] == [5, 6, 7, 8]
+    rows = journal.page_ready("b", 0, 9)
+    assert [row.told for row in rows] == told
+    assert journal.uploads.of([5, 6, 7, 8]) == {5: upload, 7: upload}
+    # Nor does the next reader of transfer logs take them for those of what was never recorded.
+    journal.uploads.drop_after(journal.last_seq())
+    assert journal.uploads.of([5, 6, 7, 8]) == {5: upload, 7: upload}
+
+    journal.note([(row.seq, State.SENT, "") for row in rows])
+    archive_but(journal, tmp_path, keep=0, rows=8)
+    with resending(str(tmp_path)) as work:
+        work.choose(EVERY)
+        work.carry_out(lambda one: new(int(one.source[4:])).version, lambda _: None, WHO)
+    assert [row.told for row in journal.page_ready("b", 0, 9)] == ["", "", "", ""]
+    assert journal.uploads.of([9, 10, 11, 12]) == {9: upload, 11: upload}
 
 
 def test_the_numbers_of_a_journal_in_use_go_on_behind_it(journal: Journal, tmp_path: Path) -> None:
@@ -170,7 +207,7 @@ def test_acts_go_with_the_history_and_are_saved_from_damage(
     journal.prune(now + 10**18)
     with open_reader(str(tmp_path)) as reader:
         assert acts.about(reader.connection, [1, 2]) == []
-        plan = reader.connection.execute(f"EXPLAIN QUERY PLAN {pruning.ACTS}").fetchall()
+        plan = reader.connection.execute(f"EXPLAIN QUERY PLAN {pruning.ACTS}", (0,)).fetchall()
     assert not any("TEMP B-TREE" in str(row) for row in plan)
 
 

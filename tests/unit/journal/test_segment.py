@@ -7,6 +7,7 @@ import random
 import sqlite3
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +183,10 @@ questions = st.builds(
     broker=st.sampled_from([None, None, "b", "none"]),
     task=st.sampled_from([None, None, "t", "rare"]),
     task_id=st.sampled_from([None, None, None, str(uuid.UUID(int=7)), "odd"]),
+    reason=st.sampled_from([None, None, None, "DISCARDED", "me", "odd"]),
+    directory=st.sampled_from([None, None, None, "/up", "/up/a", "/up/[a]"]),
+    seqs=st.one_of(st.none(), st.frozensets(st.integers(0, 140), max_size=70)),
+    up_to=st.one_of(st.just(LARGEST), st.integers(0, 1900)),
 )
 
 
@@ -199,7 +204,11 @@ def test_each_answer_is_that_of_a_look_at_every_row(
     try:
         for question in questions:
             every = [expected(row) for row in reversed(rows)]
-            assert found(file, question) == [one for one in every if question.means(one)], question
+            meant = [one for one in every if question.means(one)]
+            assert found(file, question) == meant, question
+            for at in {len(meant) // 2, len(meant) - 1} if meant else ():
+                there = replace(question, up_to=meant[at].seq)
+                assert found(file, there) == meant[at:], there
     finally:
         file.close()
 
@@ -223,6 +232,49 @@ def test_a_file_is_found_where_it_was_and_where_it_is(tmp_path: Path) -> None:
     assert seqs("/up/a") == [2, 1]
     assert seqs("*/x.csv") == [3, 1]
     file.close()
+
+
+@pytest.mark.parametrize("value", ["'x'", "x'00'", "0.5", "9e999"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        *("by_name.seq", "by_folder.seq", "by_id.seq", "by_kind.seq"),
+        *("whole.rows", "whole.folders", "whole.base", "whole.last_noted_ns"),
+        *("kinds.state", "kinds.broker", "kinds.task", "kinds.unit", "kinds.count"),
+        *("kinds.first_arrived_ns", "kinds.last_arrived_ns", "kinds.last_noted_ns"),
+        *("deliveries.kind", "deliveries.folder", "deliveries.arrived", "deliveries.mtime"),
+    ],
+)
+def test_what_is_of_another_type_means_damage(tmp_path: Path, place: str, value: str) -> None:
+    """As a bit of it that has turned makes it: SQLite takes any value in any column."""
+    rows = [plain(n, b"/up/%d/a" % n) for n in range(1, 40)]
+    make(tmp_path, [*rows, plain(40, b"/rare/b", task="rare")]).close()
+    table, column = place.split(".")
+    connection = sqlite3.connect(tmp_path / "segment")
+    query = f"UPDATE OR REPLACE {table} SET {column} = {value}"  # noqa: S608 — our own words
+    connection.execute(query)
+    connection.commit()
+    connection.close()
+
+    def ask() -> None:
+        file = Segment(str(tmp_path / "segment"))
+        try:
+            for question in (
+                Question(("/rare/b",)), Question(("/rare",)), Question(task_id="id-40"),
+                Question(task="rare"), Question(since_ns=2), Question(),
+            ):  # fmt: skip
+                for record in file.find(question):
+                    assert isinstance(record.broker, str)
+                    assert isinstance(record.task, str)
+                    assert isinstance(record.kind, str)
+        finally:
+            file.close()
+
+    if place in {"kinds.broker", "kinds.task", "kinds.unit"} and value in {"'x'", "0.5", "9e999"}:
+        ask()  # the column makes a text of it
+    else:
+        with pytest.raises(sqlite3.Error):
+            ask()
 
 
 @pytest.mark.parametrize("how", ["older", "too many", "told"])

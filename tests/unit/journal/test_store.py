@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from tests.journals import counts, failures
 from tests.waiting import wait_until
 from watchman.errors import JournalDamaged, JournalError
-from watchman.journal import Journal, NewDelivery, arguments, known, schema
+from watchman.journal import Journal, NewDelivery, arguments, known, route_table, schema
 from watchman.model import Move, Route, State, Version
 
 ROUTE = Route("b", "task", (1,), {"k": "v"}, {"queue": "q"})
@@ -376,6 +376,19 @@ _json = st.recursive(
 def test_routes_survive_as_text(args: list[object], options: dict[str, object]) -> None:
     route = Route("b", "t", tuple(args), {}, options)
     assert arguments.decode("b", "t", arguments.encode(route)) == route
+
+
+def test_routes_of_earlier_configurations_are_not_kept(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each time that one is read it has routes of its own, which may equal those before."""
+    monkeypatch.setattr(route_table, "KEPT", 4)
+    for reload in range(20):
+        routes = [Route("b", "one", (1,)), Route("b", "two")]
+        journal.record([new(f"/up/{reload}/{route.task}", route=route) for route in routes])
+        assert len(journal._routes._numbers) <= 4
+    rows = journal.page_ready("b", 0, 100)
+    assert [row.route for row in rows] == [Route("b", "one", (1,)), Route("b", "two")] * 20
 
 
 def test_times_survive_as_text() -> None:

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from tests.journals import discard, failures, retry
-from watchman.journal import Journal, NewDelivery, pruning, tallies
+from watchman.journal import Journal, NewDelivery, acts, pruning, tallies
+from watchman.journal.acts import Act
 from watchman.journal.failed_deliveries import Selection
 from watchman.journal.journal_reader import open_reader
-from watchman.model import Move, Route, State, Version
+from watchman.model import Move, Route, State, Upload, Version
 
 ROUTES = (Route("a", "task"), Route("b", "task"), None)
 COUNTED = "SELECT broker, state, discarded, count FROM tallies WHERE count != 0"
@@ -99,6 +100,32 @@ def test_an_old_time_is_told_of_what_is_left(journal: Journal, tmp_path: Path) -
     assert after.latest[1] >= now
 
 
+def test_when_the_last_was_sent_by_a_clock_that_was_set_back(
+    journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def send(route: Route | None) -> None:
+        number = journal.last_seq() + 1
+        journal.record([new(number, route, time.time_ns())])
+        journal.note([(number, State.SENT, "")])
+
+    def told() -> set[int]:
+        with open_reader(str(tmp_path)) as found:
+            return {found.summary().latest[1], found.measures().last_sent_ns}
+
+    now = time.time_ns()
+    monkeypatch.setattr(time, "time_ns", lambda: now + DAY)
+    send(ROUTES[0])
+    send(ROUTES[1])
+    assert told() == {now + DAY}
+    monkeypatch.setattr(time, "time_ns", lambda: now)
+    assert told() == {now + DAY}  # nothing else is known
+    send(ROUTES[0])
+    assert told() == {now}
+    send(ROUTES[1])
+    monkeypatch.setattr(time, "time_ns", lambda: now + 2 * DAY)
+    assert told() == {now}
+
+
 def fill(journal: Journal, number: int, arrived_ns: int, state: State = State.SENT) -> None:
     first = journal.last_seq() + 1
     journal.record([new(first + n, ROUTES[0], arrived_ns + n) for n in range(number)])
@@ -133,6 +160,43 @@ def test_a_wrong_clock_and_what_ends_late_hold_up_nothing(
     assert journal.prune(later).dropped == 0
     monkeypatch.setattr(pruning, "_AGAIN", 0.0)
     assert journal.prune(later).dropped == 1
+
+
+def test_what_was_told_by_a_wrong_clock_holds_up_nothing(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Uploads and acts of operators, however many of them are from the future."""
+    now, upload = time.time_ns(), Upload("anna", "host", "ftp", 1, 0.5, 7)
+
+    def note(first: int, last: int, at_ns: int) -> None:
+        monkeypatch.setattr(time, "time_ns", lambda: at_ns)
+        for seq in range(first, last + 1):
+            journal.uploads.note(seq, upload)
+        journal.uploads.write({})
+        connection = sqlite3.connect(journal.path)
+        acts.note(connection, [Act(n, at_ns, "resent", "me") for n in range(first, last + 1)])
+        connection.commit()
+        connection.close()
+
+    def left() -> tuple[int, int]:
+        uploads = rows(journal, "SELECT seq FROM uploads")
+        noted = rows(journal, "SELECT id FROM acts")
+        return len(uploads), len(noted)
+
+    many = pruning.ROWS + 10
+    note(1, many, now + DAY)
+    note(many + 1, many + 20, now - DAY)
+    note(many + 21, many + 30, now)
+    assert journal.prune(now).more
+    assert not journal.prune(now).more
+    assert left() == (many + 10, many + 10)
+    # When that time is over they go as well, once all is gone through again.
+    monkeypatch.setattr(time, "time_ns", lambda: now + 2 * DAY)
+    monkeypatch.setattr(pruning, "_AGAIN", 0.0)
+    journal.prune(now + DAY + 1)
+    monkeypatch.setattr(pruning, "_AGAIN", 3600.0)
+    journal.prune(now + DAY + 1)
+    assert left() == (0, 0)
 
 
 class Steps:

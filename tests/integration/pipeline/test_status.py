@@ -7,13 +7,12 @@ import errno
 import json
 import os
 import re
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from watchman import status
+from watchman import replacement, status
 from watchman.errors import WatchmanError
 from watchman.model import State
 from watchman.status import Snapshot
@@ -410,10 +409,14 @@ def test_a_failed_write_leaves_the_old_one(tmp_path: Path) -> None:
 def fill_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have no new file made from now on."""
 
-    def mkstemp(**_: str) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    real = os.open
 
-    monkeypatch.setattr(tempfile, "mkstemp", mkstemp)
+    def opening(path: str, flags: int, *rest: int) -> int:
+        if flags & os.O_EXCL:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(path, flags, *rest)
+
+    monkeypatch.setattr(replacement.os, "open", opening)  # type: ignore[attr-defined]  # — where it imports it
 
 
 def test_a_full_disk_has_room_for_the_last_one(

@@ -101,10 +101,12 @@ def test_a_time_that_was_twice_is_meant_each_time(text: str, begin: str, end: st
 
 
 def test_a_day_ends_once_where_its_midnight_was_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(os.environ, "TZ", "America/Havana")
-    time.tzset()
-    assert until("2026-10-31") == ns("2026-11-01 04:00:00") - 1
-    assert since("2026-11-01") == ns("2026-11-01 04:00:00")
+    # Undone before the fixture's is: that one's zone would be left for the tests that follow.
+    with monkeypatch.context() as patch:
+        patch.setitem(os.environ, "TZ", "America/Havana")
+        time.tzset()
+        assert until("2026-10-31") == ns("2026-11-01 04:00:00") - 1
+        assert since("2026-11-01") == ns("2026-11-01 04:00:00")
 
 
 def test_a_fraction_of_a_second_counts_as_a_beginning_alone() -> None:

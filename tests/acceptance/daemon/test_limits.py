@@ -51,7 +51,10 @@ class Limited:
         finally:
             process.terminate()
             self.status = process.wait(30)
-        self.lines = log.read_text().splitlines()
+        # What Python itself says where it has no memory for its own end either.
+        ends = "MemoryError", "Exception ignored"
+        lines = log.read_text().splitlines()
+        self.lines = [line for line in lines if name != "AS" or not line.startswith(ends)]
 
     @property
     def watched(self) -> bool:

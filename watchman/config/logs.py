@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from watchman.config.config_file import beside
 from watchman.config.problems import Problems, one_line, show
-from watchman.config.values import describe, is_number
+from watchman.config.values import is_number
 from watchman.errors import ConfigError
 from watchman.model import Config
 from watchman.queued_logging import reconfigured
+from watchman.text import describe
 
 if TYPE_CHECKING:
     import logging

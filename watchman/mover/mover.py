@@ -176,7 +176,7 @@ class Mover:
                 if not rows:
                     return
                 self._assign(rows)
-        except Exception as error:  # noqa: BLE001 — handed to the service, which ends the process
+        except BaseException as error:  # noqa: BLE001 — handed to the service, which ends the process
             self._died(error)
 
     def _assign(self, rows: Sequence[Delivery]) -> None:

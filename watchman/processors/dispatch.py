@@ -21,7 +21,7 @@ from watchman.model import Watch
 from watchman.processors.exact_events import ExactEvents
 from watchman.sources.at_start import AtStart, Starts
 from watchman.sources.listener import UnwatchedListener
-from watchman.text import printable
+from watchman.text import describe, printable
 
 log = logging.getLogger("watchman.notify")
 
@@ -217,14 +217,13 @@ class _ProcessorWatch:
             )
         try:
             self._call(event)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             log.error(
-                "The processor %s failed on %s %s: %s: %s",
+                "The processor %s failed on %s %s: %s",
                 self._watch.processor_name,
                 event.maskname,
                 printable(event.pathname),
-                type(error).__name__,
-                printable(str(error)),
+                printable(describe(error)),
                 exc_info=log.isEnabledFor(logging.DEBUG),
             )
 
@@ -235,10 +234,10 @@ def _make(watch: Watch) -> Callable[[Any], Any]:
     if isinstance(processor, type):
         try:
             processor = processor()
-        except Exception as error:
+        except BaseException as error:
             raise SourceError(
-                f"the processor {watch.processor_name} cannot be made: {type(error).__name__}: "
-                f"{printable(str(error))}; correct it"
+                f"the processor {watch.processor_name} cannot be made: "
+                f"{printable(describe(error))}; correct it"
             ) from error
     call: Callable[[Any], Any] = processor
     return call

@@ -370,15 +370,22 @@ class Pipeline:
         new = found.watches[len(self.config.watches) :]
         self.parts.config = found
         self._begin_matched(found, new)
-        for watch in new:
-            local = watch.processor is None and watch.kind is WatchKind.FILES
-            # The mover has no way from it into the quarantine.
-            if not local or hanging.points(watch.path) or found.quarantine:
-                self.stop()
-                return
+        if any(map(self._needs_another_pipeline, new)):
+            self.stop()
+            return
         for watch in new:
             service_log.info("%s is there, and watched from now on", printable(watch.path))
-            self._local.add(watch)
+            if watch.processor is not None:
+                self.parts.processors.add(watch)
+            else:
+                self._local.add(watch)
+
+    def _needs_another_pipeline(self, watch: Watch) -> bool:
+        if hanging.points(watch.path):
+            return True
+        # The mover has no way from it into the quarantine.
+        plain = watch.kind is WatchKind.FILES and not self.config.quarantine
+        return watch.processor is None and not plain
 
     # The history
 

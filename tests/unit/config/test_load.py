@@ -457,6 +457,13 @@ def logging_restored() -> Iterator[None]:
 
 @pytest.mark.usefixtures("logging_restored")
 class TestLogging:
+    @pytest.mark.parametrize(
+        ("megabytes", "size"),
+        [("0", 0), ("0.0", 0), ("1e-7", 1), ("0.02", 20_000), ("50", 50_000_000)],
+    )
+    def test_only_0_megabytes_mean_never(self, site: Site, megabytes: str, size: int) -> None:
+        assert site.load(f"{WATCHES}LOG_MEGABYTES = {megabytes}").log_size == size
+
     def test_the_default_format(self, site: Site) -> None:
         code = f"""
             import logging

@@ -426,7 +426,7 @@ class DirectoryWatcher(Watcher[list[Hint]]):
         *,
         resumed: bool,
     ) -> None:
-        first_runs = FirstRuns(journal, [root.watch for root in source.roots])
+        first_runs = FirstRuns(journal, [root.watch for root in source.roots], resumed=resumed)
         self._directories = Directories(journal, router, source, listener, troubles)
         scanner = DirectoryScanner(journal, source, self._directories, first_runs)
         super().__init__(source, self._directories, scanner, first_runs, resumed=resumed)

@@ -19,11 +19,12 @@ class FirstRuns:
     """The watches of one loop of which no run has seen all that was there before it.
 
     When a first run began is on disk when this has been made: one that is killed before its scan
-    is over does not make old what came in between.
+    is over does not make old what came in between. ``resumed``: this process has watched before.
     """
 
-    def __init__(self, journal: Journal, watches: Iterable[Watch]) -> None:
+    def __init__(self, journal: Journal, watches: Iterable[Watch], *, resumed: bool) -> None:
         self._journal = journal
+        self._resumed = resumed
         self._started_ns = time.time_ns() - CLOCK_GRAIN_NS
         self._pending: set[str] = set()
         """The names of the runs."""
@@ -50,11 +51,12 @@ class FirstRuns:
         """
         if reason is not Reason.START or watch.existing is Existing.ALL:
             return -math.inf
-        if watch.existing is Existing.NONE:
+        before_ns = -math.inf
+        if watch in self:
+            before_ns = self._runs.before_ns(watch.kind, directory)
+        if watch.existing is Existing.NONE and not (self._resumed and before_ns == -math.inf):
             return self._started_ns
-        if watch not in self:
-            return -math.inf
-        return self._runs.before_ns(watch.kind, directory)
+        return before_ns
 
     def end(self, there: Iterable[Watch]) -> None:
         """Note that all that was in these watches before their first runs has been seen.

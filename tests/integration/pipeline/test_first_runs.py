@@ -15,7 +15,7 @@ from watchman.checks.scanning import unknown
 from watchman.journal import Journal
 from watchman.journal.journal_reader import open_reader
 from watchman.journal.runs import run_of
-from watchman.model import Config, Watch, WatchKind
+from watchman.model import Config, Existing, Watch, WatchKind
 
 DIRECTORIES = {"kind": WatchKind.DIRECTORIES}
 
@@ -97,15 +97,20 @@ def test_what_came_while_down_is_sent_where_the_watch_is_narrowed(root: Path, st
     assert sent_by_a_run(narrow, root / "a/live") == [f"{root}/a/late"]
 
 
-def test_a_file_that_settles_while_a_reload_widens_its_watch(root: Path, state: Path) -> None:
-    narrow = config_of(root, state, root / "a", rec=True, settle=3600.0)
+@pytest.mark.parametrize("existing", [Existing.NEW, Existing.NONE])
+def test_a_file_that_settles_while_a_reload_widens_its_watch(
+    root: Path, state: Path, existing: Existing
+) -> None:
+    narrow = config_of(root, state, root / "a", rec=True, settle=3600.0, existing=existing)
     late = root / "a/late"
     with running(narrow) as (pipeline, sent):
         upload(late)
         wait_until(lambda: len(pipeline.parts.local.files.incomplete) == 1, what="it settles")
     assert not sent.paths
+    upload(root / "elsewhere")
     await_next_tick(root)
-    with running(config_of(root, state, root, rec=True), resumed=True) as (_, sent):
+    wide = config_of(root, state, root, rec=True, existing=existing)
+    with running(wide, resumed=True) as (_, sent):
         wait_until(lambda: sent.paths == [str(late)], what="its task")
 
 

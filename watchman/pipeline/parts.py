@@ -133,6 +133,7 @@ class Parts:
         self.mount_changes = mounts.Changes()
         undo.callback(self.mount_changes.close)
         apart.update(watch.path for watch in config.watches if hanging.points(watch.path))
+        self._starts.keep(config.watches)
         own = [watch for watch in config.watches if watch.processor is not None]
         rest = [watch for watch in config.watches if watch.processor is None]
         files = [watch for watch in rest if watch.kind is WatchKind.FILES]

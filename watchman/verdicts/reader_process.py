@@ -158,7 +158,7 @@ def _call(one: CriterionCheck, path: str, file: OpenFile, callables: Callables) 
             answer = function(path, stream)
     except (MemoryError, NotWhole, CannotTell):
         raise
-    except Exception as error:
+    except BaseException as error:
         said = " ".join(f"{type(error).__name__}: {error}".split())
         raise CannotTell(f"{one.argument} raised {said}") from error
     if isinstance(answer, str) and answer.split():

@@ -454,6 +454,8 @@ def test_a_function_of_the_configuration_decides(root: Path, tmp_path: Path) -> 
         "        return '\\n'\n"
         "    if text == 'raise':\n"
         "        raise ValueError(os.path.basename(path))\n"
+        "    if text == 'exit':\n"
+        "        raise SystemExit(os.path.basename(path))\n"
         "    if text == 'write':\n"
         "        open(path, 'w')\n"
         "    return text == 'whole'\n"
@@ -465,16 +467,17 @@ def test_a_function_of_the_configuration_decides(root: Path, tmp_path: Path) -> 
     )
     root.chmod(0o777)
     with running(load(str(path))) as (pipeline, sent):
-        for text in ("whole", "reason", "blank", "raise", "write", "false"):
+        for text in ("whole", "reason", "blank", "raise", "exit", "write", "false"):
             (root / text).write_text(text)
         await_sent(sent, root / "whole")
-        for text in ("reason", "blank", "raise", "write", "false"):
+        for text in ("reason", "blank", "raise", "exit", "write", "false"):
             await_waiting(pipeline, root / text)
         why = {Path(one.path).name: one.reason for one in pipeline.journal.partial.below(str(root))}
     name = f"PATTERNS['{root}/*']: 'complete'[1]"
     assert why["reason"] == "it says so itself"
     assert why["false"] == why["blank"] == f"{name} says so"
     assert why["raise"] == f"{name} raised ValueError: raise"
+    assert why["exit"] == f"{name} raised SystemExit: exit"
     assert why["write"].startswith(f"{name} raised PermissionError")
     assert (root / "write").read_text() == "write"
 

@@ -535,6 +535,7 @@ def test_a_function_that_hangs_holds_up_only_what_needs_it(root: Path, tmp_path:
         for number in range(2 * pool.MOST):
             (root / f"{number}.hung").write_text("hang")
         wait_until(lambda: pipeline.parts.being_read(0.0), 60)
+        wait_until(lambda: pipeline.parts.unjudged == 2 * pool.MOST)
         quick, whole = root / "a.quick", root / "b.gz"
         quick.write_text("quick")
         whole.write_bytes(WHOLE)

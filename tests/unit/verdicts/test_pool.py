@@ -469,6 +469,29 @@ class WithoutProcesses(Pool):
         return question.asked[0].argument
 
 
+@pytest.mark.parametrize(("config_path", "at_a_time"), [("", 3), ("config.py", 2)])
+def test_a_process_is_left_beside_large_files_and_functions(
+    tmp_path: Path, config_path: str, at_a_time: int
+) -> None:
+    """Of four; functions may take one of these beside the one that is added for the first."""
+    made = WithoutProcesses(Troubles(), config_path)
+    made._count = 4
+    made.start()
+    try:
+        with (tmp_path / "a").open("w+") as file:
+            for asked in (*GZIP, CriterionCheck("callable", "function")):
+                for _ in range(4):
+                    about = "/a", [asked], [os.dup(file.fileno())], pool.LARGE, print
+                    assert made.ask(*about)
+            assert made._numbers[pool.LARGE_FILES] == at_a_time
+            assert made._numbers[pool.Lane(("function",))] == 2
+            made.answer_one()
+            wait_until(lambda: len(made._held[pool.LARGE_FILES]) == 4 - at_a_time - 1)
+            assert made._numbers[pool.LARGE_FILES] == at_a_time
+    finally:
+        made.stop()
+
+
 def test_however_many_functions_there_are_each_gets_its_turn(tmp_path: Path) -> None:
     functions = [f"function {number}" for number in range(pool.LEAST + pool.MORE + 2)]
     made = WithoutProcesses(Troubles())

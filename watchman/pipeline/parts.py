@@ -252,6 +252,11 @@ class Parts:
         """How many files do not meet their criteria."""
         return sum(one.count for one in self._partial_files())
 
+    @property
+    def unjudged(self) -> int:
+        """How many files wait for a first word whether they meet their criteria."""
+        return sum(one.unjudged for one in self._partial_files())
+
     def being_read(self, least: float) -> list[Reading]:
         """Return the files that are being read for so many seconds, to tell if they are whole."""
         return [] if self.pool is None else self.pool.reading(least)

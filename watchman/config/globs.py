@@ -7,16 +7,19 @@ never a mistake.
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fnmatch
 import functools
 import glob
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 from watchman import hanging, mounts, timelimit
 from watchman.config.overlap import covers, meet
+from watchman.file_access import PATH_FLAGS, for_listing, open_directory, relative_to
 from watchman.model import Config, Watch
 
 _Key = tuple[str, str, str]
@@ -107,10 +110,52 @@ def _conflict(
 
 def _matching(pattern: str) -> list[str]:
     """Return the directories that match. Raises OSError (ETIMEDOUT) where one cannot look."""
-    # They lie anywhere below what comes before the first wildcard.
-    above = glob.escape(pattern).partition("[")[0] or "/"
-    return timelimit.within(
-        above,
-        lambda: sorted(path for path in glob.glob(pattern) if os.path.isdir(path)),
-        where=hanging.points(above.rpartition("/")[0] or "/"),
-    )
+    top = Watch(pattern, pattern=pattern).top
+    parts = relative_to(top, pattern).split("/")
+
+    def look() -> list[str]:
+        try:
+            descriptor = open_directory(top, "")
+        except OSError:
+            return []
+        try:
+            return sorted(_below(descriptor, top, list(filter(None, parts))))
+        finally:
+            os.close(descriptor)
+
+    return timelimit.within(top, look, where=hanging.points(top))
+
+
+def _below(above: int, path: str, parts: Sequence[str]) -> Iterator[str]:
+    """Yield the directories in ``above``, which is at ``path``, that match the parts of a pattern.
+
+    Not by ``glob.glob``, which follows the symlinks that an uploader has made.
+    """
+    if not parts:
+        yield path
+        return
+    for name in _names(above, parts[0]) if glob.has_magic(parts[0]) else [parts[0]]:
+        try:
+            descriptor = os.open(name, PATH_FLAGS, dir_fd=above)
+        except OSError:
+            continue  # no directory, or one that nobody may enter
+        try:
+            yield from _below(descriptor, f"{path.rstrip('/')}/{name}", parts[1:])
+        finally:
+            os.close(descriptor)
+
+
+def _names(above: int, part: str) -> list[str]:
+    """Return the names of directories that match; none where they cannot be listed."""
+    try:
+        descriptor = for_listing(os.dup(above))
+    except OSError:
+        return []
+    names = []
+    try:
+        with os.scandir(descriptor) as entries, contextlib.suppress(OSError):
+            names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+    finally:
+        os.close(descriptor)
+    hidden = part.startswith(".")
+    return [name for name in fnmatch.filter(names, part) if hidden or not name.startswith(".")]

@@ -117,7 +117,7 @@ class Parts:
                     name,
                     journal,
                     partial(owner.open_publisher, config, name),
-                    self.watch_root_of,
+                    self.top_of,
                     self,
                     self.log_reader,
                 )
@@ -331,10 +331,18 @@ class Parts:
         self._monitoring.failed(deliveries)
         signals.announce(signals.failed, deliveries)
 
-    def watch_root_of(self, path: str) -> str:
-        """Return the watch's path that ``path`` is in; its directory if there is none."""
-        roots = [watch.path for watch in self.config.watches if path.startswith(watch.prefix)]
-        return max(roots, key=len, default=os.path.dirname(path))
+    def watch_of(self, path: str) -> Watch | None:
+        """Return the innermost watch that ``path`` is in."""
+        around = [watch for watch in self.config.watches if path.startswith(watch.prefix)]
+        return max(around, key=lambda watch: len(watch.path), default=None)
+
+    def top_of(self, path: str) -> str:
+        """Return the directory below which no symlink is followed on the way to ``path``.
+
+        That is the file's own directory where nothing in the configuration leads to it.
+        """
+        watch = self.watch_of(path)
+        return os.path.dirname(path) if watch is None else watch.top
 
 
 def _criteria_kinds(config: Config) -> set[str]:

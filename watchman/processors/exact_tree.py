@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from watchman import coverage
-from watchman.file_access import DIRECTORY_FLAGS, GONE_ERRNOS, PATH_FLAGS, open_directory
+from watchman.file_access import GONE_ERRNOS, PATH_FLAGS, for_listing, open_below, open_watch
 from watchman.model import Watch
 from watchman.sources import instance as ev
 from watchman.sources.at_start import AtStart
@@ -125,10 +125,14 @@ class ExactTree:
         """
         path = self._watch.path
         try:
-            identity = _identity(os.stat(path))
+            descriptor = open_watch(self._watch)
         except OSError as error:
             self._say(path, error)
             return False
+        try:
+            identity = _identity(os.fstat(descriptor))
+        finally:
+            os.close(descriptor)
         ended = self.root.wd < 0 and not self._mask & ev.IN_ONESHOT
         if identity != self.root.identity or ended:
             self.forget(self.root)
@@ -176,7 +180,7 @@ class ExactTree:
 
         Raises OSError, ESTALE where its path leads to another directory by now.
         """
-        descriptor = open_directory(self._watch.path, directory.relative)
+        descriptor = open_below(open_watch(self._watch), directory.relative)
         try:
             if directory.identity not in (None, _identity(os.fstat(descriptor))):
                 raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
@@ -189,11 +193,7 @@ class ExactTree:
         """Yield a descriptor of a watched directory and what is in it; -1 if it is gone."""
         descriptor, entries = -1, []
         try:
-            above = self._open(directory)
-            try:
-                descriptor = os.open(".", DIRECTORY_FLAGS, dir_fd=above)
-            finally:
-                os.close(above)
+            descriptor = for_listing(self._open(directory))
             with os.scandir(descriptor) as found:
                 entries = [
                     Entry(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Sequence
 
 from watchman import mounts
@@ -69,12 +68,12 @@ class Roots:
             self._follow_mounts()
         for root in self.all:
             try:
-                status = os.stat(root.watch.path)
+                identity = root.look()
             except OSError as error:
                 self._lose(root)
                 self._walker.say(root.watch.path, error)
                 continue
-            if root.missed or (status.st_dev, status.st_ino) != root.identity:
+            if root.missed or identity != root.identity:
                 root.missed = False
                 self._lose(root)
                 root.polled = mounts.is_polled(root.watch)

@@ -61,12 +61,12 @@ class Node:
         return f"{self.path.rstrip('/')}/{name}"
 
     def open(self) -> int:
-        """Open the directory without following symlinks below the root; an ``O_PATH`` descriptor.
+        """Open the directory without following symlinks below the top; an ``O_PATH`` descriptor.
 
         Raises OSError.
         """
-        root = self.root.watch.path
-        return open_directory(root, relative_to(root, self.path))
+        top = self.root.watch.top
+        return open_directory(top, relative_to(top, self.path))
 
     def child(self, name: str) -> Node | None:
         """Return the watched directory ``name`` in this one."""
@@ -96,17 +96,21 @@ class Node:
         finally:
             os.close(above)
 
-    def found_there(self) -> tuple[int, int] | None:
-        """Return the device and inode of the directory at its place; None if there is none."""
-        try:
-            descriptor = self.open()
-        except OSError:
-            return None
+    def look(self) -> tuple[int, int]:
+        """Return the device and inode of the directory at its place. Raises OSError."""
+        descriptor = self.open()
         try:
             status = os.fstat(descriptor)
         finally:
             os.close(descriptor)
         return status.st_dev, status.st_ino
+
+    def found_there(self) -> tuple[int, int] | None:
+        """Return the same; None if there is none."""
+        try:
+            return self.look()
+        except OSError:
+            return None
 
     def add(self, name: str) -> Node:
         """Add the directory ``name`` to the tree."""
@@ -153,12 +157,8 @@ class Root(Node):
         No event tells of that, and it may be over before anybody checks: unmounted and mounted
         again, or a directory above renamed there and back. What left below the root has events.
         """
-        try:
-            status = os.stat(self.watch.path)
-        except OSError:
-            self.missed = True
-            return
-        self.missed |= (status.st_dev, status.st_ino) != self.identity
+        found = self.found_there()
+        self.missed |= found is None or found != self.identity
 
     def is_polled(self, path: str) -> bool:
         """Say whether what others write at ``path`` may give no event here."""

@@ -12,7 +12,7 @@ import pytest
 from tests.running import Remembering, config_for, running, troubles
 from tests.waiting import wait_until
 from watchman.config.globs import expand
-from watchman.model import Config, Method, Watch, WatchKind
+from watchman.model import Config, Existing, Method, Watch, WatchKind
 from watchman.pipeline import Pipeline
 
 pytestmark = pytest.mark.usefixtures("often")
@@ -138,7 +138,8 @@ def await_next_tick(path: Path) -> None:
 
 def globbing(root: Path, state: Path, **changes: Any) -> Config:
     pattern = str(root / "*/in")
-    one = Watch(pattern, rec=True, auto_add=True, pattern=pattern, **changes)
+    changes = changes or {"rec": True, "auto_add": True}
+    one = Watch(pattern, pattern=pattern, **changes)
     return config_of(root, state, *expand((), [one]).watches, globs=(one,))
 
 
@@ -186,23 +187,68 @@ def test_a_directory_that_no_longer_matches_is_missed(root: Path, state: Path) -
         wait_until(lambda: sent.paths == [f"{root}/anna/in/x.csv"])
 
 
+def test_a_symlink_that_matches_is_no_way_out(root: Path, state: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    (outside / "in").mkdir(parents=True)
+    (outside / "in/secret.csv").touch()
+    (root / "anna").mkdir(parents=True)
+    store = tmp_path / "store"
+    store.mkdir()
+    config = dataclasses.replace(globbing(root, state), moves=((str(root), str(store)),))
+    with running(config) as (pipeline, sent):
+        (root / "evil").symlink_to(outside)
+        (root / "anna/in").symlink_to(outside / "in")
+        (root / "dora/in").mkdir(parents=True)
+        wait_until(lambda: watched(pipeline) == [f"{root}/dora/in"], what="what is one")
+        (root / "dora/in/x.csv").touch()
+        await_count(sent, 1)
+    assert sent.paths == [f"{store}/dora/in/x.csv"]
+    assert (outside / "in/secret.csv").exists()
+
+
+@pytest.mark.parametrize("level", ["", "/in"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_directory_that_matched_is_swapped_for_a_symlink(
+    root: Path, state: Path, tmp_path: Path, level: str, kind: str
+) -> None:
+    (root / "anna/in").mkdir(parents=True)
+    outside = tmp_path / "outside"
+    (outside / "in").mkdir(parents=True)
+    for directory in (outside, outside / "in"):
+        (directory / "secret.csv").touch()
+        (directory / "secret").mkdir()
+    changes = {"rec": True, "auto_add": True, "existing": Existing.ALL, **KINDS[kind]}
+    with running(globbing(root, state, **changes)) as (pipeline, sent):
+        (root / f"anna{level}").rename(tmp_path / "aside")
+        (root / f"anna{level}").symlink_to(f"{outside}{level}")
+        wait_until(lambda: "Not a directory" in str(troubles(pipeline)), what="it is missed")
+        assert not sent.paths
+        (root / f"anna{level}").unlink()
+        (tmp_path / "aside").rename(root / f"anna{level}")
+        wait_until(lambda: not troubles(pipeline), what="it is back")
+        arrival = root / "anna/in/arrival"
+        arrival.mkdir() if "directories" in kind else arrival.write_text("1")
+        await_count(sent, 1)
+    assert sent.paths == [str(arrival)]
+
+
 def test_what_would_be_watched_twice_is_left_out_and_said_once(
     root: Path, state: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (root / "anna/in").mkdir(parents=True)
+    (root / "bert").mkdir(parents=True)
     config = globbing(root, state)
-    with running(config) as (pipeline, sent):
-        (root / "bert").mkdir()
-        (root / "bert/in").symlink_to(root / "anna/in")
+    around = Watch(f"{root}/bert", rec=True, auto_add=True)
+    with running(dataclasses.replace(config, watches=(around,))) as (pipeline, sent):
+        (root / "bert/in").mkdir()
         (root / "carl/in").mkdir(parents=True)
-        wait_until(lambda: watched(pipeline) == [f"{root}/anna/in", f"{root}/carl/in"])
+        wait_until(lambda: watched(pipeline) == [f"{root}/bert", f"{root}/carl/in"])
         (root / "dora/in").mkdir(parents=True)
         wait_until(lambda: watched(pipeline)[-1] == f"{root}/dora/in")
-        (root / "anna/in/x.csv").touch()
+        (root / "bert/in/x.csv").touch()
         wait_until(lambda: sent.paths)
     said = f"{root}/bert/in matches {root}/*/in and is left out: it would be watched twice"
     assert [r.message for r in caplog.records if "left out" in r.message] == [f"WATCHES: {said}"]
-    assert sent.paths == [f"{root}/anna/in/x.csv"]
+    assert sent.paths == [f"{root}/bert/in/x.csv"]
 
 
 # Destinations

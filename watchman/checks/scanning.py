@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from watchman import coverage
 from watchman.checks import present
 from watchman.checks.asked import Asked
+from watchman.directory_identity import identify
 from watchman.file_access import (
     GONE_ERRNOS,
     Look,
@@ -25,7 +26,7 @@ from watchman.identity import is_same_content
 from watchman.journal.journal_reader import JournalReader
 from watchman.model import Config, Existing, Version, Watch, WatchKind
 from watchman.router import Router
-from watchman.sources.directory_version import identify, look_inside
+from watchman.sources.directory_version import look_inside
 
 _PENDING = {
     Seen.COMPLETE: "complete",

@@ -339,10 +339,14 @@ class Parts:
     def top_of(self, path: str) -> str:
         """Return the directory below which no symlink is followed on the way to ``path``.
 
-        That is the file's own directory where nothing in the configuration leads to it.
+        It is the innermost one of the configuration, be it a watch's or a destination; the file's
+        own where none leads to it.
         """
+        tops = [root for _, root in self.config.all_moves if mounts.leads_to(root, path)]
         watch = self.watch_of(path)
-        return os.path.dirname(path) if watch is None else watch.top
+        if watch is not None:
+            tops.append(watch.top)
+        return max(tops, key=len, default=os.path.dirname(path))
 
 
 def _criteria_kinds(config: Config) -> set[str]:

@@ -231,10 +231,10 @@ class OpenDirectories:
         try:
             top = for_listing(open_watch(watch))
         except OSError as error:
-            # What matches a pattern goes with its uploader.
-            if watch.pattern and error.errno in NOT_THERE:
-                return
-            raise
+            if not watch.pattern or error.errno not in NOT_THERE:
+                raise
+            # What matches a pattern goes with its uploader, or with the mount that it is in.
+            top = for_listing(open_directory(watch.top, ""))
         try:
             with os.scandir(top) as entries:
                 empty = next(entries, None) is None

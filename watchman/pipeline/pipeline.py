@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterable
 
 from watchman import clock, hanging, queued_logging
+from watchman.config.globs import more
 from watchman.errors import JournalError, WatchmanError
 from watchman.journal import Archive, Journal
 from watchman.model import Config, Watch, WatchKind
@@ -354,22 +355,27 @@ class Pipeline:
             self.journal.begin_first_runs(self.journal.first_runs(paths), begun[pattern])
 
     def _take_matched(self, globs: GlobWatcher) -> None:
-        """Watch the directories that have begun to match a pattern.
+        """Watch the directories that have begun to match a pattern, and not those that are gone.
 
         Where one needs a part of its own the pipeline ends as for a reload; the next has it.
         """
         found = globs.take()
         if found is None:
             return
-        new = found.watches[len(self.config.watches) :]
+        before = self.config.watches
+        new, gone = more(found.watches, before), more(before, found.watches)
         self.parts.config = found
         self._begin_matched(found, new)
-        for watch in new:
+        for watch in gone:
+            service_log.info("%s is gone, and watched no more", printable(watch.path))
+        for watch in (*new, *gone):
             local = watch.processor is None and watch.kind is WatchKind.FILES
             # The mover has no way from it into the quarantine.
             if not local or hanging.points(watch.path) or found.quarantine:
                 self.stop()
                 return
+        for watch in gone:
+            self._local.remove(watch)
         for watch in new:
             service_log.info("%s is there, and watched from now on", printable(watch.path))
             self._local.add(watch)

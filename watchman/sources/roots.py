@@ -44,6 +44,17 @@ class Roots:
         self.all.append(root)
         return root
 
+    def remove(self, watch: Watch) -> list[Root]:
+        """Let go of a watch; what is queued for its root comes to nothing."""
+        left = [root for root in self.all if root.watch.path == watch.path]
+        # Another list: other threads may be reading this one.
+        self.all = [root for root in self.all if root not in left]
+        for root in left:
+            root.is_given_up = True
+            root.identity = None
+            self._walker.detach(root)
+        return left
+
     def find(self, path: str) -> Node | None:
         """Return the watched directory at ``path``."""
         for root in self.all:

@@ -75,7 +75,9 @@ class Node:
     @property
     def is_left(self) -> bool:
         """Whether the directory has left the tree, or one above it has."""
-        return self.parent is not None and self.parent.child(self.name) is not self
+        if self.parent is None:
+            return self.root.is_given_up
+        return self.parent.child(self.name) is not self
 
     def above(self) -> Iterator[Node]:
         """Yield the directories that it is in, up to the root."""
@@ -126,6 +128,7 @@ class Root(Node):
     __slots__ = (
         "at_start",
         "identity",
+        "is_given_up",
         "missed",
         "mounts",
         "polled",
@@ -143,6 +146,8 @@ class Root(Node):
         """The device and inode that are watched; None while there is nothing to watch."""
         self.reason = Reason.START
         """What the next walk is for, should the directory turn out to be another one."""
+        self.is_given_up = False
+        """Whether the watch is no more."""
         self.missed = False
         """Whether an event came while the path led elsewhere: it is walked when it is back."""
         self.mounts: dict[str, object] = {}

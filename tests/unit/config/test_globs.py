@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.config.conftest import Site
 from watchman.config.globs import expand
 from watchman.model import Watch
 
@@ -68,3 +69,10 @@ def test_before_the_first_wildcard_symlinks_are_the_configuration_s(tmp_path: Pa
 def test_the_directory_from_which_on_no_symlink_is_followed(pattern: str, top: str) -> None:
     assert Watch("/what/matches", pattern=pattern).top == top
     assert Watch(pattern).top == pattern
+
+
+def test_the_directory_of_the_configuration_is_left_out(site: Site) -> None:
+    loaded = site.load("WATCHES = [{'path': '$D*', 'do_glob': True}]\nSTATE_DIR = '/var/lib/x'")
+    assert loaded.watches == ()
+    why = f"{site.root} matches {site.root}* and is left out: the configuration lies there"
+    assert f"WATCHES: {why}" in loaded.warnings

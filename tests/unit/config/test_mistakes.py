@@ -64,6 +64,20 @@ MISTAKES = [
         "BROKERS = {'import': ['amqp://a', 5]}",
         ["BROKERS['import']: a URL is of type int; write a URL, a list of URLs, or {'url': …, …}"],
     ),
+    *(
+        (
+            f"BROKERS = {{'import': {urls}}}",
+            [
+                f"BROKERS['import']: its URLs are for {which}, and what is made for one transport "
+                "cannot be sent by another; give each transport a name of its own"
+            ],
+        )
+        for urls, which in (
+            ("['amqp://u:sesame@a', 'redis://b']", "amqp and redis"),
+            ("'redis://a;rediss://b;filesystem://'", "redis and filesystem"),
+            ("{'url': ['pyamqp://a', 'sqs://b', 'AMQPS://c']}", "amqp and sqs"),
+        )
+    ),
     (
         "BROKERS = {'import': []}",
         [

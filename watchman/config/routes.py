@@ -13,7 +13,7 @@ from watchman.config import batch, criteria
 from watchman.config.problems import NOT_A_PAIR, Problems, kind, names, pairs, show
 from watchman.config.shadows import Shadows
 from watchman.config.values import MOST_DAYS, is_number, is_text, pattern_error
-from watchman.masking import mask
+from watchman.masking import mask, split_urls
 from watchman.model import Broker, Criteria, Route, Watch
 
 CheckURL = Callable[[str], "str | None"]
@@ -113,7 +113,7 @@ def _broker(name: str, given: Any, label: str, check_url: CheckURL, problems: Pr
         problems.add(label, wrong, "write a URL, a list of URLs, or {'url': …, …}")
         return Broker(name, ())
     # Celery's own notation for failover: 'amqp://one;amqp://two'.
-    several = [part for url in several for part in url.split(";") if part]
+    several = [part for url in several for part in split_urls(url)]
     before = len(problems.problems)
     for url in several:
         reason = check_url(url)

@@ -156,7 +156,7 @@ def test_kwargs_that_look_like_options(site: Site, kwargs: str, warned: str) -> 
 class TestBrokers:
     def test_the_three_forms(self, site: Site) -> None:
         loaded = site.load(
-            WATCHES + "BROKERS = {'3di': 'redis://h/0', 'b': ['amqp://x', 'amqp://y'],"
+            WATCHES + "BROKERS = {'3di': 'redis://h/0', 'b': ['amqp://x;', ';amqp://y'],"
             " 'c': {'url': 'redis://h/1', 'visibility_timeout': 5},"
             " 'd': {'url': ('amqp://x',), 'transport_options': {'max_retries': 1}},"
             " 'e': 'amqp://x;amqp://y', 'f': 'amqp://x;AMQPS://y;pyamqp://z',"

@@ -79,6 +79,10 @@ MISTAKES = [
         )
     ),
     (
+        "BROKERS = {'import': ';'}",
+        ["BROKERS['import']: it has no scheme such as amqp://; write transport://user@host/…"],
+    ),
+    (
         "BROKERS = {'import': []}",
         [
             "BROKERS['import']: the list of URLs is empty; "

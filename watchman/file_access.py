@@ -118,6 +118,20 @@ def open_watch(watch: Watch) -> int:
     return open_directory(watch.top, relative_to(watch.top, watch.path))
 
 
+def status_of_watch(watch: Watch) -> os.stat_result:
+    """Return the status of a watch's directory, by a descriptor only where it matches a pattern.
+
+    Raises OSError.
+    """
+    if watch.top == watch.path:
+        return os.stat(watch.path)
+    descriptor = open_watch(watch)
+    try:
+        return os.fstat(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def open_below(descriptor: int, relative: str) -> int:
     """Return ``relative`` opened without following symlinks; ``descriptor`` is closed."""
     try:

@@ -9,7 +9,14 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from watchman import coverage
-from watchman.file_access import GONE_ERRNOS, PATH_FLAGS, for_listing, open_below, open_watch
+from watchman.file_access import (
+    GONE_ERRNOS,
+    PATH_FLAGS,
+    for_listing,
+    open_below,
+    open_watch,
+    status_of_watch,
+)
 from watchman.model import Watch
 from watchman.sources import instance as ev
 from watchman.sources.at_start import AtStart
@@ -125,14 +132,10 @@ class ExactTree:
         """
         path = self._watch.path
         try:
-            descriptor = open_watch(self._watch)
+            identity = _identity(status_of_watch(self._watch))
         except OSError as error:
             self._say(path, error)
             return False
-        try:
-            identity = _identity(os.fstat(descriptor))
-        finally:
-            os.close(descriptor)
         ended = self.root.wd < 0 and not self._mask & ev.IN_ONESHOT
         if identity != self.root.identity or ended:
             self.forget(self.root)

@@ -6,6 +6,7 @@ import errno
 from collections.abc import Sequence
 
 from watchman import mounts
+from watchman.file_access import LATER_ERRNOS, status_of_watch
 from watchman.model import Method, Watch
 from watchman.sources.at_start import Starts
 from watchman.sources.tree import Node, Reason, Root
@@ -79,12 +80,14 @@ class Roots:
             self._follow_mounts()
         for root in self.all:
             try:
-                identity = root.look()
+                status = status_of_watch(root.watch)
             except OSError as error:
+                if error.errno in LATER_ERRNOS:
+                    continue  # what matches a pattern takes a descriptor: unknown is not gone
                 self._lose(root)
                 self._walker.say(root.watch.path, error)
                 continue
-            if root.missed or identity != root.identity:
+            if root.missed or (status.st_dev, status.st_ino) != root.identity:
                 root.missed = False
                 self._lose(root)
                 root.polled = mounts.is_polled(root.watch)

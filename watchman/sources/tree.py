@@ -9,7 +9,7 @@ import stat
 from collections.abc import Iterator
 from typing import NamedTuple, cast
 
-from watchman.file_access import GONE_ERRNOS, open_directory, relative_to
+from watchman.file_access import GONE_ERRNOS, open_directory, relative_to, status_of_watch
 from watchman.model import Watch
 from watchman.sources.at_start import AtStart
 
@@ -98,21 +98,17 @@ class Node:
         finally:
             os.close(above)
 
-    def look(self) -> tuple[int, int]:
-        """Return the device and inode of the directory at its place. Raises OSError."""
-        descriptor = self.open()
+    def found_there(self) -> tuple[int, int] | None:
+        """Return the device and inode of the directory at its place; None if there is none."""
+        try:
+            descriptor = self.open()
+        except OSError:
+            return None
         try:
             status = os.fstat(descriptor)
         finally:
             os.close(descriptor)
         return status.st_dev, status.st_ino
-
-    def found_there(self) -> tuple[int, int] | None:
-        """Return the same; None if there is none."""
-        try:
-            return self.look()
-        except OSError:
-            return None
 
     def add(self, name: str) -> Node:
         """Add the directory ``name`` to the tree."""
@@ -162,8 +158,12 @@ class Root(Node):
         No event tells of that, and it may be over before anybody checks: unmounted and mounted
         again, or a directory above renamed there and back. What left below the root has events.
         """
-        found = self.found_there()
-        self.missed |= found is None or found != self.identity
+        try:
+            status = status_of_watch(self.watch)
+        except OSError:
+            self.missed = True
+            return
+        self.missed |= (status.st_dev, status.st_ino) != self.identity
 
     def is_polled(self, path: str) -> bool:
         """Say whether what others write at ``path`` may give no event here."""

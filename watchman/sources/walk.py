@@ -141,6 +141,10 @@ class Walker:
     def _open(self, node: Node, levels: Sequence[_Level]) -> int:
         if levels:
             return os.open(node.name, DIRECTORY_FLAGS, dir_fd=levels[-1].open())
+        watch = node.root.watch
+        if node.parent is None and watch.top == watch.path:
+            # It may be a symlink.
+            return os.open(watch.path, DIRECTORY_FLAGS & ~os.O_NOFOLLOW)
         return for_listing(node.open())
 
     @staticmethod

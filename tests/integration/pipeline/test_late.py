@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 from pathlib import Path
 from typing import Any
@@ -292,6 +293,24 @@ def test_a_directory_that_matched_is_swapped_for_a_symlink(
         arrival.mkdir() if "directories" in kind else arrival.write_text("1")
         await_count(sent, 1)
     assert sent.paths == [str(arrival)]
+
+
+def test_without_descriptors_what_matches_is_not_gone(
+    root: Path, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / "anna/in").mkdir(parents=True)
+    tries: list[Watch] = []
+
+    def no_descriptor(watch: Watch) -> os.stat_result:
+        tries.append(watch)
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with running(globbing(root, state)) as (pipeline, sent):
+        monkeypatch.setattr("watchman.sources.roots.status_of_watch", no_descriptor)
+        wait_until(lambda: len(tries) > 3, what="it is looked for")
+        assert not troubles(pipeline)
+        (root / "anna/in/x.csv").touch()
+        await_count(sent, 1)
 
 
 def test_what_would_be_watched_twice_is_left_out_and_said_once(

@@ -16,7 +16,7 @@ import stat
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from watchman.model import Version, record_of
+from watchman.model import Version, Watch, record_of
 
 DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -113,6 +113,25 @@ def open_directory(root: str, relative: str) -> int:
     return open_below(os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC), relative)
 
 
+def open_watch(watch: Watch) -> int:
+    """Return an ``O_PATH`` descriptor of a watch's directory. Raises OSError, as above."""
+    return open_directory(watch.top, relative_to(watch.top, watch.path))
+
+
+def status_of_watch(watch: Watch) -> os.stat_result:
+    """Return the status of a watch's directory, by a descriptor only where it matches a pattern.
+
+    Raises OSError.
+    """
+    if watch.top == watch.path:
+        return os.stat(watch.path)
+    descriptor = open_watch(watch)
+    try:
+        return os.fstat(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def open_below(descriptor: int, relative: str) -> int:
     """Return ``relative`` opened without following symlinks; ``descriptor`` is closed."""
     try:
@@ -124,6 +143,14 @@ def open_below(descriptor: int, relative: str) -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def for_listing(descriptor: int) -> int:
+    """Return a directory's ``O_PATH`` descriptor opened for reading; ``descriptor`` is closed."""
+    try:
+        return os.open(".", DIRECTORY_FLAGS, dir_fd=descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def is_too_long(path: str) -> bool:

@@ -20,15 +20,15 @@ _SHORTEST = 3
 """One or two letters are left alone: to blot them out would garble every message."""
 
 _KEY = r"[^=&;?#\s]*(?:pass|secret|token|key|credential|auth)[^=&;?#\s]*"
-_SECRET = re.compile(rf"(?i)([?&;]{_KEY}=)([^&;]*)")
-_SECRET_IN_TEXT = re.compile(rf"(?i)([?&;]{_KEY}=)[^&;\s]*")
+_SECRET = re.compile(rf"(?i)([?&;]{_KEY}=)([^&]*)")
+_SECRET_IN_TEXT = re.compile(rf"(?i)([?&;]{_KEY}=)[^&\s]*")
 _SECRET_NAME = re.compile(rf"(?i){_KEY}$")
 _NO_SECRET = re.compile(r"(?i)(cert|file|prefix|check|url|name)")
 """Names such as ssl_keyfile and global_keyprefix: what they hold is no secret."""
 _SEVERAL = re.compile(r";(?=[A-Za-z][\w+.-]*://)")
 _QUERY = re.compile(r"\?[\w.-]+=")
-_DELIMITERS = re.compile(r"[@:/?#\[\]]")
-_USERINFO = re.compile(r"(?<=://)[^/?#;\s]*@")
+_DELIMITERS = re.compile(r"[@:/?#;\[\]]")
+_USERINFO = re.compile(r"(?<=://)[^/?#\s]*@")
 
 _lock = threading.Lock()
 _secrets: set[str] = set()
@@ -43,6 +43,14 @@ def public_url(url: str) -> str:
     ``://`` where it could be read in two ways.
     """
     return ";".join(map(_public, _SEVERAL.split(url)))
+
+
+def split_urls(urls: str) -> list[str]:
+    """Return the URLs of Celery's notation for failover: ``amqp://one;amqp://two``.
+
+    A semicolon before anything else is somebody's password, and is left for who checks the URL.
+    """
+    return [part for part in (one.strip(";") for one in _SEVERAL.split(urls)) if part] or [urls]
 
 
 def _public(url: str) -> str:

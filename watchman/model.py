@@ -75,9 +75,12 @@ trouble, note
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
+
+_WILDCARD = re.compile("[*?[]")
 
 record_of: Any = tuple.__new__
 """Makes a record of its type and a tuple of all its fields: ``record_of(Version, (…))``. For what
@@ -519,6 +522,15 @@ class Watch:
     """What is asked of files below, where their pattern does not ask for anything itself."""
     require_log: bool = False
     """Whether a file waits until a transfer log calls it complete."""
+
+    @property
+    def top(self) -> str:
+        """The directory below which no symlink is followed: what matches is made by uploaders."""
+        if not self.pattern:
+            return self.path
+        # A wildcard that `glob.escape` has put into brackets counts as one, which does no harm.
+        literal = _WILDCARD.split(self.pattern, maxsplit=1)[0]
+        return literal if literal == self.pattern else literal.rpartition("/")[0] or "/"
 
     @property
     def prefix(self) -> str:

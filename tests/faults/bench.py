@@ -50,7 +50,7 @@ class Bench:
             "b",
             self.journal,
             self._open,
-            lambda _: str(self.root),
+            lambda path: max(filter(path.startswith, (str(self.root), str(directory))), key=len),
             Told(self.changed, self.failed),
         )
 

@@ -22,6 +22,7 @@ PASSWORDS = [
     "Zq7/Xk9word",
     "Zq7:Xk9word",
     "Zq7#Xk9word",
+    "Zq7;Xk9word",
     "Zq7%40Xk9word",
     "Zq7?Xk9tail=Wv5x",
     "[Zq7Xk9]",

@@ -10,7 +10,7 @@ import re
 from importlib.util import find_spec
 from urllib.parse import parse_qsl, urlsplit
 
-from watchman.masking import mask, public_url, remember
+from watchman.masking import mask, public_url, remember, split_urls
 
 AMQP = ("amqp", "amqps", "pyamqp")
 REDIS = ("redis", "rediss", "sentinel")
@@ -64,6 +64,9 @@ def check_url(url: str) -> str | None:
     shown = public_url(url)
     if "://" not in url:
         return f"{shown!r} is no URL; write it as SCHEME://HOST, for example redis://127.0.0.1/0"
+    if any(";" in part for part in split_urls(url)):  # kombu would divide it there
+        write = f"{shown} cannot be divided; write each URL with its scheme: amqp://one;amqp://two"
+        return _apart(shown) if "@" in url else write
     scheme = scheme_of(url)
     if _IN_MEMORY.match(url):
         return (
@@ -100,23 +103,30 @@ def _check_alias(scheme: str, shown: str) -> str | None:
 def _check_host(url: str, scheme: str, shown: str) -> str | None:
     if "+" in url.partition("://")[0] or scheme in _HOST_OPTIONAL:
         return None
-    for part in url.split(";"):
+    for part in split_urls(url):
+        rest = part.partition("://")[2]
         try:
             # kombu reads what follows the scheme as it would an HTTP URL.
-            split = urlsplit("http://" + part.partition("://")[2]) if "://" in part else None
-            host, port = (split.hostname, split.port) if split else (part, None)
+            split = urlsplit("http://" + rest)
+            host, port = split.hostname, split.port
         except ValueError as error:
-            if "@" in part:  # it would repeat what may be half a password
-                return (
-                    f"{shown} cannot be taken apart; write special characters of the user and the "
-                    "password as in %40 for @, %2F for /, %3F for ?"
-                )
-            return f"{shown}: {mask(str(error), url)}"
+            # It would repeat what may be half a password.
+            return _apart(shown) if "@" in url else f"{shown}: {mask(str(error), url)}"
+        if "@" in rest[len(split.netloc) :]:  # what is before it is half a password
+            return _apart(shown)
         if not host:
             return f"{shown}: no host; write {scheme}://HOST"
         if port == 0:
             return f"{shown}: port 0 is none"
     return _check_database(url, scheme, shown)
+
+
+def _apart(shown: str) -> str:
+    """Return that special characters of a password have another meaning where they stand."""
+    return (
+        f"{shown} cannot be taken apart; write special characters of the user and the password as "
+        "in %40 for @, %2F for /, %3F for ?, %23 for #, %3B for ;"
+    )
 
 
 def _check_database(url: str, scheme: str, shown: str) -> str | None:

@@ -10,21 +10,23 @@ from dataclasses import dataclass, replace
 from watchman import coverage
 from watchman.checks import present
 from watchman.checks.asked import Asked
+from watchman.directory_identity import identify
 from watchman.file_access import (
-    DIRECTORY_FLAGS,
     GONE_ERRNOS,
     Look,
     Seen,
+    for_listing,
     ignoring_sigio,
     look,
-    open_directory,
+    open_below,
+    open_watch,
     version_of,
 )
 from watchman.identity import is_same_content
 from watchman.journal.journal_reader import JournalReader
 from watchman.model import Config, Existing, Version, Watch, WatchKind
 from watchman.router import Router
-from watchman.sources.directory_version import identify, look_inside
+from watchman.sources.directory_version import look_inside
 
 _PENDING = {
     Seen.COMPLETE: "complete",
@@ -117,7 +119,7 @@ class _Walk:
             relative = todo.pop()
             path = self.watch.prefix + relative if relative else self.watch.path
             try:
-                descriptor = _open(self.watch.path, relative)
+                descriptor = _open(self.watch, relative)
             except OSError as error:
                 yield self._unreadable(path, error)
                 continue
@@ -255,10 +257,6 @@ def _surely(seen: Look) -> Look:
     return seen
 
 
-def _open(root: str, relative: str) -> int:
-    """Open a directory below the root for listing, through no symlink that an uploader made."""
-    descriptor = open_directory(root, relative)
-    try:
-        return os.open(".", DIRECTORY_FLAGS, dir_fd=descriptor)
-    finally:
-        os.close(descriptor)
+def _open(watch: Watch, relative: str) -> int:
+    """Open a directory in a watch for listing, through no symlink that an uploader made."""
+    return for_listing(open_below(open_watch(watch), relative))

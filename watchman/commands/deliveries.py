@@ -249,7 +249,7 @@ def _configured_directories() -> list[str]:
     except WatchmanError:
         return []
     return [
-        *(watch.path for watch in config.watches),
+        *(watch.top for watch in config.watches),
         *(path for entry in config.moves for path in entry),
     ]
 

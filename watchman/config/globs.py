@@ -7,16 +7,19 @@ never a mistake.
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fnmatch
 import functools
 import glob
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from watchman import hanging, mounts, timelimit
 from watchman.config.overlap import covers, meet
+from watchman.file_access import GONE_ERRNOS, PATH_FLAGS, for_listing, open_directory, relative_to
 from watchman.model import Config, Watch
 
 _Key = tuple[str, str, str]
@@ -25,6 +28,16 @@ _Key = tuple[str, str, str]
 def _key(watch: Watch) -> _Key:
     """Return what tells watches apart: a processor may share its directory."""
     return watch.path, watch.pattern, watch.processor_name
+
+
+@dataclass
+class Memory:
+    """What was found at earlier looks."""
+
+    left_out: set[_Key] = field(default_factory=set)
+    """What need not be looked at again."""
+    devices: dict[str, int] = field(default_factory=dict)
+    """By path: the device that each directory that matched was on when it was last seen."""
 
 
 class Expansion(NamedTuple):
@@ -37,21 +50,25 @@ class Expansion(NamedTuple):
 
 
 def expand(
-    watches: Sequence[Watch], globs: Sequence[Watch], left_out: Collection[_Key] = ()
+    watches: Sequence[Watch], globs: Sequence[Watch], memory: Memory | None = None
 ) -> Expansion:
-    """Look for the directories that match now, but for those that are ``left_out``.
+    """Look for the directories that match now, but for those that are left out.
 
-    What matched before is kept: a directory that is gone is missed, and may come back.
+    What matched before and was removed matches no more. One that may only be out of reach, not
+    being mounted say, is kept: it is missed, and may come back.
     """
+    memory = memory or Memory()
     found = list(watches)
-    there = set(map(_key, watches)).union(left_out)
+    there = set(map(_key, watches)).union(memory.left_out)
     wrong: dict[str, OSError] = {}
     for one in globs:
+        before = {watch.path for watch in found if watch.pattern == one.path}
         try:
-            paths = _matching(one.path)
+            paths, gone = _look(one, before, memory.devices)
         except OSError as error:
             wrong[one.path] = error
             continue
+        found = [w for w in found if w.pattern != one.path or w.path not in gone]
         matching = [replace(one, path=path) for path in paths]
         found += [watch for watch in matching if _key(watch) not in there]
         if not paths and not any(watch.pattern == one.path for watch in found):
@@ -59,18 +76,24 @@ def expand(
     return Expansion(tuple(found), wrong)
 
 
-def expand_again(config: Config, left_out: set[_Key]) -> tuple[Config, Mapping[str, OSError]]:
+def expand_again(config: Config, memory: Memory) -> tuple[Config, Mapping[str, OSError]]:
     """Return the configuration with what matches by now, and what is wrong, by pattern.
 
-    ``left_out`` is what need not be looked at again; it gets what is left out this time.
+    ``memory`` gets what is left out this time.
     """
-    found, wrong = expand(config.watches, config.globs, left_out)
-    new = found[len(config.watches) :]
-    if not new:
+    found, wrong = expand(config.watches, config.globs, memory)
+    new = more(found, config.watches)
+    if not new and len(found) == len(config.watches):
         return config, wrong
     fresh = without_conflicts(replace(config, watches=found), new)
-    left_out.update(set(map(_key, new)).difference(map(_key, fresh.watches)))
+    memory.left_out.update(map(_key, more(new, fresh.watches)))
     return fresh, wrong
+
+
+def more(watches: Sequence[Watch], others: Sequence[Watch]) -> list[Watch]:
+    """Return those of the watches that are not among the others."""
+    known = set(map(_key, others))
+    return [watch for watch in watches if _key(watch) not in known]
 
 
 def without_conflicts(config: Config, new: Collection[Watch]) -> Config:
@@ -100,17 +123,107 @@ def _conflict(
     own += [os.path.dirname(path) for path in (config.pid_file, config.out_file, config.err_file)]
     if any(covers(watch, path, real) for path in own if path):
         return "watchman itself writes there"
+    if covers(watch, os.path.dirname(config.path), real):
+        return "the configuration lies there"
     if any(covers(watch, root, real) for _, root in config.moves):
         return "what is moved would arrive there again"
     return ""
 
 
-def _matching(pattern: str) -> list[str]:
-    """Return the directories that match. Raises OSError (ETIMEDOUT) where one cannot look."""
-    # They lie anywhere below what comes before the first wildcard.
-    above = glob.escape(pattern).partition("[")[0] or "/"
-    return timelimit.within(
-        above,
-        lambda: sorted(path for path in glob.glob(pattern) if os.path.isdir(path)),
-        where=hanging.points(above.rpartition("/")[0] or "/"),
-    )
+def _look(one: Watch, before: Iterable[str], devices: dict[str, int]) -> tuple[list[str], set[str]]:
+    """Return the directories that match, and which of those that matched ``before`` are gone.
+
+    Raises OSError (ETIMEDOUT) where one cannot look.
+    """
+    top = one.top
+
+    def look() -> tuple[dict[str, int], set[str]]:
+        try:
+            descriptor = open_directory(top, "")
+        except OSError:
+            return {}, set()
+        try:
+            parts = list(filter(None, relative_to(top, one.path).split("/")))
+            found = dict(_below(descriptor, top, parts))
+            missed = [path for path in before if path not in found]
+            gone = {path for path in missed if _is_gone(descriptor, top, path, devices.get(path))}
+            return found, gone
+        finally:
+            os.close(descriptor)
+
+    found, gone = timelimit.within(top, look, where=hanging.points(top))
+    devices.update(found)
+    for path in gone:
+        devices.pop(path, None)
+    return sorted(found), gone
+
+
+def _is_gone(top: int, above: str, path: str, device: int | None) -> bool:
+    """Say whether a directory was removed; ``top`` is the open one at ``above``.
+
+    Not so where the last one on the way to it is empty and on another device than it was: that is
+    how a mount point looks while nothing is mounted.
+    """
+    descriptor = os.dup(top)
+    try:
+        for name in relative_to(above, path).split("/"):
+            try:
+                below = os.open(name, PATH_FLAGS, dir_fd=descriptor)
+            except OSError as error:
+                if error.errno not in GONE_ERRNOS:
+                    return False
+                break
+            os.close(descriptor)
+            descriptor = below
+        else:
+            return False
+        return os.fstat(descriptor).st_dev == device or not _is_empty(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _is_empty(directory: int) -> bool:
+    try:
+        descriptor = for_listing(os.dup(directory))
+    except OSError:
+        return False
+    try:
+        with os.scandir(descriptor) as entries:
+            return next(entries, None) is None
+    finally:
+        os.close(descriptor)
+
+
+def _below(above: int, path: str, parts: Sequence[str]) -> Iterator[tuple[str, int]]:
+    """Yield path and device of the directories in ``above`` that match the parts of a pattern.
+
+    ``path`` is where it is. Not by ``glob.glob``, which follows the symlinks of an uploader.
+    """
+    if not parts:
+        yield path, os.fstat(above).st_dev
+        return
+    for name in _names(above, parts[0]) if glob.has_magic(parts[0]) else [parts[0]]:
+        try:
+            descriptor = os.open(name, PATH_FLAGS, dir_fd=above)
+        except OSError:
+            continue  # no directory, or one that nobody may enter
+        try:
+            yield from _below(descriptor, f"{path.rstrip('/')}/{name}", parts[1:])
+        finally:
+            os.close(descriptor)
+
+
+def _names(above: int, part: str) -> list[str]:
+    """Return the names of directories that match; none where they cannot be listed."""
+    try:
+        descriptor = for_listing(os.dup(above))
+    except OSError:
+        return []
+    names = []
+    try:
+        with os.scandir(descriptor) as entries, contextlib.suppress(OSError):
+            names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+    finally:
+        os.close(descriptor)
+    hidden = part.startswith(".")
+    return [name for name in fnmatch.filter(names, part) if hidden or not name.startswith(".")]

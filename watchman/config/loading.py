@@ -13,6 +13,7 @@ from watchman.config import (
     globs,
     logs,
     monitoring_settings,
+    own_files,
     own_places,
     paths,
     routes,
@@ -180,7 +181,7 @@ def _config(
         moves = paths.moves(values.get("MOVES", ()), base, files, problems)
     if files and not patterns and not moves and "PATTERNS" not in values:
         problems.warn("PATTERNS", "is not set, so no task is sent", routes.PATTERNS_EXAMPLE)
-    return {
+    found = {
         "path": main.path,
         "given": _given(values, setting),
         "logging": logging,
@@ -203,6 +204,8 @@ def _config(
         "hooks": monitoring_settings.hooks(values, problems),
         "retention": _retention(values.get("HISTORY_DAYS", 30), problems),
     }
+    own_files.check(found, files, problems)
+    return found
 
 
 def _given(values: Mapping[str, Any], watches_setting: str | None) -> frozenset[str]:

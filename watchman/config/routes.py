@@ -13,7 +13,7 @@ from watchman.config import batch, criteria
 from watchman.config.problems import NOT_A_PAIR, Problems, kind, names, pairs, show
 from watchman.config.shadows import Shadows
 from watchman.config.values import MOST_DAYS, is_number, is_text, pattern_error
-from watchman.masking import mask
+from watchman.masking import mask, split_urls
 from watchman.model import Broker, Criteria, Route, Watch
 
 CheckURL = Callable[[str], "str | None"]
@@ -23,6 +23,7 @@ BROKERS_EXAMPLE = "BROKERS = {'name': 'amqp://user:password@host:5672//'}"
 PATTERNS_EXAMPLE = "PATTERNS = [('/srv/ftp/*.csv', {'broker': 'name', 'task': 'my_task'})]"
 
 _NESTED_OPTIONS = "transport_options"
+_SAME_TRANSPORT = {"amqps": "amqp", "pyamqp": "amqp", "rediss": "redis", "sentinel": "redis"}
 _TLS = "use_ssl"
 _TLS_EXAMPLE = "'use_ssl': {'ca_certs': '/etc/ssl/my-ca.pem'}"
 
@@ -112,13 +113,28 @@ def _broker(name: str, given: Any, label: str, check_url: CheckURL, problems: Pr
         problems.add(label, wrong, "write a URL, a list of URLs, or {'url': …, …}")
         return Broker(name, ())
     # Celery's own notation for failover: 'amqp://one;amqp://two'.
-    several = [part for url in several for part in url.split(";") if part]
+    several = [part for url in several for part in split_urls(url)]
+    before = len(problems.problems)
     for url in several:
         reason = check_url(url)
         if reason:
             remedy = "" if "; " in reason else "write transport://user@host/…"
             problems.add(label, mask(reason, url), remedy)
+    transports = list(dict.fromkeys(map(_transport, several)))
+    if len(transports) > 1 and len(problems.problems) == before:
+        problems.add(
+            label,
+            f"its URLs are for {' and '.join(transports)}, and what is made for one transport "
+            "cannot be sent by another",
+            "give each transport a name of its own",
+        )
     return Broker(name, tuple(several), options)
+
+
+def _transport(url: str) -> str:
+    """Return what sends to a URL: several schemes may be served by the same."""
+    scheme = url.partition("://")[0].partition("+")[0].lower()
+    return _SAME_TRANSPORT.get(scheme, scheme)
 
 
 def _odd(values: Sequence[Any]) -> str:

@@ -1,15 +1,16 @@
 """The pid file: a lock first, and a number for people second.
 
 The daemon holds a lock on the file's first byte for its whole life, so a file that is stale,
-empty, garbage, or names a process that got the number since, is told from a real one by asking
-the kernel. The second byte guards the moments in which the file is claimed or removed: without
-it, one process could remove the file that another has just opened.
+empty, or names a process that got the number since, is told from a real one by asking the
+kernel. The second byte guards the moments in which the file is claimed or removed: without it,
+one process could remove the file that another has just opened.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
 from collections.abc import Iterator
 
@@ -17,6 +18,10 @@ from watchman import record_locks
 from watchman.errors import AlreadyRunning
 
 _FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+
+_LONGEST = 32
+"""Bytes in a pid file at the most."""
+_NUMBER = re.compile(rb"[\s\0]*-?\d*[\s\0]*")
 
 
 class PidFile:
@@ -38,7 +43,8 @@ class PidFile:
 def claim(path: str) -> PidFile:
     """Make the pid file, or take a left-over one over, and hold it.
 
-    Raises AlreadyRunning if another process holds it, OSError if it cannot be written.
+    Raises AlreadyRunning if another process holds it, OSError if it cannot be written, or is
+    another file: a setting may name anything.
     """
     while True:
         descriptor = os.open(path, _FLAGS | os.O_CREAT, 0o644)
@@ -53,6 +59,8 @@ def claim(path: str) -> PidFile:
                     if pid is None:
                         continue
                     raise AlreadyRunning(f"already running with {record_locks.who(pid)}")
+                if not _is_left_over(descriptor):
+                    raise OSError(0, "it holds something else than the number of a process")
                 os.ftruncate(descriptor, 0)
                 os.write(descriptor, b"%d\n" % os.getpid())
                 claimed, descriptor = descriptor, -1
@@ -74,6 +82,8 @@ def clear(path: str) -> bool:
         with _guarded(descriptor):
             if record_locks.holder(descriptor) is not None or not _leads_to(path, descriptor):
                 return False
+            if not _is_left_over(descriptor):
+                return False
             os.unlink(path)
     except OSError:
         return False
@@ -89,6 +99,15 @@ def _guarded(descriptor: int) -> Iterator[None]:
         yield
     finally:
         record_locks.let_go(descriptor)
+
+
+def _is_left_over(descriptor: int) -> bool:
+    """Say whether a file may be the pid file of an earlier process: it is empty, or a number.
+
+    Zeros are what some file systems have after a power cut.
+    """
+    content = os.pread(descriptor, _LONGEST + 1, 0)
+    return len(content) <= _LONGEST and _NUMBER.fullmatch(content) is not None
 
 
 def _leads_to(path: str, descriptor: int) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from watchman.log_batch import info_all
-from watchman.model import Delivery, Move, State
+from watchman.model import Delivery, Move, State, Watch
 from watchman.mover.known_mounts import known_mounts
 from watchman.mover.open_directories import OpenDirectories
 from watchman.mover.rename_process import RenameProcess
@@ -76,8 +76,8 @@ class MoveListener(Protocol):
     them.
     """
 
-    def watch_root_of(self, path: str) -> str:
-        """Return the path of the watch that a source is in; LookupError where there is none."""
+    def watch_of(self, path: str) -> Watch | None:
+        """Return the watch that a source is in; None where there is none (any more)."""
         ...
 
     def moved(self, rows: list[Delivery]) -> None:
@@ -115,7 +115,7 @@ class MoverContext(NamedTuple):
     def open_directories(self, move: Move) -> OpenDirectories:
         """Return the directories of a batch or of a copy, before any is open."""
         known = known_mounts(move.root)
-        return OpenDirectories(self.listener.watch_root_of, *move, known)
+        return OpenDirectories(self.listener.watch_of, *move, known)
 
 
 def _paths(row: Delivery) -> str:

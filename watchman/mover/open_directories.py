@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterator
 from watchman.file_access import (
     DIRECTORY_FLAGS,
     PATH_FLAGS,
+    for_listing,
     open_below,
     open_directory,
+    open_watch,
     relative_to,
 )
-from watchman.model import Delivery
+from watchman.model import Delivery, Watch
 from watchman.mover.copy import copy_attributes
 from watchman.mover.known_mounts import KnownMounts
 from watchman.mover.outcomes import DirectoryError, RootError
@@ -33,13 +35,13 @@ class OpenDirectories:
     """
 
     def __init__(
-        self, watch_root_of: Callable[[str], str], moves: str, root: str, known: KnownMounts
+        self, watch_of: Callable[[str], Watch | None], moves: str, root: str, known: KnownMounts
     ) -> None:
         """``moves`` and ``root`` are the MOVES entry: source directory and destination.
 
-        ``watch_root_of`` returns the path of the watch that a source is in.
+        ``watch_of`` returns the watch that a source is in; None where there is none.
         """
-        self._watch_root_of = watch_root_of
+        self._watch_of = watch_of
         self._moves = moves
         self._root = root
         self._mounts = known
@@ -78,13 +80,13 @@ class OpenDirectories:
 
     def top_of(self, path: str) -> str:
         """Return the directory below which no symlink is followed on the way to ``path``."""
-        try:
-            top = self._watch_root_of(path)
-        except (LookupError, ValueError):
-            top = ""  # the watch was taken out of the configuration
-        for candidate in (top, self._moves):
-            if candidate and path.startswith(candidate.rstrip("/") + "/"):
-                return candidate
+        return self._around(path).top
+
+    def _around(self, path: str) -> Watch:
+        """Return the watch that ``path`` is in; the MOVES entry's directory where it is no more."""
+        for watch in (self._watch_of(path), Watch(self._moves)):
+            if watch is not None and path.startswith(watch.prefix):
+                return watch
         raise OSError(errno.EINVAL, "is below no watch and no MOVES entry", path)
 
     def source(self, path: str) -> int | None:
@@ -225,12 +227,23 @@ class OpenDirectories:
 
         Then it is an empty mount point on another file system, and proves nothing about its files.
         """
-        top = self.top_of(path)
-        with os.scandir(top) as entries:
-            empty = next(entries, None) is None
-        if empty and os.stat(top).st_dev != device:
+        watch = self._around(path)
+        try:
+            top = for_listing(open_watch(watch))
+        except OSError as error:
+            if not watch.pattern or error.errno not in NOT_THERE:
+                raise
+            # What matches a pattern goes with its uploader, or with the mount that it is in.
+            top = for_listing(open_directory(watch.top, ""))
+        try:
+            with os.scandir(top) as entries:
+                empty = next(entries, None) is None
+            other = os.fstat(top).st_dev != device
+        finally:
+            os.close(top)
+        if empty and other:
             reason = "the watched directory is empty and on another file system than before"
-            raise RootError(errno.ESTALE, reason, top)
+            raise RootError(errno.ESTALE, reason, watch.path)
 
     def sync_sources(self) -> None:
         """Make all that left the source directories durable."""

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from watchman.helper_process import HelperProcess
-from watchman.model import Delivery, State, Version
+from watchman.model import Delivery, State, Version, Watch
 from watchman.mover.known_mounts import known_mounts
 from watchman.mover.lease import is_tree
 from watchman.mover.open_directories import OpenDirectories
@@ -145,7 +145,11 @@ def _rename_all(
     mounts = known_mounts(root)
     # What was unmounted before this process looked for the first time is missed by it as well.
     mounts.expect(points)
-    with OpenDirectories(tops.__getitem__, moves, root, mounts) as directories:
+
+    def watch_of(path: str) -> Watch | None:
+        return Watch(tops[path]) if path in tops else None
+
+    with OpenDirectories(watch_of, moves, root, mounts) as directories:
         for position, (seq, task_id, source, final, *version) in enumerate(rows):
             # Without the daemon nobody would note what is moved.
             if directories.full or os.getppid() != daemon:

@@ -29,6 +29,7 @@ from watchman.backoff import Backoff
 from watchman.completeness import LONGEST_DELAY, IncompleteFiles, UnfinishedDirectories
 from watchman.coverage import LeftOut
 from watchman.directory_cache import DirectoryCache
+from watchman.directory_identity import identify
 from watchman.identity import is_same_content
 from watchman.journal import Journal, Known, NewDelivery
 from watchman.model import Noted, Version
@@ -50,7 +51,7 @@ from watchman.sources.directory_source import (
     Hint,
     Unit,
 )
-from watchman.sources.directory_version import identify, look_inside, walk_inside
+from watchman.sources.directory_version import look_inside, walk_inside
 from watchman.sources.tree import (
     Listing,
     Node,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from watchman.journal import Journal
+from watchman.model import Watch
 from watchman.pipeline.files import Files
 from watchman.pipeline.first_runs import FirstRuns
 from watchman.pipeline.notes import LONG
@@ -64,10 +65,15 @@ class FileWatcher(Watcher[Hints]):
         """Say which files have been open for writing for long."""
         found: dict[Root, list[str]] = {root: [] for root in self.source.roots}
         for node, name in self.files.incomplete.open_since(now - LONG):
-            if (node, name) not in self.files.unseen:
+            if node.root in found and (node, name) not in self.files.unseen:
                 found[node.root].append(node.join(name))
         for root, paths in found.items():
             self.files.notes.long_open(root.watch, paths)
+
+    def remove(self, watch: Watch) -> None:
+        """Give up a watch whose directory is gone."""
+        super().remove(watch)
+        self.files.notes.left(watch)
 
     def end(self) -> None:
         """Forget what is not there."""

@@ -1,4 +1,4 @@
-"""Directories that begin to match a pattern of WATCHES (``do_glob``) while watchman runs."""
+"""Directories that begin and cease to match a pattern (``do_glob``) while watchman runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 
 from watchman import hanging
-from watchman.config.globs import expand_again
+from watchman.config.globs import Memory, expand_again
 from watchman.model import Config
 from watchman.pipeline.file_watcher import FileWatcher
 from watchman.pipeline.schedule import CHECK
@@ -35,7 +35,7 @@ class GlobWatcher:
         self._found: Config | None = None
         """Set by the thread only, and never back: what it finds while another is taken stays."""
         self._taken: Config | None = None
-        self._left_out: set[tuple[str, str, str]] = set()
+        self._memory = Memory()
         self._wrong: set[str] = set()
         self._stopping = threading.Event()
         self.error: BaseException | None = None
@@ -44,7 +44,7 @@ class GlobWatcher:
 
     def start(self) -> None:
         """Begin to look; what is wrong with the patterns is told before this returns."""
-        self._tell(expand_again(self._config, self._left_out)[1])
+        self._tell(expand_again(self._config, self._memory)[1])
         self._thread.start()
 
     def stop(self) -> None:
@@ -54,7 +54,7 @@ class GlobWatcher:
             self._thread.join(hanging.SILENT + CHECK)
 
     def take(self) -> Config | None:
-        """Return the configuration with what matches besides, once; None if it is as before."""
+        """Return the configuration with what matches now, once; None if it is as before."""
         found = self._found
         if found is self._taken:
             return None
@@ -73,15 +73,15 @@ class GlobWatcher:
             self.error = error
 
     def _look(self) -> None:
-        fresh, wrong = expand_again(self._config, self._left_out)
+        fresh, wrong = expand_again(self._config, self._memory)
         self._tell(wrong)
         if fresh is self._config:
             return
         for warning in fresh.warnings[len(self._config.warnings) :]:
             log.warning("%s", printable(warning))
-        more = len(fresh.watches) > len(self._config.watches)
+        other = fresh.watches != self._config.watches
         self._config = fresh
-        if more and not self._stopping.is_set():
+        if other and not self._stopping.is_set():
             self._found = fresh
             self._watcher.check_soon()
 

@@ -79,6 +79,13 @@ class Notes:
         if new or watch.path in self._unsaid:
             self._unsaid[watch.path] = text
 
+    def left(self, watch: Watch) -> None:
+        """Drop what is noted of a watch that is no more."""
+        for kind in (_LEASE, _PATH, _UNASKED, _BEFORE, _OPEN, _PARTIAL):
+            self._found.end(watch.path, kind)
+            self._counts.pop((watch.path, kind), None)
+        self._unsaid.pop(watch.path, None)
+
     def end_scan(self) -> None:
         """Say what has only been noted, once for each watch."""
         while self._unsaid:

@@ -117,7 +117,7 @@ class Parts:
                     name,
                     journal,
                     partial(owner.open_publisher, config, name),
-                    self.watch_root_of,
+                    self.top_of,
                     self,
                     self.log_reader,
                 )
@@ -337,10 +337,22 @@ class Parts:
         self._monitoring.failed(deliveries)
         signals.announce(signals.failed, deliveries)
 
-    def watch_root_of(self, path: str) -> str:
-        """Return the watch's path that ``path`` is in; its directory if there is none."""
-        roots = [watch.path for watch in self.config.watches if path.startswith(watch.prefix)]
-        return max(roots, key=len, default=os.path.dirname(path))
+    def watch_of(self, path: str) -> Watch | None:
+        """Return the innermost watch that ``path`` is in."""
+        around = [watch for watch in self.config.watches if path.startswith(watch.prefix)]
+        return max(around, key=lambda watch: len(watch.path), default=None)
+
+    def top_of(self, path: str) -> str:
+        """Return the directory below which no symlink is followed on the way to ``path``.
+
+        It is the innermost one of the configuration, be it a watch's or a destination; the file's
+        own where none leads to it.
+        """
+        tops = [root for _, root in self.config.all_moves if mounts.leads_to(root, path)]
+        watch = self.watch_of(path)
+        if watch is not None:
+            tops.append(watch.top)
+        return max(tops, key=len, default=os.path.dirname(path))
 
 
 def _criteria_kinds(config: Config) -> set[str]:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterable
 
 from watchman import clock, hanging, queued_logging
+from watchman.config.globs import more
 from watchman.errors import JournalError, WatchmanError
 from watchman.journal import Archive, Journal
 from watchman.journal.runs import run_of
@@ -360,19 +361,25 @@ class Pipeline:
             self.journal.begin_first_runs(self.journal.first_runs(runs), began_ns)
 
     def _take_matched(self, globs: GlobWatcher) -> None:
-        """Watch the directories that have begun to match a pattern.
+        """Watch the directories that have begun to match a pattern, and not those that are gone.
 
         Where one needs a part of its own the pipeline ends as for a reload; the next has it.
         """
         found = globs.take()
         if found is None:
             return
-        new = found.watches[len(self.config.watches) :]
+        before = self.config.watches
+        new, gone = more(found.watches, before), more(before, found.watches)
         self.parts.config = found
         self._begin_matched(found, new)
-        if any(map(self._needs_another_pipeline, new)):
+        for watch in gone:
+            service_log.info("%s is gone, and watched no more", printable(watch.path))
+        lost_processor = any(watch.processor is not None for watch in gone)
+        if lost_processor or any(map(self._needs_another_pipeline, (*new, *gone))):
             self.stop()
             return
+        for watch in gone:
+            self._local.remove(watch)
         for watch in new:
             service_log.info("%s is there, and watched from now on", printable(watch.path))
             if watch.processor is not None:

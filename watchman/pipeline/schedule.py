@@ -44,6 +44,11 @@ class Schedule:
         """Count for another root from now on."""
         self._scanned[root] = self._polled[root] = now
 
+    def remove(self, root: Root) -> None:
+        """Have nothing scanned there any more."""
+        self._scanned.pop(root, None)
+        self._polled.pop(root, None)
+
     def check(self, now: float, *, busy: bool, unwatched: bool) -> None:
         """Queue what is due. ``busy``: a scan is still under way; ``unwatched``: some are not."""
         asked, self._asked = self._asked, False

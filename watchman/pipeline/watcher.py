@@ -115,6 +115,11 @@ class Watcher(Generic[Hints]):
         root = self.source.add(watch, Reason.START if first else Reason.CATCH_UP)
         self._schedule.add(root, time.monotonic())
 
+    def remove(self, watch: Watch) -> None:
+        """Give up a watch whose directory is gone."""
+        for root in self.source.remove(watch):
+            self._schedule.remove(root)
+
     def turn(self, at_most: float, station: hanging.Station | None = None) -> None:
         """Handle the live events first, then a bounded piece of whatever else there is to do.
 

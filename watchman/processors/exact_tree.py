@@ -9,7 +9,14 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from watchman import coverage
-from watchman.file_access import DIRECTORY_FLAGS, GONE_ERRNOS, PATH_FLAGS, open_directory
+from watchman.file_access import (
+    GONE_ERRNOS,
+    PATH_FLAGS,
+    for_listing,
+    open_below,
+    open_watch,
+    status_of_watch,
+)
 from watchman.model import Watch
 from watchman.sources import instance as ev
 from watchman.sources.at_start import AtStart
@@ -126,7 +133,7 @@ class ExactTree:
         """
         path = self._watch.path
         try:
-            identity = _identity(os.stat(path))
+            identity = _identity(status_of_watch(self._watch))
         except OSError as error:
             self._say(path, error)
             return False
@@ -177,7 +184,7 @@ class ExactTree:
 
         Raises OSError, ESTALE where its path leads to another directory by now.
         """
-        descriptor = open_directory(self._watch.path, directory.relative)
+        descriptor = open_below(open_watch(self._watch), directory.relative)
         try:
             if directory.identity not in (None, _identity(os.fstat(descriptor))):
                 raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
@@ -190,11 +197,7 @@ class ExactTree:
         """Yield a descriptor of a watched directory and what is in it; -1 if it is gone."""
         descriptor, entries = -1, []
         try:
-            above = self._open(directory)
-            try:
-                descriptor = os.open(".", DIRECTORY_FLAGS, dir_fd=above)
-            finally:
-                os.close(above)
+            descriptor = for_listing(self._open(directory))
             with os.scandir(descriptor) as found:
                 entries = [
                     Entry(

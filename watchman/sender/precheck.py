@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
@@ -15,11 +16,13 @@ from typing import NamedTuple
 
 from watchman import hanging
 from watchman.directory_cache import DirectoryCache
+from watchman.directory_identity import identify
 from watchman.file_access import (
     GONE,
     GONE_ERRNOS,
     Look,
     Seen,
+    for_listing,
     look,
     open_directory,
     relative_to,
@@ -35,9 +38,13 @@ FRESH = 1.0
 _SLICE = 0.02
 """Seconds between two looks at a thread that is waited for."""
 
+_AWAY = frozenset({errno.ENOENT, errno.ESTALE})
+"""Errnos of a directory whose share may not be mounted."""
+
 # Verdicts on a delivery: None if all is as recorded, else why it has vanished; or:
 _THE_FILE_IS_GONE = "the file is gone"
 _REPLACED = "replaced by a newer upload"
+_NOT_IT = "something else is in its place"
 _CHANGED = ""
 """It has not vanished, but is not what was recorded: to be looked at again."""
 
@@ -73,11 +80,11 @@ def precheck(
     with soft_lock():
         for delivery in page:
             try:
+                directory, _, name = delivery.final.rpartition("/")
+                descriptor = directories.get(directory)
                 if delivery.final != delivery.source or delivery.kind == "directories":
-                    verdict = _is_there(delivery)
+                    verdict = _is_there(delivery, name, descriptor, announced_later)
                 else:
-                    directory, _, name = delivery.final.rpartition("/")
-                    descriptor = directories.get(directory)
                     # From the future, by a clock that was set back, may be of any age.
                     is_fresh = fresh_ns < delivery.arrived_ns <= now_ns
                     if is_fresh and _is_same(delivery, name, descriptor):
@@ -97,24 +104,44 @@ def precheck(
     return found._replace(obstacle=obstacle)
 
 
-def _is_there(delivery: Delivery) -> str | None:
-    """Return the verdict on what is out of the uploaders' reach: being there is enough.
+def _is_there(
+    delivery: Delivery, name: str, directory: int, announced_later: Callable[[Delivery], bool]
+) -> str | None:
+    """Return the verdict on a directory, or on what was moved: what it contains may change.
 
-    Raises OSError where nothing can be said because a share may be unmounted: the directory is
-    not there either, or it may be the mount point, which is empty.
+    A copy is not what was recorded, so something of its kind must do; but an uploader owns the
+    directories that are made for it, and may have put anything there. Raises OSError where nothing
+    can be said because a share may be unmounted: the directory above is not there either, or it
+    may be the mount point, which is empty.
     """
-    if os.path.lexists(delivery.final):
-        return None
-    directory = os.path.dirname(delivery.final)
-    with os.scandir(directory) as entries:
-        empty = next(entries, None) is None
-    if empty and os.stat(directory).st_dev != delivery.version.device:
-        raise OSError(errno.ESTALE, "nothing is there, as if its file system were not mounted")
+    if -directory in _AWAY:
+        raise OSError(-directory, os.strerror(-directory))
+    if directory < 0:
+        return _NOT_IT
     try:
-        os.lstat(delivery.final)  # once more: it may have been mounted in between
+        status = os.stat(name, dir_fd=directory, follow_symlinks=False)
     except FileNotFoundError:
+        if _is_empty(directory) and os.fstat(directory).st_dev != delivery.version.device:
+            reason = "nothing is there, as if its file system were not mounted"
+            raise OSError(errno.ESTALE, reason) from None
         return _THE_FILE_IS_GONE
-    return None
+    if delivery.kind != "directories":
+        return None if stat.S_ISREG(status.st_mode) else _NOT_IT
+    found = identify(name, directory)
+    if found is None:
+        return _NOT_IT
+    if delivery.final != delivery.source or is_same_content(delivery.version, found[0]):
+        return None
+    return _REPLACED if announced_later(delivery) else _NOT_IT
+
+
+def _is_empty(directory: int) -> bool:
+    descriptor = for_listing(os.dup(directory))
+    try:
+        with os.scandir(descriptor) as entries:
+            return next(entries, None) is None
+    finally:
+        os.close(descriptor)
 
 
 def _is_same(delivery: Delivery, name: str, directory: int) -> bool:
@@ -153,10 +180,11 @@ def _judge(
 
 
 def directories_below(root_of: Callable[[str], str]) -> DirectoryCache[str]:
-    """Return the directories of files, by path, each reached from its watch root by no symlink.
+    """Return the directories of files, by path, each reached from its root by no symlink.
 
-    ``root_of`` gives the watch root that a path is in; the descriptor of what is gone is -1, and
-    what cannot be opened for another reason raises OSError.
+    ``root_of`` gives the directory of the configuration that a path is in. What is gone has, for a
+    descriptor, the errno that says so as a negative number; what cannot be opened for another
+    reason raises OSError.
     """
 
     def open_one(directory: str) -> int:
@@ -166,7 +194,7 @@ def directories_below(root_of: Callable[[str], str]) -> DirectoryCache[str]:
         except OSError as error:
             if error.errno not in GONE_ERRNOS:
                 raise
-            return -1
+            return -error.errno
 
     return DirectoryCache(open_one)
 

@@ -67,8 +67,8 @@ class Sender:
     """Sends to one broker.
 
     ``open_publisher`` is called in the sender's own thread, at the first delivery, so that the
-    broker libraries are imported only when they are needed. ``root_of`` gives the watch root that
-    a path is in. ``uploads`` is asked where transfer logs are read.
+    broker libraries are imported only when they are needed. ``root_of`` gives the directory
+    of the configuration that a path is in. ``uploads`` is asked where transfer logs are read.
     """
 
     def __init__(

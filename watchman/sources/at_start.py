@@ -12,8 +12,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
+from watchman.directory_identity import identify
 from watchman.model import Version, Watch
-from watchman.sources.directory_version import identify
 
 _HALVES = 4096
 """First halves of renames that are kept; the second one of most follows at once, or never."""

@@ -62,6 +62,10 @@ class BaseSource(abc.ABC, Generic[AnyHints]):
         self._walks.add(root, reason)
         return root
 
+    def remove(self, watch: Watch) -> list[Root]:
+        """Give up a watch; return what was its root."""
+        return self._roots.remove(watch)
+
     def close(self) -> None:
         """Stop reading and give the inotify instance back."""
         self._walks.close()

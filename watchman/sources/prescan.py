@@ -179,7 +179,7 @@ class PrescanProcess:
             len(siblings) < self._most and len(queue) > 1 and queue[-1].parent is siblings[0].parent
         ):
             siblings.append(queue.pop())
-        top = siblings[0].root.watch.path
+        top = siblings[0].root.watch.top
         above = siblings[0].parent
         assert above is not None
         # Before the message is sent: should that fail, they come back as a result without anything.

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Sequence
 
 from watchman import mounts
+from watchman.file_access import LATER_ERRNOS, status_of_watch
 from watchman.model import Method, Watch
 from watchman.sources.at_start import Starts
 from watchman.sources.tree import Node, Reason, Root
@@ -46,6 +46,17 @@ class Roots:
         self.all.append(root)
         return root
 
+    def remove(self, watch: Watch) -> list[Root]:
+        """Let go of a watch; what is queued for its root comes to nothing."""
+        left = [root for root in self.all if root.watch.path == watch.path]
+        # Another list: other threads may be reading this one.
+        self.all = [root for root in self.all if root not in left]
+        for root in left:
+            root.is_given_up = True
+            root.identity = None
+            self._walker.detach(root)
+        return left
+
     def find(self, path: str) -> Node | None:
         """Return the watched directory at ``path``."""
         for root in self.all:
@@ -70,8 +81,10 @@ class Roots:
             self._follow_mounts()
         for root in self.all:
             try:
-                status = os.stat(root.watch.path)
+                status = status_of_watch(root.watch)
             except OSError as error:
+                if error.errno in LATER_ERRNOS:
+                    continue  # what matches a pattern takes a descriptor: unknown is not gone
                 self._lose(root)
                 self._walker.say(root.watch.path, error)
                 continue

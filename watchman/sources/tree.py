@@ -9,7 +9,7 @@ import stat
 from collections.abc import Iterator
 from typing import NamedTuple, cast
 
-from watchman.file_access import GONE_ERRNOS, open_directory, relative_to
+from watchman.file_access import GONE_ERRNOS, open_directory, relative_to, status_of_watch
 from watchman.model import Watch
 from watchman.sources.at_start import AtStart
 
@@ -61,12 +61,12 @@ class Node:
         return f"{self.path.rstrip('/')}/{name}"
 
     def open(self) -> int:
-        """Open the directory without following symlinks below the root; an ``O_PATH`` descriptor.
+        """Open the directory without following symlinks below the top; an ``O_PATH`` descriptor.
 
         Raises OSError.
         """
-        root = self.root.watch.path
-        return open_directory(root, relative_to(root, self.path))
+        top = self.root.watch.top
+        return open_directory(top, relative_to(top, self.path))
 
     def child(self, name: str) -> Node | None:
         """Return the watched directory ``name`` in this one."""
@@ -75,7 +75,9 @@ class Node:
     @property
     def is_left(self) -> bool:
         """Whether the directory has left the tree, or one above it has."""
-        return self.parent is not None and self.parent.child(self.name) is not self
+        if self.parent is None:
+            return self.root.is_given_up
+        return self.parent.child(self.name) is not self
 
     def above(self) -> Iterator[Node]:
         """Yield the directories that it is in, up to the root."""
@@ -122,6 +124,7 @@ class Root(Node):
     __slots__ = (
         "at_start",
         "identity",
+        "is_given_up",
         "missed",
         "mounts",
         "polled",
@@ -139,6 +142,8 @@ class Root(Node):
         """The device and inode that are watched; None while there is nothing to watch."""
         self.reason = Reason.START
         """What the next walk is for, should the directory turn out to be another one."""
+        self.is_given_up = False
+        """Whether the watch is no more."""
         self.missed = False
         """Whether an event came while the path led elsewhere: it is walked when it is back."""
         self.mounts: dict[str, object] = {}
@@ -154,7 +159,7 @@ class Root(Node):
         again, or a directory above renamed there and back. What left below the root has events.
         """
         try:
-            status = os.stat(self.watch.path)
+            status = status_of_watch(self.watch)
         except OSError:
             self.missed = True
             return

@@ -17,7 +17,7 @@ from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, 
 
 from watchman import coverage
 from watchman.coverage import LeftOut
-from watchman.file_access import DIRECTORY_FLAGS, GONE_ERRNOS, is_too_long
+from watchman.file_access import DIRECTORY_FLAGS, GONE_ERRNOS, for_listing, is_too_long
 from watchman.sources.listener import UnwatchedListener
 from watchman.sources.prescan import Prescan
 from watchman.sources.tree import Listing, Node, Reason, Root, is_directory
@@ -149,14 +149,11 @@ class Walker:
     def _open(self, node: Node, levels: Sequence[_Level]) -> int:
         if levels:
             return os.open(node.name, DIRECTORY_FLAGS, dir_fd=levels[-1].open())
-        if node.parent is None:
-            flags = DIRECTORY_FLAGS & ~os.O_NOFOLLOW  # the configured path may be a symlink
-            return os.open(node.root.watch.path, flags)
-        above = node.parent.open()
-        try:
-            return os.open(node.name, DIRECTORY_FLAGS, dir_fd=above)
-        finally:
-            os.close(above)
+        watch = node.root.watch
+        if node.parent is None and watch.top == watch.path:
+            # It may be a symlink.
+            return os.open(watch.path, DIRECTORY_FLAGS & ~os.O_NOFOLLOW)
+        return for_listing(node.open())
 
     def _watched_as(self, root: Root, identity: tuple[int, int]) -> Root | None:
         """Return another root that is the same directory, as a bind mount makes it.

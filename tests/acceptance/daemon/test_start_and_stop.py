@@ -95,7 +95,7 @@ def test_state_dir_is_private(site: Site) -> None:
     assert (site.top / "var").stat().st_mode & 0o777 == 0o700
 
 
-@pytest.mark.parametrize("content", ["", "garbage\n", "{own}\n", "999999999\n", "-1\n", "1\n"])
+@pytest.mark.parametrize("content", ["", "{own}\n", "999999999\n", "-1\n", "1\n"])
 def test_a_pid_file_that_means_nothing(site: Site, content: str) -> None:
     site.pid_file.parent.mkdir(mode=0o700)
     site.pid_file.write_text(content.format(own=os.getpid()))
@@ -112,6 +112,19 @@ def test_a_pid_file_that_means_nothing(site: Site, content: str) -> None:
     assert site.pid_file.read_text() == f"{pid}\n"
     site.stop()
     assert not site.pid_file.exists()
+
+
+def test_another_file_where_the_pid_file_should_be(site: Site) -> None:
+    site.pid_file.parent.mkdir(mode=0o700)
+    site.pid_file.write_text("a year's work\n")
+    assert site.notify("stop").returncode == 1
+    done = site.notify("start")
+    assert done.returncode == 0
+    why = "cannot be written: it holds something else than the number of a process; using "
+    assert f"PID_FILE: {site.pid_file} {why}" in done.stderr
+    assert site.status()["state"] == "active"
+    site.stop()
+    assert site.pid_file.read_text() == "a year's work\n"
 
 
 def test_a_pid_file_that_was_replaced_is_not_removed(site: Site) -> None:

@@ -55,6 +55,16 @@ def test_a_good_url_has_no_reason_against_it(url: str) -> None:
         ("amqp://host:99999//", "out of range"),
         ("redis://host/zero", "must be a number"),
         ("amqp://a//;amqp:///x", "no host"),
+        ("amqp://anna:12#secret@rabbit//", "%23 for #"),
+        ("amqp://anna:12/secret@rabbit//", "%2F for /"),
+        ("amqp://anna:12?secret@rabbit//", "%3F for ?"),
+        ("amqp://u:p@12/secret@rabbit//", "%40 for @"),
+        ("redis://:12#secret@cache/0", "%23 for #"),
+        ("amqp://a//;amqp://anna:12#secret@rabbit//", "%23 for #"),
+        ("amqp://anna:secret;open@rabbit:1//", "%3B for ;"),
+        ("amqp://anna:12;secret@rabbit:1//", "%3B for ;"),
+        ("sentinel://:secret;open@one:26379;sentinel://two:26379", "%3B for ;"),
+        ("amqp://a;b", "each URL with its scheme"),
     ],
 )
 def test_a_bad_url_is_told_in_one_line(url: str, says: str) -> None:
@@ -129,7 +139,11 @@ def test_a_password_is_never_shown(password: str) -> None:
         f"redis://:{password}@host/0",
         f"redis://host/0?password={password}",
         f"amqp://a:{password}@h;amqp://b:{password}@i",
+        f"amqp://user:{password};open@host:1/v",
+        f"amqp://user:open;{password}@host:1/v",
+        f"amqp://user:12#{password}@host:1/v",
     ):
+        assert password not in (check_url(url) or "")
         assert password not in public_url(url)
         assert password not in mask(f"cannot reach {url}: timed out", url)
         assert password not in (check_url(url + "/\x00bad:port") or "")

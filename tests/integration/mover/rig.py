@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.waiting import wait_until
 from watchman.file_access import version_of
-from watchman.model import Delivery, Move, Route, State, Version
+from watchman.model import Delivery, Move, Route, State, Version, Watch
 from watchman.mover import DestinationStatus, Mover, RenameProcess
 from watchman.mover.destination import Destination
 
@@ -102,13 +102,13 @@ class Heard:
     """A listener that keeps what it was told; ``inbox`` is the only watch."""
 
     def __init__(self, inbox: Path) -> None:
-        self.inbox = inbox
+        self.watch = Watch(str(inbox))
         self.rows: list[Delivery] = []
         self.ends: list[tuple[Delivery, State]] = []
         self.paths: list[str] = []
 
-    def watch_root_of(self, _path: str) -> str:
-        return str(self.inbox)
+    def watch_of(self, _path: str) -> Watch:
+        return self.watch
 
     def moved(self, rows: list[Delivery]) -> None:
         self.rows += rows

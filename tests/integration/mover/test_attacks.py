@@ -15,8 +15,9 @@ import pytest
 
 from tests.integration.mover.rig import Rig, contents
 from tests.waiting import wait_until
-from watchman.model import State
+from watchman.model import State, Watch
 from watchman.mover import obstacles, syscalls
+from watchman.mover.rename_process import FEW
 
 
 @pytest.fixture
@@ -46,6 +47,20 @@ def test_a_source_directory_swapped_for_a_symlink(any_rig: Rig, outside: Path) -
     (any_rig.inbox / "d").symlink_to(outside)
     with any_rig.running():
         any_rig.wait(seq, State.VANISHED)
+    assert contents(outside) == {"f": b"secret"}
+    assert any_rig.files() == {}
+
+
+def test_a_directory_that_matches_a_pattern_is_swapped_for_a_symlink(
+    any_rig: Rig, outside: Path
+) -> None:
+    any_rig.heard.watch = Watch(f"{any_rig.inbox}/d", pattern=f"{any_rig.inbox}/*")
+    seqs = [any_rig.put(f"d/{name}") for name in ("f", *map(str, range(FEW)))]
+    shutil.rmtree(any_rig.inbox / "d")
+    (any_rig.inbox / "d").symlink_to(outside)
+    with any_rig.running():
+        for seq in seqs:
+            any_rig.wait(seq, State.VANISHED)
     assert contents(outside) == {"f": b"secret"}
     assert any_rig.files() == {}
 

@@ -18,7 +18,7 @@ import pytest
 
 from tests.integration.mover.rig import MemoryStore, Rig
 from tests.waiting import wait_until
-from watchman.model import State
+from watchman.model import State, Watch
 from watchman.mover import Mover, copy, copy_pool, deferred, destination, obstacles, syscalls
 from watchman.mover.obstacles import Obstacles
 
@@ -460,6 +460,25 @@ def test_an_unmounted_watch_is_not_taken_for_vanished_files(rig: Rig) -> None:
         assert "ESTALE" in rig.status().reason
         assert rig.state(seq) is State.MOVING
         away.rename(rig.inbox / "f")
+        rig.wait(seq, State.READY)
+
+
+@pytest.mark.parametrize("mounted", [False, True])
+def test_what_matches_a_pattern_is_gone_or_unmounted(rig: Rig, mounted: bool) -> None:
+    rig.heard.watch = Watch(f"{rig.inbox}/d", pattern=f"{rig.inbox}/*")
+    seq = rig.put("d/f")
+    row = rig.row(seq)
+    away = rig.root.with_name("away")
+    (rig.inbox / "d").rename(away)
+    device = row.version.device + (not mounted)
+    rig.store.add(row._replace(version=row.version._replace(device=device)))
+    with rig.running():
+        if mounted:
+            rig.wait(seq, State.VANISHED)
+            return
+        wait_until(lambda: rig.status().reason, what="the watch to be missed")
+        assert "ESTALE" in rig.status().reason
+        away.rename(rig.inbox / "d")
         rig.wait(seq, State.READY)
 
 

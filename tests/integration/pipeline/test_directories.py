@@ -21,7 +21,7 @@ from tests.listeners import PartsHeard, UnwatchedHeard
 from tests.mounted import mounted
 from tests.running import config_for, running
 from tests.waiting import wait_until
-from watchman import completeness
+from watchman import completeness, directory_identity
 from watchman.file_access import DIRECTORY_FLAGS, Look, Seen, look, version_of
 from watchman.journal import Journal
 from watchman.model import Delivery, Existing, Method, Route, State, Watch, WatchKind
@@ -533,7 +533,7 @@ def test_what_cannot_be_told_of_a_unit_is_not_that_it_is_gone(
         if name == "u" and not refused and watcher.handler.next_due() is None:
             refused.append(name)  # when its time to settle is over
             raise OSError(errno.EACCES, "no permission")
-        return directory_version.identify(name, directory)
+        return directory_identity.identify(name, directory)
 
     with scene.watching(settle=0.3) as watcher:
         monkeypatch.setattr("watchman.pipeline.directories.identify", identify)

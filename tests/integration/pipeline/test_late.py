@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import logging
 import os
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from tests.running import Remembering, config_for, running, troubles
 from tests.waiting import wait_until
 from watchman.config.globs import expand
-from watchman.model import Config, Method, Watch, WatchKind
+from watchman.model import Config, Existing, Method, Watch, WatchKind
 from watchman.pipeline import Pipeline
 from watchman.sources.at_start import Starts
 
@@ -54,6 +55,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "polled directories": {"kind": WatchKind.DIRECTORIES, "method": Method.POLL, "interval": 0.1},
 }
 
+PROCESSOR = {"mask": 0x100, "processor": processor, "processor_name": "p"}
 
 LATER = "create it or mount it: it is watched as soon as it is there"
 
@@ -140,7 +142,8 @@ def await_next_tick(path: Path) -> None:
 
 def globbing(root: Path, state: Path, **changes: Any) -> Config:
     pattern = str(root / "*/in")
-    one = Watch(pattern, rec=True, auto_add=True, pattern=pattern, **changes)
+    changes = changes or {"rec": True, "auto_add": True}
+    one = Watch(pattern, pattern=pattern, **changes)
     return config_of(root, state, *expand((), [one]).watches, globs=(one,))
 
 
@@ -231,34 +234,158 @@ def test_what_began_to_match_while_it_was_down_is_no_first_run(root: Path, state
         wait_until(lambda: sent.paths == [str(root / "bert/in/new.csv")], what="its task")
 
 
-def test_a_directory_that_no_longer_matches_is_missed(root: Path, state: Path) -> None:
+@pytest.mark.parametrize("level", ["", "/in"])
+@pytest.mark.parametrize("kind", [*KINDS, "processor"])
+def test_a_directory_that_is_gone_is_watched_no_more(
+    root: Path, state: Path, tmp_path: Path, level: str, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "watchman")
+    for name in ("anna", "bert"):
+        (root / name / "in").mkdir(parents=True)
+    changes = KINDS.get(kind, PROCESSOR)
+    with running(globbing(root, state, **changes)) as (pipeline, _):
+        (root / f"anna{level}").rename(tmp_path / "aside")
+        # A pipeline that ends has left a configuration for the next, as in the service.
+        wait_until(lambda: watched(pipeline) == [f"{root}/bert/in"], what="it is given up")
+        config = pipeline.config
+    assert [r.message for r in caplog.records if "no more" in r.message] == [
+        f"{root}/anna/in is gone, and watched no more"
+    ]
+    heard.clear()
+    with running(config, resumed=True) as (pipeline, sent):
+        assert not troubles(pipeline)
+        (tmp_path / "aside").rename(root / f"anna{level}")
+        wait_until(lambda: watched(pipeline) == [f"{root}/bert/in", f"{root}/anna/in"])
+        config = pipeline.config
+    with running(config, resumed=True) as (pipeline, sent):
+        arrival = root / "anna/in/arrival"
+        arrival.mkdir() if "directories" in kind else arrival.write_text("1")
+        wait_until(lambda: str(arrival) in (heard if kind == "processor" else sent.paths))
+
+
+def test_a_directory_that_matches_again_is_watched_in_the_same_loop(
+    root: Path, state: Path, tmp_path: Path
+) -> None:
     (root / "anna/in").mkdir(parents=True)
+    (root / "bert").mkdir()
     with running(globbing(root, state)) as (pipeline, sent):
-        (root / "anna/in").rename(root / "anna/out")
-        wait_until(lambda: list(troubles(pipeline)) == [f"{root}/anna/in"])
-        (root / "anna/out").rename(root / "anna/in")
+        for number in range(1, 4):
+            (root / "anna").rename(tmp_path / "aside")
+            wait_until(lambda: watched(pipeline) == [], what="it is given up")
+            wait_until(lambda: list(troubles(pipeline)) == [f"{root}/*/in"], what="none matches")
+            (tmp_path / "aside").rename(root / "anna")
+            wait_until(lambda: watched(pipeline) == [f"{root}/anna/in"], what="it is there")
+            wait_until(lambda: not troubles(pipeline), what="all is well")
+            (root / f"anna/in/{number}.csv").touch()
+            await_count(sent, number)
+            assert len(pipeline.parts.local.source.roots) == 1
+
+
+@pytest.mark.parametrize("level", ["", "/anna", "/anna/in"])
+def test_what_may_only_be_unmounted_is_missed(
+    root: Path, state: Path, tmp_path: Path, level: str, other_device: Path
+) -> None:
+    """A mount is played by a symlink before the wildcard, or by a device that was another one."""
+    (other_device / "anna/in").mkdir(parents=True)
+    root.parent.mkdir()
+    root.symlink_to(other_device)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with running(globbing(root, state)) as (pipeline, sent):
+        root.unlink()
+        if level:
+            root.symlink_to(empty)
+        wait_until(lambda: list(troubles(pipeline)) == [f"{root}/anna/in"], what="it is missed")
+        assert watched(pipeline) == [f"{root}/anna/in"]
+        root.unlink(missing_ok=True)
+        root.symlink_to(other_device)
         wait_until(lambda: not troubles(pipeline))
         (root / "anna/in/x.csv").touch()
         wait_until(lambda: sent.paths == [f"{root}/anna/in/x.csv"])
 
 
+def test_a_symlink_that_matches_is_no_way_out(root: Path, state: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    (outside / "in").mkdir(parents=True)
+    (outside / "in/secret.csv").touch()
+    (root / "anna").mkdir(parents=True)
+    store = tmp_path / "store"
+    store.mkdir()
+    config = dataclasses.replace(globbing(root, state), moves=((str(root), str(store)),))
+    with running(config) as (pipeline, sent):
+        (root / "evil").symlink_to(outside)
+        (root / "anna/in").symlink_to(outside / "in")
+        (root / "dora/in").mkdir(parents=True)
+        wait_until(lambda: watched(pipeline) == [f"{root}/dora/in"], what="what is one")
+        (root / "dora/in/x.csv").touch()
+        await_count(sent, 1)
+    assert sent.paths == [f"{store}/dora/in/x.csv"]
+    assert (outside / "in/secret.csv").exists()
+
+
+@pytest.mark.parametrize("level", ["", "/in"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_directory_that_matched_is_swapped_for_a_symlink(
+    root: Path, state: Path, tmp_path: Path, level: str, kind: str
+) -> None:
+    (root / "anna/in").mkdir(parents=True)
+    outside = tmp_path / "outside"
+    (outside / "in").mkdir(parents=True)
+    for directory in (outside, outside / "in"):
+        (directory / "secret.csv").touch()
+        (directory / "secret").mkdir()
+    changes = {"rec": True, "auto_add": True, "existing": Existing.ALL, **KINDS[kind]}
+    # Before anybody has seen that it matches no more.
+    config = dataclasses.replace(globbing(root, state, **changes), globs=())
+    with running(config) as (pipeline, sent):
+        (root / f"anna{level}").rename(tmp_path / "aside")
+        (root / f"anna{level}").symlink_to(f"{outside}{level}")
+        wait_until(lambda: "Not a directory" in str(troubles(pipeline)), what="it is missed")
+        assert not sent.paths
+        (root / f"anna{level}").unlink()
+        (tmp_path / "aside").rename(root / f"anna{level}")
+        wait_until(lambda: not troubles(pipeline), what="it is back")
+        arrival = root / "anna/in/arrival"
+        arrival.mkdir() if "directories" in kind else arrival.write_text("1")
+        await_count(sent, 1)
+    assert sent.paths == [str(arrival)]
+
+
+def test_without_descriptors_what_matches_is_not_gone(
+    root: Path, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / "anna/in").mkdir(parents=True)
+    tries: list[Watch] = []
+
+    def no_descriptor(watch: Watch) -> os.stat_result:
+        tries.append(watch)
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with running(globbing(root, state)) as (pipeline, sent):
+        monkeypatch.setattr("watchman.sources.roots.status_of_watch", no_descriptor)
+        wait_until(lambda: len(tries) > 3, what="it is looked for")
+        assert not troubles(pipeline)
+        (root / "anna/in/x.csv").touch()
+        await_count(sent, 1)
+
+
 def test_what_would_be_watched_twice_is_left_out_and_said_once(
     root: Path, state: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (root / "anna/in").mkdir(parents=True)
+    (root / "bert").mkdir(parents=True)
     config = globbing(root, state)
-    with running(config) as (pipeline, sent):
-        (root / "bert").mkdir()
-        (root / "bert/in").symlink_to(root / "anna/in")
+    around = Watch(f"{root}/bert", rec=True, auto_add=True)
+    with running(dataclasses.replace(config, watches=(around,))) as (pipeline, sent):
+        (root / "bert/in").mkdir()
         (root / "carl/in").mkdir(parents=True)
-        wait_until(lambda: watched(pipeline) == [f"{root}/anna/in", f"{root}/carl/in"])
+        wait_until(lambda: watched(pipeline) == [f"{root}/bert", f"{root}/carl/in"])
         (root / "dora/in").mkdir(parents=True)
         wait_until(lambda: watched(pipeline)[-1] == f"{root}/dora/in")
-        (root / "anna/in/x.csv").touch()
+        (root / "bert/in/x.csv").touch()
         wait_until(lambda: sent.paths)
     said = f"{root}/bert/in matches {root}/*/in and is left out: it would be watched twice"
     assert [r.message for r in caplog.records if "left out" in r.message] == [f"WATCHES: {said}"]
-    assert sent.paths == [f"{root}/anna/in/x.csv"]
+    assert sent.paths == [f"{root}/bert/in/x.csv"]
 
 
 # Destinations

@@ -434,6 +434,27 @@ def test_a_root_that_is_renamed_away_and_back_is_never_deaf(
     assert seen == expected
 
 
+def test_a_root_that_matches_a_pattern_is_swapped_for_a_symlink(tmp_path: Path) -> None:
+    root, outside = tmp_path / "up/root", tmp_path / "outside"
+    root.mkdir(parents=True)
+    outside.mkdir()
+    watch = Watch(str(root), processor=Recorder(), mask=CHANGES, pattern=str(tmp_path / "up/*"))
+    heard = UnwatchedHeard()
+    source = ExactEvents(watch, heard)
+    source.start()
+    try:
+        root.rename(tmp_path / "aside")
+        root.symlink_to(outside)
+        source.take(0)
+        source.check_root()
+        assert heard.said == [(str(root), "Not a directory")]
+        (outside / "secret").touch()
+        assert not source.take(0)
+        assert not is_watched(outside)
+    finally:
+        source.close()
+
+
 def test_what_a_root_that_was_away_held_is_told_before_what_came_since(tmp_path: Path) -> None:
     """Be it that it is away again when that is read."""
     root, away = tmp_path / "root", tmp_path / "away"

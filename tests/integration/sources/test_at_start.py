@@ -14,10 +14,11 @@ import pytest
 from tests.integration.sources.uploads import exchange
 from tests.listeners import UnwatchedHeard
 from tests.waiting import wait_until
+from watchman import directory_identity
 from watchman.model import Watch
 from watchman.processors.exact_events import ExactEvents
 from watchman.router import Router
-from watchman.sources import directory_version, instance
+from watchman.sources import instance
 from watchman.sources.at_start import Starts
 from watchman.sources.source import Source
 from watchman.sources.tree import Reason
@@ -157,7 +158,7 @@ def test_another_directory_with_its_inode_number_is_followed(start: Start, root:
 def test_where_births_are_not_kept_name_and_inode_number_decide(
     start: Start, root: Path, old: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(directory_version, "birth_ns", lambda name, directory: 0)
+    monkeypatch.setattr(directory_identity, "birth_ns", lambda name, directory: 0)
     starts = Starts()
     assert settled(start(root, starts=starts)) == {"up"}
     source = start(root, starts=starts)

@@ -11,7 +11,8 @@ import pytest
 
 from tests.servers.fuse import FuseServer, needs_fuse
 from tests.waiting import wait_until
-from watchman.sources.directory_version import birth_ns, identify, walk_inside
+from watchman.directory_identity import birth_ns, identify
+from watchman.sources.directory_version import walk_inside
 
 
 @pytest.fixture

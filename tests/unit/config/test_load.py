@@ -156,10 +156,11 @@ def test_kwargs_that_look_like_options(site: Site, kwargs: str, warned: str) -> 
 class TestBrokers:
     def test_the_three_forms(self, site: Site) -> None:
         loaded = site.load(
-            WATCHES + "BROKERS = {'3di': 'redis://h/0', 'b': ['amqp://x', 'amqp://y'],"
+            WATCHES + "BROKERS = {'3di': 'redis://h/0', 'b': ['amqp://x;', ';amqp://y'],"
             " 'c': {'url': 'redis://h/1', 'visibility_timeout': 5},"
             " 'd': {'url': ('amqp://x',), 'transport_options': {'max_retries': 1}},"
-            " 'e': 'amqp://x;amqp://y'}"
+            " 'e': 'amqp://x;amqp://y', 'f': 'amqp://x;AMQPS://y;pyamqp://z',"
+            " 'g': ['redis://x', 'rediss://y', 'redis+socket:///z']}"
         )
         assert list(loaded.brokers.values()) == [
             Broker("3di", ("redis://h/0",)),
@@ -167,6 +168,8 @@ class TestBrokers:
             Broker("c", ("redis://h/1",), {"visibility_timeout": 5}),
             Broker("d", ("amqp://x",), {"max_retries": 1}),
             Broker("e", ("amqp://x", "amqp://y")),
+            Broker("f", ("amqp://x", "AMQPS://y", "pyamqp://z")),
+            Broker("g", ("redis://x", "rediss://y", "redis+socket:///z")),
         ]
 
     def test_each_url_is_checked(self, site: Site) -> None:

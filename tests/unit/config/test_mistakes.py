@@ -64,6 +64,24 @@ MISTAKES = [
         "BROKERS = {'import': ['amqp://a', 5]}",
         ["BROKERS['import']: a URL is of type int; write a URL, a list of URLs, or {'url': …, …}"],
     ),
+    *(
+        (
+            f"BROKERS = {{'import': {urls}}}",
+            [
+                f"BROKERS['import']: its URLs are for {which}, and what is made for one transport "
+                "cannot be sent by another; give each transport a name of its own"
+            ],
+        )
+        for urls, which in (
+            ("['amqp://u:sesame@a', 'redis://b']", "amqp and redis"),
+            ("'redis://a;rediss://b;filesystem://'", "redis and filesystem"),
+            ("{'url': ['pyamqp://a', 'sqs://b', 'AMQPS://c']}", "amqp and sqs"),
+        )
+    ),
+    (
+        "BROKERS = {'import': ';'}",
+        ["BROKERS['import']: it has no scheme such as amqp://; write transport://user@host/…"],
+    ),
     (
         "BROKERS = {'import': []}",
         [
@@ -285,6 +303,87 @@ MISTAKES = [
         ["LOG_DIR: $D/ftp lies in the watched directory $D/ftp; choose a place outside of it"],
     ),
     ("PID_FILE = 5", ["PID_FILE: 5 is no path; write PID_FILE = '/the/path'"]),
+    *(
+        (f"{setting} = '{path}'", [f"{setting}: $D/{path} is {whose}; choose another file"])
+        for setting in ("PID_FILE", "INOTIFIER_DAEMON_STDOUT", "INOTIFIER_DAEMON_STDERR")
+        for path, whose in (
+            ("config.py", "the configuration"),
+            ("celeryconfig.py", "the configuration"),
+            *(
+                (f"var/{name}", "a file of watchman's own in STATE_DIR")
+                for name in (
+                    *("journal.db", "journal.db-wal", "lock", "heartbeat", "status.json"),
+                    *("socket", "history/x", "broker/messages/x"),
+                )
+            ),
+        )
+    ),
+    (
+        "STATE_DIR = 's'\nPID_FILE = 's/sub/../lock'",
+        ["PID_FILE: $D/s/lock is a file of watchman's own in STATE_DIR; choose another file"],
+    ),
+    (
+        "PID_FILE = 'var/log/watchman.out'",
+        [
+            "PID_FILE: $D/var/log/watchman.out is where the daemon's output goes; "
+            "choose another file"
+        ],
+    ),
+    (
+        "INOTIFIER_DAEMON_STDERR = 'x'\nPID_FILE = 'x'",
+        ["PID_FILE: $D/x is where the daemon's output goes; choose another file"],
+    ),
+    (
+        "INOTIFIER_DAEMON_STDOUT = 'var/watchman.pid'",
+        ["PID_FILE: $D/var/watchman.pid is where the daemon's output goes; choose another file"],
+    ),
+    # What holds watchman's own files.
+    *(
+        (
+            f"MOVES = {{'ftp': '{root}'}}\n{more}",
+            [
+                f"MOVES['$D/ftp']: {shown} holds {held}, where an upload would become a file of "
+                "watchman's own; choose another directory"
+            ],
+        )
+        for root, shown, held, more in (
+            (".", "$D", "$D/var, STATE_DIR", ""),
+            ("s", "$D/s", "$D/s/deep/er, STATE_DIR", "STATE_DIR = 's/deep/er'"),
+            (
+                "var/broker",
+                "$D/var/broker",
+                "$D/var/broker, a directory of watchman's own in STATE_DIR",
+                "",
+            ),
+            (
+                "var/history",
+                "$D/var/history",
+                "$D/var/history, a directory of watchman's own in STATE_DIR",
+                "",
+            ),
+            (".", "$D", "$D, from which the configuration is read", "STATE_DIR = '/var/lib/x'"),
+            (
+                "link",
+                "$D/link",
+                "$D, from which the configuration is read",
+                "STATE_DIR = '/var/lib/x'\nimport os\nos.symlink('$D', '$D/link')",
+            ),
+        )
+    ),
+    (
+        "QUARANTINE = '.'",
+        [
+            "QUARANTINE: $D holds $D/var, STATE_DIR, where an upload would become a file of "
+            "watchman's own; choose another directory"
+        ],
+    ),
+    (
+        "WATCHES = [{'path': '.'}]\nPATTERNS = []\nSTATE_DIR = '/var/lib/x'",
+        [
+            "WATCHES: the configuration $D/config.py lies in the watched directory $D, and would "
+            "be taken for an upload; put it outside of it"
+        ],
+    ),
     # Transfer logs.
     (
         "TRANSFER_LOGS = '/var/log/xferlog'",

@@ -30,10 +30,11 @@ def arrived(sender, **_):
 def first(tmp_path: Path) -> Iterator[Config]:
     """A configuration in force, in place of which there is another one by now."""
     path = tmp_path / "config.py"
-    path.write_text(CONFIG.format(watched=str(tmp_path), state="state"))
+    watched = str(tmp_path / "up")
+    path.write_text(CONFIG.format(watched=watched, state="state"))
     first = configuration.load(str(path))
     configuration.adopt(first)
-    path.write_text(CONFIG.format(watched=str(tmp_path), state="elsewhere"))
+    path.write_text(CONFIG.format(watched=watched, state="elsewhere"))
     yield first
     belongings.adopt(None)
 

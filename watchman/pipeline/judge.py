@@ -21,7 +21,7 @@ from watchman.pipeline.log_criterion import LATE, NOT_LOGGED, LogCriterion
 from watchman.pipeline.sets import AGAIN, FURTHER, Members, names_of
 from watchman.pipeline.waiting_file import Progress, WaitingFile, WholeMember
 from watchman.sources.tree import why_unreachable
-from watchman.verdicts.pool import Pool, lane_of
+from watchman.verdicts.pool import LARGE, NO_ANSWER, TAKES_LONG, Pool, lane_of
 from watchman.verdicts.verdict import FileVerdict, Kind
 
 
@@ -169,10 +169,11 @@ class Judge:
             waiting.member_read = WholeMember(found.name, found.version, tuple(check.companions))
 
         def answered(verdict: FileVerdict) -> None:
-            self._answered(waiting, verdict)
+            waiting.takes_long |= verdict is TAKES_LONG
+            self._answered(waiting, NO_ANSWER if verdict is TAKES_LONG else verdict)
 
         assert self._pool is not None
-        size = found.version.size
+        size = max(found.version.size, LARGE if waiting.takes_long else 0)
         if not self._pool.ask(found.path, check.asked, check.descriptors, size, answered):
             waiting.lane = lane_of(check.asked, size)
             return _NO_ROOM

@@ -53,6 +53,8 @@ class WaitingFile:
         """Names of companions that may bring another answer when they come."""
         self.lane: Lane = lane_of(criteria.each, 0)
         """Where it waits to be asked about: by its functions, until there is no room in another."""
+        self.takes_long = False
+        """Whether it is asked about as a large file is, whatever its size."""
         self.is_stale = False
         """Whether something that it was judged by has come again since it was asked about."""
         self.is_brief = False

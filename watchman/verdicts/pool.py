@@ -7,7 +7,9 @@ in the kernel, in a file system that does not answer, is left there, and another
 A function of the user's may hang for as long as a check may take. So there is one process more for
 each function that was asked, and beside these functions get at most half of all: what is asked of
 other files never waits for one, nor does one function for another. Nor does a small file wait for
-large ones, however many there are: at least one process is left to what is small.
+large ones, however many there are: at least one process is left to what is small. A small file that
+takes long all the same, as a bomb does, is given up after two seconds, and asked about as if it
+were large.
 """
 
 from __future__ import annotations
@@ -36,12 +38,13 @@ from watchman.model import Criterion
 from watchman.soft_lock import soft_lock
 from watchman.troubles import Troubles
 from watchman.verdicts.reader_process import (
+    CPU,
     LARGEST_QUESTION,
     SLOT,
     WALL,
     processor_time,
 )
-from watchman.verdicts.started_reader import StartedReader, start_reader, why_ended
+from watchman.verdicts.started_reader import TOOK_TOO_LONG, StartedReader, start_reader, why_ended
 from watchman.verdicts.verdict import (
     CheckRequest,
     CriterionCheck,
@@ -63,7 +66,9 @@ TOGETHER, SMALL = 8, 1 << 18
 """Files up to so many bytes of which a format is asked go to a process so many at a time: a message
 costs as much as to look at one. The others are asked again where one of them takes long."""
 LARGE = 1 << 24
-"""Bytes from which on a file is large; to read less takes a fraction of a second."""
+"""Bytes from which on a file is large; to read less mostly takes a fraction of a second."""
+QUICK = 2
+"""Seconds of processor time that one may take in the plain lane."""
 IN_FLIGHT = 256
 """Questions of the plain lane that are asked at a time; more wait with whoever asks."""
 AHEAD = 16
@@ -83,6 +88,8 @@ Answered = Callable[[FileVerdict], None]
 """Called with the answer, in the pool's thread; it must not block."""
 NO_ANSWER = FileVerdict(Kind.UNKNOWN, "its check got lost")
 """The answer where the process is gone that took the question, and nobody knows: ask again."""
+TAKES_LONG = FileVerdict(Kind.UNKNOWN, "its check takes long")
+"""The answer where the plain lane's time was too short: ask again, as of a file of LARGE bytes."""
 
 
 class Reading(NamedTuple):
@@ -115,8 +122,8 @@ class _Question:
     asked: tuple[CriterionCheck, ...]
     lane: Lane
     answered: Answered
-    seconds: float
-    """How long it may take, by the clock."""
+    seconds: int
+    """Of processor time that it may take."""
     descriptors: list[int]
     """Our own, until it is asked."""
     together: range = range(0)
@@ -178,8 +185,8 @@ class Pool:
         those of companions. They are the pool's from now on. False where there is no room now: then
         they stay the caller's. Not before :meth:`start`.
         """
-        seconds = processor_time(descriptors[0]) * WALL
         lane = lane_of(asked, size)
+        seconds = QUICK if lane == PLAIN else processor_time(descriptors[0])
         new = _Question(path, tuple(asked), lane, answered, seconds, list(descriptors))
         with self._lock:
             if self._stopping:
@@ -238,7 +245,8 @@ class Pool:
         together = range(self._last + 1, self._last + 1 + len(questions))
         requests, descriptors = [], array.array("i")
         for number, one in zip(together, questions, strict=True):
-            requests.append(CheckRequest(number, one.path, one.asked, len(one.descriptors)))
+            about = one.path, one.asked, len(one.descriptors), one.seconds
+            requests.append(CheckRequest(number, *about))
             descriptors.extend(one.descriptors)
             one.together = together
         # Before they are sent: an answer may come at once.
@@ -397,9 +405,12 @@ class Pool:
         status = worker.process.wait()
         (number,) = SLOT.unpack_from(self._shared, SLOT.size * worker.slot)
         worker.close()
-        if number:
+        question = self._under_way.get(number)
+        if question is not None:
             self._ask_others_again(number)
-            self._answer(number, FileVerdict(Kind.UNKNOWN, why_ended(status)))
+            takes_long = question.lane == PLAIN and status in TOOK_TOO_LONG
+            ended = FileVerdict(Kind.UNKNOWN, why_ended(status))
+            self._answer(number, TAKES_LONG if takes_long else ended)
 
     def _look(self) -> None:
         """End the processes that take too long, and leave those that cannot be ended."""
@@ -413,7 +424,8 @@ class Pool:
                 continue
             if now - worker.since >= LOOK:
                 self._ask_others_again(number)
-            if now - worker.since < question.seconds + 2 * LOOK:
+            # Its own alarm comes first, unless it hangs: no process is left behind any sooner.
+            if now - worker.since < max(question.seconds, CPU) * WALL + 2 * LOOK:
                 continue
             worker.kill()
             if not select.select([worker.descriptor], [], [], LOOK)[0]:

@@ -85,7 +85,7 @@ def judge(question: CheckRequest, descriptors: Sequence[int], callables: Callabl
     """Answer a question; the first descriptor is the file's, the others are its companions'."""
     try:
         files = [OpenFile(descriptor) for descriptor in descriptors]
-        with _limited(processor_time(descriptors[0])):
+        with _limited(question.seconds):
             return _answer(question, files, callables)
     except NotWhole as error:
         return FileVerdict(Kind.PARTIAL, str(error))

@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 
+TOOK_TOO_LONG = (-signal.SIGXCPU, -signal.SIGALRM)
+"""How a process ends whose check takes longer than it may."""
 _PROGRAM = (
     "import sys; sys.path.insert(0, sys.argv[1]); "
     "from {module} import main; main(*map(int, sys.argv[2:6]), *sys.argv[6:])"
@@ -61,7 +63,7 @@ def start_reader(slot: int, connection: int, memory: int, config_path: str) -> S
 
 def why_ended(status: int) -> str:
     """Say why a process has ended while it read a file."""
-    if status in (-signal.SIGXCPU, -signal.SIGALRM):
+    if status in TOOK_TOO_LONG:
         return "its check took too long, and was ended"
     if status < 0:
         name = signal.Signals(-status).name

@@ -48,22 +48,24 @@ class CheckRequest(NamedTuple):
     number: int
     path: str
     asked: tuple[CriterionCheck, ...]
-    descriptors: int = 1
+    descriptors: int
     """How many come with it: the file's, then those of companions."""
+    seconds: int
+    """Of processor time that it may take."""
 
 
 def encode_requests(requests: Iterable[CheckRequest]) -> bytes:
     """Return what is sent in one message."""
     return marshal.dumps(
-        [(number, path, list(map(tuple, asked)), n) for number, path, asked, n in requests]
+        [(one.number, one.path, list(map(tuple, one.asked)), *one[3:]) for one in requests]
     )
 
 
 def decode_requests(data: bytes) -> list[CheckRequest]:
     """Return what came in one message."""
     return [
-        CheckRequest(number, path, tuple(CriterionCheck(*one) for one in asked), descriptors)
-        for number, path, asked, descriptors in marshal.loads(data)  # noqa: S302 — from us
+        CheckRequest(number, path, tuple(CriterionCheck(*one) for one in asked), *limits)
+        for number, path, asked, *limits in marshal.loads(data)  # noqa: S302 — from us
     ]
 
 

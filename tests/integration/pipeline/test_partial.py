@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import errno
 import gzip
 import hashlib
@@ -560,6 +561,18 @@ def test_large_files_hold_up_no_small_one_however_many_wait(root: Path, state: P
             (root / name).write_bytes(WHOLE)
         await_sent(sent, root / "a.gz", root / "b.gz")
         assert pipeline.parts.unjudged == many
+
+
+def test_small_files_that_take_long_hold_up_no_others(root: Path, state: Path) -> None:
+    """A few KB each, of which each makes 32 GB."""
+    bomb = bz2.compress(b"\0" * (32 << 20)) * 1000
+    with running(asking(root, state, (Criterion("format", "bzip2:thorough"),))) as (pipeline, sent):
+        for number in range(pool.MOST):
+            (root / f"{number}.gz").write_bytes(bomb)
+        wait_until(lambda: len(pipeline.parts.being_read(0.5)) >= pool.LEAST, 20)
+        (root / "small.gz").write_bytes(bz2.compress(b"rain"))
+        await_sent(sent, root / "small.gz")
+        assert pipeline.parts.unjudged == pool.MOST
 
 
 def test_a_companion_that_somebody_has_open_is_looked_at_when_it_is_closed(

@@ -272,6 +272,19 @@ def test_what_waits_behind_a_long_one_in_its_message_is_asked_again(
     assert asking.answer() == ("small.bz2", WHOLE)
 
 
+def test_a_small_file_that_takes_long_is_to_be_asked_about_as_a_large_one(
+    asking: Asking, together: Path
+) -> None:
+    told = dict(asking.answer() for _ in range(2))
+    assert told["long.bz2"] is pool.TAKES_LONG
+    long = together.with_name("long.bz2")
+    with long.open("rb") as file:
+        assert asking.pool.ask(
+            str(long), BZIP2, [os.dup(file.fileno())], pool.LARGE, asking.no_answer
+        )
+    wait_until(lambda: asking.pool.reading(pool.QUICK + 2), 60, "it is given more time")
+
+
 def test_what_was_in_the_message_of_a_killed_process_is_asked_again(
     asking: Asking, together: Path
 ) -> None:
@@ -418,7 +431,8 @@ def test_a_reason_names_its_format_where_several_things_are_asked() -> None:
         (("csv",), "its last line has no end"),
         (("auto", "csv"), "csv: its last line has no end"),
     ):
-        question = CheckRequest(1, "/up/a", tuple(CriterionCheck("format", one) for one in asked))
+        checks = tuple(CriterionCheck("format", one) for one in asked)
+        question = CheckRequest(1, "/up/a", checks, 1, reader_process.CPU)
         assert reader_process.judge(question, [descriptor], {}) == FileVerdict(Kind.PARTIAL, reason)
     os.close(descriptor)
 

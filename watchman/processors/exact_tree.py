@@ -20,6 +20,7 @@ from watchman.file_access import (
 from watchman.model import Watch
 from watchman.sources import instance as ev
 from watchman.sources.at_start import AtStart
+from watchman.sources.just_gone import JustGone
 from watchman.sources.listener import UnwatchedListener
 
 Identity = tuple[int, int]
@@ -97,6 +98,7 @@ class ExactTree:
         self._mask = mask
         self._listener = listener
         self._at_start = at_start
+        self._just_gone = JustGone(watch)
         self._troubled: set[str] = set()
         self.root = WatchedDirectory()
         self.by_wd: dict[int, WatchedDirectory] = {}
@@ -135,8 +137,9 @@ class ExactTree:
         try:
             identity = _identity(status_of_watch(self._watch))
         except OSError as error:
-            self._say(path, error)
+            self._lost(path, error)
             return False
+        self._just_gone.is_there()
         ended = self.root.wd < 0 and not self._mask & ev.IN_ONESHOT
         if identity != self.root.identity or ended:
             self.forget(self.root)
@@ -310,8 +313,10 @@ class ExactTree:
 
     def _lost(self, path: str, error: OSError) -> None:
         """Pass on what is wrong with a directory, unless it is only gone and not the top."""
-        gone = error.errno in GONE_ERRNOS and path != self._watch.path
-        self._say(path, None if gone else error)
+        if path != self._watch.path:
+            self._say(path, None if error.errno in GONE_ERRNOS else error)
+        elif not self._just_gone.may_be_given_up(error):
+            self._say(path, error)
 
     def _say(self, path: str, error: OSError | None) -> None:
         if error is not None and path not in self._troubled:

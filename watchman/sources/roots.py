@@ -86,8 +86,10 @@ class Roots:
                 if error.errno in LATER_ERRNOS:
                     continue  # what matches a pattern takes a descriptor: unknown is not gone
                 self._lose(root)
-                self._walker.say(root.watch.path, error)
+                if not root.just_gone.may_be_given_up(error):
+                    self._walker.say(root.watch.path, error)
                 continue
+            root.just_gone.is_there()
             if root.missed or (status.st_dev, status.st_ino) != root.identity:
                 root.missed = False
                 self._lose(root)

@@ -12,6 +12,7 @@ from typing import NamedTuple, cast
 from watchman.file_access import GONE_ERRNOS, open_directory, relative_to, status_of_watch
 from watchman.model import Watch
 from watchman.sources.at_start import AtStart
+from watchman.sources.just_gone import JustGone
 
 NOWHERE = -1
 """In place of a descriptor: the directory is gone. What is less says why nobody can tell."""
@@ -125,6 +126,7 @@ class Root(Node):
         "at_start",
         "identity",
         "is_given_up",
+        "just_gone",
         "missed",
         "mounts",
         "polled",
@@ -142,6 +144,7 @@ class Root(Node):
         """The device and inode that are watched; None while there is nothing to watch."""
         self.reason = Reason.START
         """What the next walk is for, should the directory turn out to be another one."""
+        self.just_gone = JustGone(watch)
         self.is_given_up = False
         """Whether the watch is no more."""
         self.missed = False

@@ -198,6 +198,8 @@ class Walker:
             return
         if node.parent is None:
             node.root.identity = None
+            if node.root.just_gone.may_be_given_up(error):
+                return
         self.say(node.path, error)
 
     def say(self, path: str, error: OSError | None) -> None:

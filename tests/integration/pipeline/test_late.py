@@ -16,6 +16,7 @@ from tests.waiting import wait_until
 from watchman.config.globs import expand
 from watchman.model import Config, Existing, Method, Watch, WatchKind
 from watchman.pipeline import Pipeline
+from watchman.sources import just_gone
 from watchman.sources.at_start import Starts
 
 pytestmark = pytest.mark.usefixtures("often")
@@ -251,6 +252,7 @@ def test_a_directory_that_is_gone_is_watched_no_more(
     assert [r.message for r in caplog.records if "no more" in r.message] == [
         f"{root}/anna/in is gone, and watched no more"
     ]
+    assert not [r.message for r in caplog.records if "Not watching" in r.message]
     heard.clear()
     with running(config, resumed=True) as (pipeline, sent):
         assert not troubles(pipeline)
@@ -281,11 +283,17 @@ def test_a_directory_that_matches_again_is_watched_in_the_same_loop(
             assert len(pipeline.parts.local.source.roots) == 1
 
 
-@pytest.mark.parametrize("level", ["", "/anna", "/anna/in"])
+@pytest.mark.parametrize("mount_point", [False, True])
 def test_what_may_only_be_unmounted_is_missed(
-    root: Path, state: Path, tmp_path: Path, level: str, other_device: Path
+    root: Path,
+    state: Path,
+    tmp_path: Path,
+    mount_point: bool,
+    other_device: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A mount is played by a symlink before the wildcard, or by a device that was another one."""
+    monkeypatch.setattr(just_gone, "WITHIN", 0.5)
     (other_device / "anna/in").mkdir(parents=True)
     root.parent.mkdir()
     root.symlink_to(other_device)
@@ -293,7 +301,7 @@ def test_what_may_only_be_unmounted_is_missed(
     empty.mkdir()
     with running(globbing(root, state)) as (pipeline, sent):
         root.unlink()
-        if level:
+        if mount_point:
             root.symlink_to(empty)
         wait_until(lambda: list(troubles(pipeline)) == [f"{root}/anna/in"], what="it is missed")
         assert watched(pipeline) == [f"{root}/anna/in"]
@@ -326,8 +334,9 @@ def test_a_symlink_that_matches_is_no_way_out(root: Path, state: Path, tmp_path:
 @pytest.mark.parametrize("level", ["", "/in"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_directory_that_matched_is_swapped_for_a_symlink(
-    root: Path, state: Path, tmp_path: Path, level: str, kind: str
+    root: Path, state: Path, tmp_path: Path, level: str, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(just_gone, "WITHIN", 0.5)
     (root / "anna/in").mkdir(parents=True)
     outside = tmp_path / "outside"
     (outside / "in").mkdir(parents=True)

@@ -40,15 +40,21 @@ def mounted(path: Path, size: str = "8m") -> Iterator[Path]:
 @contextlib.contextmanager
 def read_only(path: Path) -> Iterator[Path]:
     """Have a directory at another path as well, where nothing can be written."""
-    if os.geteuid() != 0:
-        pytest.skip("only root may mount")
     place = path.with_name(f"{path.name}-read-only")
     place.mkdir()
-    bind = ["mount", "--bind", str(path), str(place)]
-    if subprocess.run(bind, check=False).returncode:
+    with bound(path, place):
+        subprocess.run(["mount", "-o", "remount,bind,ro", str(place)], check=True)
+        yield place
+
+
+@contextlib.contextmanager
+def bound(path: Path, place: Path) -> Iterator[Path]:
+    """Have a directory at another path as well, ``place``, which is there."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may mount")
+    if subprocess.run(["mount", "--bind", str(path), str(place)], check=False).returncode:
         pytest.skip("mounting is not allowed here")
     try:
-        subprocess.run(["mount", "-o", "remount,bind,ro", str(place)], check=True)
         yield place
     finally:
         unmount(place)

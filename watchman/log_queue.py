@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from watchman.text import printable
+from watchman.text import describe, printable
 
 log = logging.getLogger("watchman.service")
 
@@ -118,7 +118,7 @@ class HandlerQueue:
                     return False
                 record = passed if isinstance(passed, logging.LogRecord) else record
             own, size = _own(record)
-        except Exception as error:  # noqa: BLE001 — a filter or an argument of the user's
+        except BaseException as error:  # noqa: BLE001 — a filter or an argument of the user's
             self._failed(error, 1)
             return False
         self._put(own, 1, size)
@@ -296,7 +296,7 @@ class HandlerQueue:
             self._last_failure = time.monotonic()
             self._missed += lines
             first = not self._reason
-            self._reason = _describe(error)
+            self._reason = printable(describe(error))
             if first:
                 self._failing_ns = time.time_ns()
         if first:
@@ -353,12 +353,3 @@ def _own(record: logging.LogRecord) -> tuple[logging.LogRecord, int]:
     elif not isinstance(record.msg, str):
         record.msg = record.getMessage()
     return record, size + len(record.msg)
-
-
-def _describe(error: BaseException) -> str:
-    """Return one line about an exception of anybody's."""
-    try:
-        text = printable(str(error))
-    except Exception:  # noqa: BLE001 — an exception of the user's may fail even at this
-        text = ""
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -167,7 +167,7 @@ def _filter_safely(logger: logging.Logger, record: logging.LogRecord) -> Any:
     """Ask a logger's filters; one that fails lets the record pass, and ends no thread."""
     try:
         return _filter(logger, record)
-    except Exception as error:  # noqa: BLE001 — a filter of the user's may raise anything
+    except BaseException as error:  # noqa: BLE001 — a filter of the user's may raise anything
         if logger.name not in _filters_said:
             _filters_said.add(logger.name)
             log.error("A filter of the logger %s fails: %r; correct it", logger.name, error)

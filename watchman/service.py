@@ -105,6 +105,10 @@ class Starter(Protocol):
         """SIGHUP came; nothing has been done about it. From its handler."""
         ...
 
+    def adopted(self, config: Config) -> None:
+        """The configuration is in force, after the start or a reload."""
+        ...
+
     def stopping(self) -> None:
         """SIGTERM or SIGINT came; nothing has been done about it. From its handler."""
         ...
@@ -172,7 +176,7 @@ class Service:
         try:
             while not self._stopping:
                 with locked(config.state_dir):
-                    configuration.adopt(config)
+                    self._adopt(config)
                     if self._remember:
                         configuration.remember(config)
                     config = self._with_lock(config)
@@ -199,7 +203,9 @@ class Service:
         if not self._stopping:
             with contextlib.suppress(WatchmanError):  # as it was reloaded last, if it can be
                 fresh = self._load()
-                config = fresh if fresh.state_dir == config.state_dir else config
+                if fresh.state_dir == config.state_dir:
+                    return fresh
+                configuration.reject(fresh)
         return config
 
     def _is_right_for(self, config: Config) -> bool:
@@ -368,9 +374,14 @@ class Service:
             log.error("Not reloaded: %s", error)
             configuration.reject(fresh)
             return config
-        configuration.adopt(fresh)
+        self._adopt(fresh)
         log.info("Reloaded %s", fresh.path)
         return fresh
+
+    def _adopt(self, config: Config) -> None:
+        configuration.adopt(config)
+        if self._starter is not None:
+            self._starter.adopted(config)
 
     def _set_up_process(self) -> None:
         # A lease that is broken while we hold it (for microseconds) raises SIGIO, whose default

@@ -31,7 +31,7 @@ from typing import Any, Protocol
 
 from blinker import Signal
 
-from watchman.text import printable
+from watchman.text import describe, printable
 
 log = logging.getLogger("watchman.notify")
 
@@ -106,12 +106,12 @@ def send_safely(signal: Signal, sender: Any, **values: Any) -> None:
     for receiver in signal.receivers_for(sender):
         try:
             receiver(sender, **values)
-        except Exception as error:
+        except BaseException as error:
+            # Also what is no Exception, such as asyncio's CancelledError: it would end the thread.
             log.error(
-                "A receiver of the signal '%s' failed: %s: %s",
+                "A receiver of the signal '%s' failed: %s",
                 (signal.__doc__ or "").partition(":")[0],
-                type(error).__name__,
-                printable(str(error)),
+                printable(describe(error)),
                 exc_info=log.isEnabledFor(logging.DEBUG),
             )
 

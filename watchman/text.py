@@ -39,6 +39,16 @@ def printable(text: str) -> str:
     return _UNPRINTABLE.sub(_escape, text)
 
 
+def describe(error: BaseException) -> str:
+    """Return an error's type and words; its ``__str__`` may raise as well."""
+    name = type(error).__name__
+    try:
+        words = str(error)
+    except BaseException:  # noqa: BLE001 — an exception class of the user's own
+        words = ""
+    return f"{name}: {words}" if words else name
+
+
 def moment(ns: int) -> str:
     """Return a time, in ns since the epoch, in the user's time zone.
 

@@ -103,7 +103,7 @@ def _in_child(call: Callable[[], T]) -> tuple[T] | None:
             let_go({writing})
             try:
                 answer: Any = (call(),)
-            except Exception as error:  # noqa: BLE001 — raised where the answer is read
+            except BaseException as error:  # noqa: BLE001 — raised where the answer is read
                 answer = error
             os.write(writing, pickle.dumps(answer))
         finally:

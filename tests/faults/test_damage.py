@@ -280,7 +280,7 @@ def ask_all(state: Path) -> None:
     with open_reader(str(state)) as found:
         found.counts()
         found.summary()
-        found.first_runs(["/up"])
+        found.runs()
         found.known("/up/d1")
         history(found, ["/up"], 100)
         list(failed(found))

@@ -17,6 +17,7 @@ from watchman.journal.held import HoldCounts
 from watchman.journal.hold_orders import hold, release
 from watchman.journal.journal_reader import open_reader
 from watchman.model import HoldKind, Route, State
+from watchman.sender.pages import FEW, PAGE
 
 OTHER = Route("b", "other")
 
@@ -187,14 +188,15 @@ def test_a_page_that_was_read_ahead_is_not_sent_when_it_is_held_since(bench: Ben
     sent = bench.publisher.publish
 
     def publish(batch: Any) -> Any:
-        if len(bench.publisher.messages) == 0:
+        # The first page is a small one; behind the second, another is read ahead.
+        if len(bench.publisher.messages) == FEW:
             order(bench, HoldKind.TASK, "task")
         return sent(batch)
 
     bench.publisher.publish = publish  # type: ignore[method-assign]  # — for this one
     bench.sender.start()
-    all_is_marked(bench, ("task", 4000))
-    assert len(bench.publisher.messages) == 2000
+    all_is_marked(bench, ("task", 6000 - FEW - PAGE))
+    assert len(bench.publisher.messages) == FEW + PAGE
     let_go(bench, HoldKind.TASK, "task")
     bench.until_sent(6000, 30)
     assert [m.task_id for m in bench.publisher.messages] == [f"id {n}" for n in range(6000)]

@@ -19,12 +19,13 @@ from typing import Any
 import pytest
 
 from tests.faults.bench import ROUTE, Bench, warnings_of
-from tests.journals import failures
+from tests.journals import failures, retry
 from tests.running import Remembering, config_for, running
 from tests.waiting import wait_until
 from watchman import file_access, signals
 from watchman.file_access import version_of
 from watchman.journal import Journal, NewDelivery
+from watchman.journal.failed_deliveries import Selection
 from watchman.model import Answer, Delivery, Message, Outcome, Publisher, Route, State, Version
 from watchman.sender import Sender, precheck, sender
 from watchman.sender.pages import FEW
@@ -451,8 +452,15 @@ def test_a_destination_that_left_the_configuration_fails_its_moves(
     with running(config_for(root, tmp_path / "state")) as (pipeline, publisher):
         wait_until(lambda: len(failures(pipeline.journal)) == 2, 10)
         assert publisher.messages == []
+        line = "no MOVES entry leads there any more"
+        assert caplog.text.count(line) == 1
+        # A retry is answered; nothing is remembered of all that ever failed.
+        assert len(retry(tmp_path / "state", Selection(all=True))) == 2
+        pipeline.parts.mover.rescan()
+        wait_until(lambda: caplog.text.count(line) == 2, 10)
+        wait_until(lambda: len(failures(pipeline.journal)) == 2, 10)
     assert (root / "a").read_text() == "a"
-    assert caplog.text.count("no MOVES entry leads there any more") == 1
+    assert caplog.text.count(line) == 2
 
 
 def test_a_store_that_is_away_is_in_the_status_while_tasks_wait_for_it(tmp_path: Path) -> None:

@@ -312,6 +312,10 @@ def test_what_python_would_print_is_logged(tmp_path: Path) -> None:
         Sore()
         logging.getLogger("watchman.mover").addFilter(lambda record: 1 / 0)
         logging.getLogger("watchman.mover").warning("passes")
+        def leave(record):
+            raise SystemExit(3)
+        logging.getLogger("watchman.sender").addFilter(leave)
+        logging.getLogger("watchman.sender").warning("passes, too")
         queued_logging.close()
         """,
     )
@@ -322,6 +326,8 @@ def test_what_python_would_print_is_logged(tmp_path: Path) -> None:
     assert "ValueError: sore" in text
     assert "A filter of the logger watchman.mover fails: ZeroDivisionError(" in text
     assert "watchman.mover: passes\n" in text
+    assert "A filter of the logger watchman.sender fails: SystemExit(3)" in text
+    assert "watchman.sender: passes, too\n" in text
     assert errors == ""
 
 

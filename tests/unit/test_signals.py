@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterator
 from typing import Any
@@ -91,6 +92,40 @@ def test_a_failing_receiver_is_logged_and_harms_nothing(
     assert record.levelno == logging.ERROR
     assert record.exc_info is None or record.exc_info is False  # type: ignore[comparison-overlap]  # — as logging leaves it
     assert record.getMessage().endswith("ValueError: no\\x0away")
+
+
+class _Wordless(BaseException):
+    def __str__(self) -> str:
+        raise SystemExit(3)
+
+
+@pytest.mark.parametrize(
+    ("raised", "words"),
+    [
+        (SystemExit(1), "SystemExit: 1"),
+        (asyncio.CancelledError(), "CancelledError"),
+        (KeyboardInterrupt(), "KeyboardInterrupt"),
+        (_Wordless(), "_Wordless"),
+    ],
+)
+def test_what_is_no_exception_ends_no_thread(
+    caplog: pytest.LogCaptureFixture,
+    received: list[tuple[Any, dict[str, Any]]],
+    raised: BaseException,
+    words: str,
+) -> None:
+    def fail(sender: Any, **_: Any) -> None:
+        raise raised
+
+    signals.moved.connect(fail)
+    try:
+        with caplog.at_level(logging.INFO):
+            signals.announce(signals.moved, [DELIVERY, DELIVERY])
+    finally:
+        signals.moved.disconnect(fail)
+    assert len(received) == 2
+    line = f"A receiver of the signal 'a file or directory is at its final path' failed: {words}"
+    assert [record.getMessage() for record in caplog.records] == [line, line]
 
 
 def test_a_processor_may_send_as_django_does() -> None:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from watchman.brokers.app import make_application, make_connection
 from watchman.model import Broker, Message, Route
+from watchman.text import describe
 
 NS = 1_000_000_000
 _SALT = os.urandom(8).hex()
@@ -166,15 +167,21 @@ def send_task(
     options["headers"] = {**(options.get("headers") or {}), **headers}
     # Back-off lives in the sender, once.
     options["retry"] = False
-    app.send_task(
-        route.task,
-        (message.path, *route.args),
-        {**route.kwargs, "files": list(message.files)} if message.files else dict(route.kwargs),
-        task_id=message.task_id,
-        producer=producer,
-        result_cls=_NoResult,
-        **options,
-    )
+    try:
+        app.send_task(
+            route.task,
+            (message.path, *route.args),
+            {**route.kwargs, "files": list(message.files)} if message.files else dict(route.kwargs),
+            task_id=message.task_id,
+            producer=producer,
+            result_cls=_NoResult,
+            **options,
+        )
+    except (Exception, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        # Of the user's own routers, and receivers of Celery's signals: it would end the thread.
+        raise RuntimeError(describe(error)) from error
 
 
 class _NoResult:

@@ -10,10 +10,11 @@ import contextlib
 import errno
 import math
 import os
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from watchman.brokers.base import Connection, DirectPublisher, Encoded, Outcomes, name_of
 from watchman.brokers.faults import Fault
@@ -68,25 +69,41 @@ class _Written(NamedTuple):
 class MessageFolder(Connection):
     """The directory of the messages; nothing is open that could break.
 
-    Raises OSError where it cannot be made or looked through.
+    Several of BROKERS may have it, each with a thread of its own. Raises OSError where it cannot be
+    made or looked through.
     """
+
+    _lock: ClassVar = threading.Lock()
+    _swept: ClassVar[set[str]] = set()
+    """Where this process has removed what an earlier one has left."""
+    _last: ClassVar[int] = 0
+    """The number of the last name of all: two of one name would be one message."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         self.path = str(options["data_folder_out"])
         self._processed = str(options["processed_folder"])
-        self._last = 0
         self._pruned = -math.inf
         """When that was, by the monotonic clock."""
         os.makedirs(self.path, mode=0o700, exist_ok=True)
-        # Left by a crash before the rename: the journal still has those messages.
-        for path in Path(self.path).glob(f"{TEMPORARY}*"):
-            path.unlink(missing_ok=True)
+        with self._lock:
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """Remove what a crash before the rename has left: the journal still has those messages.
+
+        Once: what comes later is another broker's, and about to be renamed.
+        """
+        if self.path not in self._swept:
+            for path in Path(self.path).glob(f"{TEMPORARY}*"):
+                path.unlink(missing_ok=True)
+            self._swept.add(self.path)
 
     def write(self, position: int, queue: str, text: str) -> _Written:
         """Write one message under a temporary name."""
         # kombu takes the first name of its sorted list: a time of always 19 digits is send order.
-        self._last = max(self._last + 1, time.time_ns())
-        name = f"{self._last:019d}_{os.getpid()}.{queue}.msg"
+        with self._lock:
+            MessageFolder._last = number = max(self._last + 1, time.time_ns())
+        name = f"{number:019d}_{os.getpid()}.{queue}.msg"
         temporary = os.path.join(self.path, TEMPORARY + name)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         try:

@@ -51,6 +51,7 @@ def check(
         if not is_polled(watch):
             needed += directories
             whole = whole and complete
+    found += _check_twins(config.watches)
     for glob in config.globs:
         if not any(watch.pattern == glob.path for watch in config.watches):
             remedy = "create one, or correct WATCHES; it is watched as soon as it is there"
@@ -170,6 +171,21 @@ def _check_watch(watch: Watch, router: Router) -> tuple[list[Check], int, bool]:
     if watch.kind is WatchKind.FILES and watch.processor is None:
         checks.append(_check_lease(watch, tree.sample))
     return checks, tree.directories, tree.whole
+
+
+def _check_twins(watches: Iterable[Watch]) -> Iterator[Check]:
+    """Tell of paths that lead to one directory, as a bind mount makes them."""
+    seen: dict[tuple[int, int], str] = {}
+    for watch in watches:
+        if watch.processor_name:
+            continue  # those may watch what they like
+        with contextlib.suppress(OSError):
+            status = os.stat(watch.path)
+            other = seen.setdefault((status.st_dev, status.st_ino), watch.path)
+            if other != watch.path:
+                detail = f"is the same directory as {other}"
+                remedy = "remove one of the two from WATCHES"
+                yield Check(f"watch {watch.path}", False, detail, remedy)
 
 
 def _wrong_with(path: str) -> tuple[str, str] | None:

@@ -96,20 +96,22 @@ class _Walk:
         self.note = ""
         """Why what predates the run that notes is not sent; empty where it is."""
         self.noted_before_ns: float = 0
-        """What changed before that is only noted."""
+        """In the directory that is being listed, what changed before that is only noted."""
         if watch.existing is Existing.NONE:
             self.note = "existing is 'none': what is there at a start is never sent"
             self.noted_before_ns = math.inf
         elif watch.existing is Existing.NEW:
-            # The first run of what matches a pattern begins with that of the pattern.
-            begun = journal.first_runs([watch.path, watch.pattern])
-            if watch.path in begun:
-                self.note = "existing is 'new': what is there before the first run is not sent"
-                began_ns = begun[watch.path] or begun.get(watch.pattern)
-                self.noted_before_ns = math.inf if began_ns is None else began_ns
+            self.note = "existing is 'new': what is there before the first run is not sent"
+        self.runs = journal.runs()
+        self.matched_before_ns = self.runs.matched_before_ns(watch)
 
     def _why_noted(self, changed_ns: int) -> str:
         return self.note if changed_ns < self.noted_before_ns else ""
+
+    def _noted_before_ns(self, path: str) -> float:
+        if self.watch.existing is not Existing.NEW:
+            return self.noted_before_ns
+        return min(self.runs.before_ns(self.watch.kind, path), self.matched_before_ns)
 
     def all(self, listed: Callable[[], None]) -> Iterator[Unknown]:
         todo: list[str] = [""]
@@ -131,6 +133,7 @@ class _Walk:
         self, descriptor: int, relative: str, path: str, todo: list[str]
     ) -> Iterator[Unknown]:
         known = self.journal.known(path)
+        self.noted_before_ns = self._noted_before_ns(path)
         try:
             with os.scandir(descriptor) as entries:
                 for entry in entries:

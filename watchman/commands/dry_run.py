@@ -23,6 +23,7 @@ from watchman.errors import JournalError, WatchmanError
 from watchman.file_access import version_of
 from watchman.journal import Journal
 from watchman.journal.journal_reader import open_reader
+from watchman.journal.runs import run_of
 from watchman.model import Config, Existing, Version
 from watchman.service import Service
 from watchman.text import printable
@@ -110,7 +111,7 @@ def _tell_what_is_there(config: Config, scratch: str) -> None:
     local = tuple(watch for watch in config.watches if not hanging.points(watch.path))
     journal = Journal(scratch)
     try:
-        journal.begin_first_runs([watch.path for watch in config.watches], time.time_ns())
+        journal.begin_first_runs(map(run_of, config.watches), time.time_ns())
         with open_reader(config.state_dir) as real:
             found = unknown(dataclasses.replace(config, watches=local), real)
             _tell(found, journal)

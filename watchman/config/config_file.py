@@ -17,9 +17,8 @@ from typing import Any
 
 from watchman.config.belongings import Belongings
 from watchman.config.problems import Problems
-from watchman.config.values import describe
 from watchman.errors import ConfigError
-from watchman.text import normal_path
+from watchman.text import describe, normal_path
 
 EXAMPLE = "config-example.py"
 LARGEST = 10_000_000

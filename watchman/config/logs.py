@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from watchman.config.config_file import beside
 from watchman.config.problems import Problems, one_line, show
-from watchman.config.values import describe, is_number
+from watchman.config.values import is_number
 from watchman.errors import ConfigError
 from watchman.model import Config
 from watchman.queued_logging import reconfigured
+from watchman.text import describe
 
 if TYPE_CHECKING:
     import logging
@@ -62,7 +63,8 @@ def logging_settings(values: Mapping[str, Any], problems: Problems) -> Mapping[s
 def log_size(value: Any, problems: Problems) -> int:
     """Return LOG_MEGABYTES in bytes."""
     if is_number(value, most=MOST_MEGABYTES):
-        return int(value * 1_000_000)
+        # Only 0 is never.
+        return int(value * 1_000_000) or int(value > 0)
     remedy = f"write a number, {MOST_MEGABYTES} at the most; 0 for never"
     problems.add("LOG_MEGABYTES", f"is {show(value)}", remedy)
     return 0

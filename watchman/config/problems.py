@@ -8,8 +8,7 @@ from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any
 
-from watchman.config.values import describe
-from watchman.text import normal_path, printable
+from watchman.text import describe, normal_path, printable
 
 _LONGEST = 200
 _SECRET = ("BROKERS", "celeryconfig.py")

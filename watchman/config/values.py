@@ -13,6 +13,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from watchman.text import describe
+
 DEEPEST = 50
 """Containers within each other, at the most; deeper ones mostly contain themselves."""
 MOST_SECONDS = 2_000_000.0
@@ -62,16 +64,6 @@ def is_number(value: object, least: float = 0.0, most: float = MOST_SECONDS) -> 
 def is_text(value: object) -> bool:
     """Say whether it is a string that can be written as UTF-8, and not empty."""
     return isinstance(value, str) and value != "" and encodes(value)
-
-
-def describe(error: BaseException) -> str:
-    """Return an error's type and words; its ``__str__`` may raise as well."""
-    name = type(error).__name__
-    try:
-        words = str(error)
-    except BaseException:  # noqa: BLE001 — an exception class of the user's own
-        words = ""
-    return f"{name}: {words}" if words else name
 
 
 def imported(name: str) -> tuple[object | None, str]:

@@ -13,14 +13,13 @@ from watchman.config.overlap import check_overlap
 from watchman.config.problems import Problems, as_path, show
 from watchman.config.values import (
     MOST_SECONDS,
-    describe,
     imported,
     is_number,
     pattern_error,
     regex_error,
 )
 from watchman.model import Existing, Method, Watch, WatchKind
-from watchman.text import printable
+from watchman.text import describe, printable
 
 log = logging.getLogger("watchman.config")
 
@@ -209,7 +208,9 @@ class _Exclude:
     def __call__(self, path: str) -> bool:
         try:
             return bool(self._function(path))
-        except Exception as error:  # noqa: BLE001 — any Python may stand there
+        except KeyboardInterrupt:  # Ctrl-C, where a command asks
+            raise
+        except BaseException as error:  # noqa: BLE001 — any Python may stand there
             if not self._said:
                 self._said = True
                 log.warning(

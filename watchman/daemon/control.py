@@ -9,6 +9,7 @@ import signal
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from watchman import config as configuration
 from watchman import limits, queued_logging, record_locks
 from watchman.config import is_default
 from watchman.daemon import pidfile, places, succession
@@ -155,6 +156,13 @@ class _StartCommand:
     def reloading(self) -> None:
         self._output.reopen()
 
+    def adopted(self, config: Config) -> None:
+        # Only now: what a reload refuses must not hold.
+        self._output.limits.size, self._output.limits.files = config.log_size, config.log_files
+        for line in config.warnings:  # these are said now
+            if line in self._output.unopened:
+                self._output.unopened.remove(line)
+
     def stopping(self) -> None:
         """Nothing to do: whoever stops it waits for its end."""
 
@@ -181,14 +189,13 @@ def _loader(
         config = load()
         for name in ("pid_file", "log_dir", "out_file", "err_file"):
             if getattr(config, name) != getattr(first, name):
+                configuration.reject(config)
                 raise WatchmanError(
                     f"{name.upper()} changed; restart to use {getattr(config, name)}"
                 )
-        output.limits.size, output.limits.files = config.log_size, config.log_files
         if is_default(config.logging):
             config = dataclasses.replace(config, logging=_in_files(config.logging))
-        unopened, output.unopened = output.unopened, []
-        return dataclasses.replace(config, warnings=(*config.warnings, *notes, *unopened))
+        return dataclasses.replace(config, warnings=(*config.warnings, *notes, *output.unopened))
 
     return loaded
 

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 
 from watchman import status
 from watchman.errors import WatchmanError
+from watchman.model import Config
 
 SEND = 1.0
 """Seconds that a datagram may wait for room in the queue of the manager."""
@@ -44,6 +45,9 @@ class Manager:
         """Say that a reload has begun; may be called from a signal handler."""
         # In the same datagram: by the time systemd tells this reload from one before its SIGHUP.
         self._tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+    def adopted(self, _config: Config) -> None:
+        """Nothing to do."""
 
     def stopping(self) -> None:
         """Say that the end has begun; may be called from a signal handler."""

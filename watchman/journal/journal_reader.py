@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from urllib.parse import quote
 
 from watchman.errors import JournalError, TimeLimitOver
@@ -16,6 +16,7 @@ from watchman.journal.held import HoldCounts, holds
 from watchman.journal.measures import Measures, measures
 from watchman.journal.partial import PartialFile
 from watchman.journal.question import Question
+from watchman.journal.runs import Runs
 from watchman.journal.tallies import Summary
 from watchman.journal.time_limit import FOREVER, TimeLimit
 from watchman.model import INCOMPLETE, Noted, State, Upload, Version
@@ -306,14 +307,8 @@ class JournalReader:
         with soundness.understanding("a known version"):
             return None if row is None else tuple(map(int, row))
 
-    def first_runs(self, paths: Iterable[str]) -> dict[str, int | None]:
-        """Return the watch roots that no run has scanned to the end yet.
-
-        Each with the time when the first run on it began, in ns; None where none has.
-        """
+    def runs(self) -> Runs:
+        """Return the runs that have seen, or begun to see, what was there before them."""
         rows = self.connection.execute("SELECT path, first_run_ns FROM watches").fetchall()
         with soundness.understanding("a watch"):
-            times = {os.fsdecode(path): int(time_ns) for path, time_ns in rows}
-            # The journal has them as negative numbers until the first run is over.
-            begun = {path: -time_ns for path, time_ns in times.items() if time_ns <= 0}
-            return {path: begun.get(path) for path in paths if times.get(path, 0) <= 0}
+            return Runs({os.fsdecode(name): int(time_ns) for name, time_ns in rows})

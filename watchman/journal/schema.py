@@ -116,6 +116,7 @@ is listed here is never changed: journals of every version out there come this w
 # grows, at a third of the price.
 # ``deliveries.held`` is the hold that keeps a READY one, 0 for none, less than 0 where it goes with
 # the leader of its bundle (bundles.py); the table ``held`` counts what each hold keeps.
+# ``watches.path`` is the name of a run (runs.py); once it was the path of its watch.
 # ``watches.first_run_ns`` is when the first run's scan was over; negative, while it is not: when it
 # began.
 SCHEMA = f"""{tallies.TABLE} {counters.TABLE} {acts.TABLE} {activity.TABLE} {digests.TABLE}

@@ -1,4 +1,4 @@
-"""The table ``watches``: on which watch roots a run has seen all that was there."""
+"""The table ``watches``: which runs have seen all that was there (``runs`` names them)."""
 
 from __future__ import annotations
 
@@ -9,27 +9,56 @@ from collections.abc import Iterable
 
 from watchman.journal.database import Database
 from watchman.journal.rescue import EVERY_WATCH
+from watchman.journal.runs import Runs, run_of
+from watchman.model import Watch
 
 
 class WatchRuns:
-    """The journal's part for first runs, by the paths of watch roots."""
+    """The journal's part for first runs, by their names."""
 
     _database: Database
 
-    def first_runs(self, paths: Iterable[str]) -> set[str]:
-        """Return those watch roots that no run has scanned to the end yet."""
-        rows = self._database.reader.execute(
-            "SELECT path FROM watches WHERE first_run_ns > 0 AND typeof(path) = 'blob'"
-        )
-        return set(paths) - {os.fsdecode(path) for (path,) in rows.fetchall()}
+    def runs(self) -> Runs:
+        """Return all runs as they are now."""
+        return Runs(self._times())
 
-    def begin_first_runs(self, paths: Iterable[str], now_ns: int) -> dict[str, int]:
-        """Return when the first run began on each of these roots: now, unless one was cut short.
+    def name_runs(self, watches: Iterable[Watch]) -> None:
+        """Have what older versions noted for the paths of these watches mean what they cover.
+
+        To be called before the others. It was the path alone; what that run has covered, nobody
+        knows better than by what the watch is now.
+        """
+        times = self._times()
+        found = [(run_of(watch), watch.path) for watch in watches if watch.path in times]
+        if not found:
+            return
+        rows = [(os.fsencode(name), times[path]) for name, path in found]
+        paths = [(os.fsencode(path),) for _, path in found]
+
+        def work(connection: sqlite3.Connection) -> None:
+            connection.executemany("INSERT OR IGNORE INTO watches VALUES (?,?)", rows)
+            connection.executemany("DELETE FROM watches WHERE path = ?", paths)
+
+        self._database.write(work)
+
+    def _times(self) -> dict[str, int]:
+        rows = self._database.reader.execute(
+            "SELECT path, first_run_ns FROM watches WHERE typeof(path) = 'blob'"
+        )
+        return {os.fsdecode(name): time_ns for name, time_ns in rows.fetchall()}
+
+    def first_runs(self, names: Iterable[str]) -> set[str]:
+        """Return those runs that have not seen to the end what was there."""
+        over = {name for name, time_ns in self._times().items() if time_ns > 0}
+        return set(names) - over
+
+    def begin_first_runs(self, names: Iterable[str], now_ns: int) -> dict[str, int]:
+        """Return when each of these first runs began: now, unless one was cut short.
 
         What came after that moment is an arrival, also where the run that should have seen it
         was killed before its first scan was over.
         """
-        rows = [(os.fsencode(path), -now_ns) for path in paths]
+        rows = [(os.fsencode(name), -now_ns) for name in names]
         if not rows:
             return {}
         self._database.write(
@@ -39,30 +68,30 @@ class WatchRuns:
         )
         query = "SELECT first_run_ns FROM watches WHERE path = ?"
         reader = self._database.reader
-        begun = [(path, *reader.execute(query, (path,))[0]) for path, _ in rows]
-        return {os.fsdecode(path): -negative for path, negative in begun}
+        begun = [(name, *reader.execute(query, (name,))[0]) for name, _ in rows]
+        return {os.fsdecode(name): -negative for name, negative in begun}
 
-    def note_first_run(self, paths: Iterable[str]) -> None:
-        """Note that the first run on these watch roots has seen all that was there."""
+    def note_first_run(self, names: Iterable[str]) -> None:
+        """Note that these first runs have seen all that was there."""
         now = time.time_ns()
-        rows = [(os.fsencode(path), now) for path in paths]
+        rows = [(os.fsencode(name), now) for name in names]
         self._database.write(
             lambda connection: connection.executemany(
                 "INSERT OR REPLACE INTO watches VALUES (?,?)", rows
             )
         )
 
-    def resume(self, paths: Iterable[str]) -> None:
-        """Begin a run on these watch roots; to be called before :meth:`first_runs`.
+    def resume(self, names: Iterable[str]) -> None:
+        """Begin these runs; to be called before :meth:`first_runs`.
 
-        In a journal that was begun anew after damage no root's run counts as the first: what is
+        In a journal that was begun anew after damage none of them counts as the first: what is
         there and not known may have come at any time, and is to be sent rather than lost.
         """
         query = "SELECT first_run_ns FROM watches WHERE path = ?"
         row = self._database.reader.execute(query, (EVERY_WATCH,)).fetchone()
         if row is None:
             return
-        rows = [(os.fsencode(path), abs(row[0])) for path in paths]
+        rows = [(os.fsencode(name), abs(row[0])) for name in names]
 
         def work(connection: sqlite3.Connection) -> None:
             connection.executemany("INSERT OR REPLACE INTO watches VALUES (?,?)", rows)

@@ -31,7 +31,7 @@ class CopyResult(NamedTuple):
     """What came of one copy: the moved row, or what was raised."""
 
     row: Delivery
-    error: Exception | None
+    error: BaseException | None
 
 
 class CopyPool:
@@ -170,7 +170,7 @@ class CopyPool:
 
     def _copy(self, row: Delivery, progress: CopyProgress) -> None:
         """Do one copy, and hand in what comes of it."""
-        error: Exception | None = None
+        error: BaseException | None = None
         try:
             if self._obstacles.blocking(WHOLE, time.monotonic()):
                 raise Postponed
@@ -184,7 +184,7 @@ class CopyPool:
         except Cancelled:
             claims.release(row)  # the row stays as it is in the journal
             return
-        except Exception as failure:  # noqa: BLE001 — whatever it is, it must be heard of
+        except BaseException as failure:  # noqa: BLE001 — whatever it is, it must be heard of
             claims.release(row)
             error = failure
         self._hand_in(row, error)
@@ -202,7 +202,7 @@ class CopyPool:
             with self._ready:
                 self._stations.discard(station)
 
-    def _hand_in(self, row: Delivery, error: Exception | None) -> None:
+    def _hand_in(self, row: Delivery, error: BaseException | None) -> None:
         """Give a result to the destination; a finished copy keeps its claim until it is noted."""
         with self._handed_in:
             if error is None and self._over:

@@ -159,7 +159,7 @@ class Destination:
                     self._round()
             with self._station:
                 self._finish_uncommitted()
-        except Exception as error:  # noqa: BLE001 — the service ends the process
+        except BaseException as error:  # noqa: BLE001 — the service ends the process
             forget_final_paths(self.root)
             self._context.died(error)
         finally:

@@ -83,8 +83,6 @@ class Mover:
         self._store = store
         self._listener = listener
         self._stop = threading.Event()
-        self._refused: set[str] = set()
-        """Directories that nothing leads to any more, and that has been said."""
         context = MoverContext(
             store=store,
             listener=listener,
@@ -170,21 +168,25 @@ class Mover:
             thread.start()
 
     def _run(self) -> None:
+        refused: set[str] = set()
         try:
             while not self._stop.is_set():
                 rows = self._store.page_strays(self.moves, STRAYS)
                 if not rows:
                     return
-                self._assign(rows)
-        except Exception as error:  # noqa: BLE001 — handed to the service, which ends the process
+                self._assign(rows, refused)
+        except BaseException as error:  # noqa: BLE001 — handed to the service, which ends the process
             self._died(error)
 
-    def _assign(self, rows: Sequence[Delivery]) -> None:
-        """Have each row be of the entry that leads to its destination; refuse the others."""
+    def _assign(self, rows: Sequence[Delivery], refused: set[str]) -> None:
+        """Have each row be of the entry that leads to its destination; refuse the others.
+
+        ``refused`` are the directories that nothing leads to, and that has been said.
+        """
         shares: dict[Move | None, list[Delivery]] = {}
         for row in rows:
             shares.setdefault(self._entry_for(row), []).append(row)
-        self._refuse(shares.pop(None, []))
+        self._refuse(shares.pop(None, []), refused)
         for move, share in shares.items():
             assert move is not None
             self._store.assign([row.seq for row in share], move)
@@ -200,7 +202,7 @@ class Mover:
                 same_root = move
         return same_root
 
-    def _refuse(self, rows: Sequence[Delivery]) -> None:
+    def _refuse(self, rows: Sequence[Delivery], refused: set[str]) -> None:
         if not rows:
             return
         reason = (
@@ -210,8 +212,8 @@ class Mover:
         self._store.note([(row.seq, State.FAILED, reason) for row in rows])
         for row in rows:
             root = os.path.dirname(row.final)
-            if root not in self._refused:
-                self._refused.add(root)
+            if root not in refused:
+                refused.add(root)
                 log.error(
                     "Cannot move %s to %s (nor others that go there): no MOVES entry leads there "
                     "any more; restore it, or QUARANTINE, and run 'notify retry', or drop them "

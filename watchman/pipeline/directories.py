@@ -367,7 +367,8 @@ class DirectoryScanner:
     def _scan(self, listing: Listing) -> None:
         """Look at everything in a container, and forget what it no longer has."""
         container, descriptor = listing.node, listing.descriptor
-        watch, at_start = container.root.watch, listing.reason is Reason.START
+        watch = container.root.watch
+        before_ns = self._first_runs.before_ns(watch, container.path, listing.reason)
         names = [entry.name for entry in listing.entries]
         with self._directories.opened() as batch:
             self._directories.look_up(container, names, batch)
@@ -387,7 +388,7 @@ class DirectoryScanner:
                 known = batch.known.get(path)
                 if known is not None and is_same_content(known.version, version):
                     self._directories.enter(container, name, known, listing.reason)
-                elif at_start and self._first_runs.is_only_noted(watch, changed_ns):
+                elif changed_ns < before_ns:
                     batch.noted.append((path, version, Noted.BEFORE))
                     self._directories.notes.before(watch, [path])
                     self._directories.enter(container, name, None, listing.reason)
@@ -426,7 +427,7 @@ class DirectoryWatcher(Watcher[list[Hint]]):
         *,
         resumed: bool,
     ) -> None:
-        first_runs = FirstRuns(journal, [root.watch.path for root in source.roots])
+        first_runs = FirstRuns(journal, [root.watch for root in source.roots], resumed=resumed)
         self._directories = Directories(journal, router, source, listener, troubles)
         scanner = DirectoryScanner(journal, source, self._directories, first_runs)
         super().__init__(source, self._directories, scanner, first_runs, resumed=resumed)

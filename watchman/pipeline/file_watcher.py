@@ -38,7 +38,7 @@ class FileWatcher(Watcher[Hints]):
         quarantine: str,
         resumed: bool,
     ) -> None:
-        first_runs = FirstRuns(journal, [root.watch.path for root in source.roots])
+        first_runs = FirstRuns(journal, [root.watch for root in source.roots], resumed=resumed)
         self.files = Files(journal, router, source, listener.wake, troubles, partial, quarantine)
         self.partial = partial
         self._next_count = 0.0

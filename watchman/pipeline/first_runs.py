@@ -2,62 +2,74 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable
 
 from watchman.journal import Journal
+from watchman.journal.runs import run_of
 from watchman.model import Existing, Watch
+from watchman.sources.tree import Reason
 
 CLOCK_GRAIN_NS = 10_000_000
 """A ctime comes from the kernel's coarse clock, up to 10 ms behind (CONFIG_HZ=100)."""
 
 
 class FirstRuns:
-    """The watches of one loop, by path, that no run has scanned to the end yet.
+    """The watches of one loop of which no run has seen all that was there before it.
 
     When a first run began is on disk when this has been made: one that is killed before its scan
-    is over does not make old what came in between.
+    is over does not make old what came in between. ``resumed``: this process has watched before.
     """
 
-    def __init__(self, journal: Journal, paths: Iterable[str]) -> None:
+    def __init__(self, journal: Journal, watches: Iterable[Watch], *, resumed: bool) -> None:
         self._journal = journal
+        self._resumed = resumed
         self._started_ns = time.time_ns() - CLOCK_GRAIN_NS
-        self._began_ns: dict[str, int] = {}
-        """By path: when the first run began, maybe in an earlier process."""
-        self._begin(paths, self._started_ns)
+        self._pending: set[str] = set()
+        """The names of the runs."""
+        self._begin(watches, self._started_ns)
 
     def __bool__(self) -> bool:
         """Whether there is any."""
-        return bool(self._began_ns)
+        return bool(self._pending)
 
-    def __contains__(self, path: str) -> bool:
-        return path in self._began_ns
+    def __contains__(self, watch: Watch) -> bool:
+        return run_of(watch) in self._pending
 
-    def begin(self, paths: Iterable[str]) -> None:
+    def begin(self, watches: Iterable[Watch]) -> None:
         """Begin those of these watches' first runs that are still to come."""
-        self._begin(paths, time.time_ns() - CLOCK_GRAIN_NS)
+        self._begin(watches, time.time_ns() - CLOCK_GRAIN_NS)
 
-    def is_only_noted(self, watch: Watch, changed_ns: int) -> bool:
-        """Whether what changed last then is no arrival: it was there before the run that notes."""
-        if watch.existing is Existing.ALL:
-            return False
-        if watch.existing is Existing.NONE:
-            return changed_ns < self._started_ns
-        began_ns = self._began_ns.get(watch.path)
-        # Not 0 for a watch that has had its first run: a time may be before 1970.
-        return began_ns is not None and changed_ns < began_ns
+    def before_ns(self, watch: Watch, directory: str, reason: Reason) -> float:
+        """Return the time before which what changed last is no arrival, but only noted.
 
-    def end(self, there: Iterable[str]) -> None:
+        ``reason`` is that of the walk: only at a start is anything old.
+
+        It was there before the run that notes; -inf where nothing was: a time may be before 1970.
+        What another watch had seen to the end is not there before: it came while nobody watched.
+        """
+        if reason is not Reason.START or watch.existing is Existing.ALL:
+            return -math.inf
+        before_ns = -math.inf
+        if watch in self:
+            before_ns = self._runs.before_ns(watch.kind, directory)
+        if watch.existing is Existing.NONE and not (self._resumed and before_ns == -math.inf):
+            return self._started_ns
+        return before_ns
+
+    def end(self, there: Iterable[Watch]) -> None:
         """Note that all that was in these watches before their first runs has been seen.
 
         A watch that is not there, say because it is not mounted yet, has its first run before it.
         """
-        over = self._began_ns.keys() & there
+        over = self._pending.intersection(map(run_of, there))
         if over:
             self._journal.note_first_run(over)
-            for path in over:
-                del self._began_ns[path]
+            self._pending -= over
 
-    def _begin(self, paths: Iterable[str], now_ns: int) -> None:
-        first = self._journal.first_runs(paths)
-        self._began_ns |= self._journal.begin_first_runs(first, now_ns)
+    def _begin(self, watches: Iterable[Watch], now_ns: int) -> None:
+        first = self._journal.first_runs(map(run_of, watches))
+        self._journal.begin_first_runs(first, now_ns)
+        self._pending |= first
+        self._runs = self._journal.runs()

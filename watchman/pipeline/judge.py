@@ -21,7 +21,7 @@ from watchman.pipeline.log_criterion import LATE, NOT_LOGGED, LogCriterion
 from watchman.pipeline.sets import AGAIN, FURTHER, Members, names_of
 from watchman.pipeline.waiting_file import Progress, WaitingFile, WholeMember
 from watchman.sources.tree import why_unreachable
-from watchman.verdicts.pool import Functions, Pool, functions_of
+from watchman.verdicts.pool import Pool, lane_of
 from watchman.verdicts.verdict import FileVerdict, Kind
 
 
@@ -65,15 +65,6 @@ class Judge:
         self._members = members
         self._logs = logs
         self._answered = answered
-
-    def functions(self, waiting: WaitingFile) -> Functions:
-        """Return the user's functions that are called for a file, and for its set."""
-        found, path = functions_of(waiting.criteria.each), waiting.found.path
-        above = path[: path.rfind("/") + 1]
-        for name in names_of(waiting):
-            asked = self._companions.criteria_of_member(above + name, path)
-            found += functions_of(asked.each) if asked is not None else ()
-        return found
 
     def ask(self, waiting: WaitingFile, directory: int) -> Said:
         """Ask about a file in its open directory, as far as that takes no verdict."""
@@ -183,6 +174,7 @@ class Judge:
         assert self._pool is not None
         size = found.version.size
         if not self._pool.ask(found.path, check.asked, check.descriptors, size, answered):
+            waiting.lane = lane_of(check.asked, size)
             return _NO_ROOM
         check.descriptors = []  # they are the pool's now
         return _ASKED

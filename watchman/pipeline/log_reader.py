@@ -297,10 +297,14 @@ class TransferLogReader:
         troubles.end(path, _UNREAD, line="%s: the transfer log is read")
         if one.followed.lost:
             one.followed.lost = False
+            unreadable = "; ".join(one.followed.unreadable)
             log.warning(
-                "%s: the transfer log was rotated while nobody read it, and what it was before is "
-                "not beside it: who uploaded the files of that time may be missing",
+                "%s: the transfer log was rotated or emptied, and what it was before is not beside "
+                "it%s: who uploaded the files of that time may be missing",
                 printable(path),
+                printable(
+                    f", unless it is what cannot be read: {unreadable}" if unreadable else ""
+                ),
             )
         if one.garbage:
             troubles.begin(

@@ -62,7 +62,7 @@ from watchman.sources.tree import Node
 from watchman.text import printable
 from watchman.timers import Timers
 from watchman.troubles import Troubles
-from watchman.verdicts.pool import NO_ANSWER, Pool
+from watchman.verdicts.pool import NO_ANSWER, Lane, Pool
 from watchman.verdicts.verdict import FileVerdict
 
 log = logging.getLogger("watchman.notify")
@@ -101,7 +101,7 @@ class PartialFiles:
         """By the companion's directory and name: the files that it tells of."""
         self._times: Timers[Key] = Timers()
         self._memory = PartialMemory(journal, source)
-        self.partial = PartialByWatch()
+        self.partial = PartialByWatch(self._waiting)
         self.unread = Unseen(troubles, source, "files", "read")
 
     def load(self) -> None:
@@ -241,13 +241,12 @@ class PartialFiles:
 
     def _add(self, new: WaitingFile) -> None:
         self._waiting[new.key] = new
-        new.functions = self._judge.functions(new)
         self._put(new)
 
     def _put(self, waiting: WaitingFile) -> None:
         """Have a file asked about, behind those that are asked about already."""
         waiting.progress = Progress.QUEUED
-        self._queue.put(waiting.key, waiting.functions)
+        self._queue.put(waiting.key, waiting.lane)
 
     def _ask_again(self, waiting: WaitingFile) -> None:
         """Have a file asked about once more, since something that it is judged by has come."""
@@ -276,7 +275,7 @@ class PartialFiles:
         """Wait no longer for a file in this version."""
         key = waiting.key
         del self._waiting[key]
-        self._queue.drop(key, waiting.functions)
+        self._queue.drop(key, waiting.lane)
         self._times.drop(key)
         self.partial.drop(waiting)
         self.unread.note(key)
@@ -376,8 +375,8 @@ class PartialFiles:
             else:
                 said = self._judge.take(waiting, verdict)
                 self._is_judged(waiting, said, into)
-                if said.progress is Progress.QUEUED and not self._ask(
-                    waiting.key, directories, into
+                if said.progress is Progress.QUEUED and (
+                    self._ask(waiting.key, directories, into) is not None
                 ):
                     self._put(waiting)
         for key in self._times.take(now):
@@ -426,16 +425,16 @@ class PartialFiles:
             return False
         return is_same(waiting.found.version, seen.version)
 
-    def _ask(self, key: Key, directories: DirectoryCache[Node], into: Judged) -> bool:
-        """Ask about a file, or say at once what can be said; False where there is no room."""
+    def _ask(self, key: Key, directories: DirectoryCache[Node], into: Judged) -> Lane | None:
+        """Ask about a file, or say at once what can be said; return in which lane is no room."""
         waiting = self._waiting.get(key)
         if waiting is None or waiting.progress is not Progress.QUEUED:
-            return True
+            return None
         said = self._judge.ask(waiting, directories.get(key[0]))
         for name in waiting.awaited:
             self._awaited.setdefault((key[0], name), set()).add(key)
         self._is_judged(waiting, said, into)
-        return said.progress is not Progress.QUEUED
+        return waiting.lane if said.progress is Progress.QUEUED else None
 
     def _answered(self, waiting: WaitingFile, verdict: FileVerdict) -> None:
         """Take a verdict, in the pool's thread."""

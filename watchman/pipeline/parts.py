@@ -133,6 +133,7 @@ class Parts:
         self.mount_changes = mounts.Changes()
         undo.callback(self.mount_changes.close)
         apart.update(watch.path for watch in config.watches if hanging.points(watch.path))
+        self._starts.keep(config.watches)
         own = [watch for watch in config.watches if watch.processor is not None]
         rest = [watch for watch in config.watches if watch.processor is None]
         files = [watch for watch in rest if watch.kind is WatchKind.FILES]
@@ -250,6 +251,11 @@ class Parts:
     def partial(self) -> int:
         """How many files do not meet their criteria."""
         return sum(one.count for one in self._partial_files())
+
+    @property
+    def unjudged(self) -> int:
+        """How many files wait for a first word whether they meet their criteria."""
+        return sum(one.unjudged for one in self._partial_files())
 
     def being_read(self, least: float) -> list[Reading]:
         """Return the files that are being read for so many seconds, to tell if they are whole."""

@@ -17,6 +17,7 @@ from watchman import clock, hanging, queued_logging
 from watchman.config.globs import more
 from watchman.errors import JournalError, WatchmanError
 from watchman.journal import Archive, Journal
+from watchman.journal.runs import run_of
 from watchman.model import Config, Watch, WatchKind
 from watchman.monitoring import Monitoring
 from watchman.mover import RenameProcess
@@ -79,7 +80,9 @@ class Pipeline:
         self._owner = owner
         self._apart = set() if apart is None else apart
         self._stopping = False
-        journal.resume(watch.path for watch in config.watches)
+        plain = [watch for watch in config.watches if watch.processor is None]
+        journal.name_runs([*plain, *config.globs])
+        journal.resume(map(run_of, plain))
         # Before a watcher asks the journal for the first runs.
         self._begin_matched(config, config.watches)
         self.troubles = Troubles()
@@ -348,11 +351,14 @@ class Pipeline:
         What came into such a directory since then is an arrival: it is noticed later only.
         """
         now_ns = time.time_ns() - CLOCK_GRAIN_NS
-        patterns = {glob.path for glob in config.globs}
-        begun = self.journal.begin_first_runs(patterns, now_ns)
-        for pattern in patterns:
-            paths = [watch.path for watch in watches if watch.pattern == pattern]
-            self.journal.begin_first_runs(self.journal.first_runs(paths), begun[pattern])
+        begun = self.journal.begin_first_runs({run_of(glob) for glob in config.globs}, now_ns)
+        for pattern, began_ns in begun.items():
+            runs = [
+                run_of(watch)
+                for watch in watches
+                if watch.pattern and run_of(watch, watch.pattern) == pattern
+            ]
+            self.journal.begin_first_runs(self.journal.first_runs(runs), began_ns)
 
     def _take_matched(self, globs: GlobWatcher) -> None:
         """Watch the directories that have begun to match a pattern, and not those that are gone.
@@ -368,17 +374,25 @@ class Pipeline:
         self._begin_matched(found, new)
         for watch in gone:
             service_log.info("%s is gone, and watched no more", printable(watch.path))
-        for watch in (*new, *gone):
-            local = watch.processor is None and watch.kind is WatchKind.FILES
-            # The mover has no way from it into the quarantine.
-            if not local or hanging.points(watch.path) or found.quarantine:
-                self.stop()
-                return
+        lost_processor = any(watch.processor is not None for watch in gone)
+        if lost_processor or any(map(self._needs_another_pipeline, (*new, *gone))):
+            self.stop()
+            return
         for watch in gone:
             self._local.remove(watch)
         for watch in new:
             service_log.info("%s is there, and watched from now on", printable(watch.path))
-            self._local.add(watch)
+            if watch.processor is not None:
+                self.parts.processors.add(watch)
+            else:
+                self._local.add(watch)
+
+    def _needs_another_pipeline(self, watch: Watch) -> bool:
+        if hanging.points(watch.path):
+            return True
+        # The mover has no way from it into the quarantine.
+        plain = watch.kind is WatchKind.FILES and not self.config.quarantine
+        return watch.processor is None and not plain
 
     # The history
 

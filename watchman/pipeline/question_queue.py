@@ -6,39 +6,46 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from watchman.pipeline.pending_events import Key
-from watchman.verdicts.pool import Functions
+from watchman.verdicts.pool import Lane
 
 
 class QuestionQueue:
-    """A queue for each function of the user's, since one that hangs takes no more questions.
+    """A queue for each lane of the pool's, as a function that hangs takes no more questions.
 
-    So what waits for a function is passed over as a whole, however many files that are. A file is
+    So what waits for a lane is passed over as a whole, however many files that are. A file is
     in it once, however often it was found.
     """
 
     def __init__(self) -> None:
-        self._queues: dict[Functions, OrderedDict[Key, None]] = {}
+        self._queues: dict[Lane, OrderedDict[Key, None]] = {}
 
     def __len__(self) -> int:
         return sum(map(len, self._queues.values()))
 
-    def put(self, key: Key, functions: Functions) -> None:
-        """Add a file, for which these functions are to be called; mostly none."""
-        self._queues.setdefault(functions, OrderedDict())[key] = None
+    def put(self, key: Key, lane: Lane) -> None:
+        """Add a file."""
+        self._queues.setdefault(lane, OrderedDict())[key] = None
 
-    def drop(self, key: Key, functions: Functions) -> None:
+    def drop(self, key: Key, lane: Lane) -> None:
         """Take a file out; it need not be there."""
-        queue = self._queues.get(functions)
+        queue = self._queues.get(lane)
         if queue is not None:
             queue.pop(key, None)
 
-    def ask(self, ask: Callable[[Key], bool]) -> None:
-        """Have ``ask`` take files; those stay for which it returns False, and those behind them."""
-        for queue in list(self._queues.values()):
+    def ask(self, ask: Callable[[Key], Lane | None]) -> None:
+        """Have ``ask`` take files. It returns None, or the lane in which there is no room for one.
+
+        That stays, and those behind it. Where the lane is another one than it was put in (it is
+        large; of a set each file is asked about by itself), it goes there, and holds up no others.
+        """
+        for lane, queue in list(self._queues.items()):
             while queue:
                 # Taken out first: to ask may put it in again, behind the others.
                 key, _ = queue.popitem(last=False)
-                if not ask(key):
+                full = ask(key)
+                if full == lane:
                     queue[key] = None
                     queue.move_to_end(key, last=False)
                     break
+                if full is not None:
+                    self.put(key, full)

@@ -90,6 +90,7 @@ class Snapshots:
                 {"path": path, "since_ns": time.time_ns() - int(seconds * 1e9)}
                 for path, seconds in parts.being_written(now, _OLDEST)
             ],
+            "unjudged": parts.unjudged,
             "partial": parts.partial,
             "oldest_partial": parts.oldest_partial(_OLDEST),
             "being_read": [

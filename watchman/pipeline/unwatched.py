@@ -73,6 +73,8 @@ def _reason(error: OSError) -> str:
             "directories in it are so deep that the paths of their files are longer than "
             f"{PATH_MAX} bytes, and no program can open those; move them up"
         )
+    if error.errno == errno.EEXIST:
+        return f"{why}, which is the same directory; remove one of the two from WATCHES"
     return f"{why}; it is tried again; look into the kernel's log"
 
 

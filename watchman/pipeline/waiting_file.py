@@ -6,7 +6,7 @@ import contextlib
 import enum
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from watchman.identity import is_same
@@ -16,7 +16,7 @@ from watchman.pipeline.found import Found
 from watchman.pipeline.pending_events import Key
 from watchman.sources.tree import Root
 from watchman.status import ShownPartial
-from watchman.verdicts.pool import Functions
+from watchman.verdicts.pool import Lane, lane_of
 
 
 class Progress(enum.Enum):
@@ -51,8 +51,8 @@ class WaitingFile:
         self.companions: tuple[Companion, ...] = ()
         self.awaited: set[str] = set()
         """Names of companions that may bring another answer when they come."""
-        self.functions: Functions = ()
-        """The user's functions that are called for it, and for its set."""
+        self.lane: Lane = lane_of(criteria.each, 0)
+        """Where it waits to be asked about: by its functions, until there is no room in another."""
         self.is_stale = False
         """Whether something that it was judged by has come again since it was asked about."""
         self.is_brief = False
@@ -144,9 +144,13 @@ class Judged(NamedTuple):
 
 
 class PartialByWatch:
-    """The files of one loop that are partial, by watch. Changed from its thread alone."""
+    """The files of one loop that are partial, by watch. Changed from its thread alone.
 
-    def __init__(self) -> None:
+    ``waiting`` are all that the loop keeps.
+    """
+
+    def __init__(self, waiting: Mapping[Key, WaitingFile]) -> None:
+        self._waiting = waiting
         self._files: dict[Root, dict[Key, WaitingFile]] = {}
         self.changed: set[Root] = set()
         """Watches whose partial files are others than before."""
@@ -179,6 +183,11 @@ class PartialByWatch:
     def count(self) -> int:
         """How many there are; from any thread."""
         return sum(map(len, list(self._files.values())))
+
+    @property
+    def unjudged(self) -> int:
+        """How many wait for their first verdict, or for a moment; from any thread."""
+        return max(0, len(self._waiting) - self.count)
 
     def oldest(self, most: int) -> list[ShownPartial]:
         """Return some, of those that were found to be partial first; from any thread."""

@@ -96,13 +96,12 @@ class Scanner:
                 if error.errno not in GONE_ERRNOS:
                     self._found.append((0, node, entry.name))
         old = {}
-        watch, is_only_noted = node.root.watch, self._first_runs.is_only_noted
-        at_start = listing.reason is Reason.START
+        before_ns = self._first_runs.before_ns(node.root.watch, listing.path, listing.reason)
         changed = self._scanned.changed(found)
         self._matched |= len(changed) < len(found)
         for name in changed:
             status = found[name]
-            noted = at_start and is_only_noted(watch, status.st_ctime_ns)
+            noted = status.st_ctime_ns < before_ns
             if noted and not self._files.is_waited_for(f"{listing.path.rstrip('/')}/{name}"):
                 old[name] = status
             else:

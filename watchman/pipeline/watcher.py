@@ -109,9 +109,9 @@ class Watcher(Generic[Hints]):
     def add(self, watch: Watch) -> None:
         """Take another watch while it runs."""
         _say_adding(watch)
-        self._first_runs.begin([watch.path])
+        self._first_runs.begin([watch])
         # Only in its first run may what is there be older than the watch.
-        first = watch.path in self._first_runs
+        first = watch in self._first_runs
         root = self.source.add(watch, Reason.START if first else Reason.CATCH_UP)
         self._schedule.add(root, time.monotonic())
 
@@ -176,13 +176,13 @@ class Watcher(Generic[Hints]):
 
     def _first_reason(self, root: Root) -> Reason:
         """Return what the first walk of a root is for: what it finds may predate this run."""
-        first = root.watch.path in self._first_runs
+        first = root.watch in self._first_runs
         return Reason.CATCH_UP if self._resumed and not first else Reason.START
 
     def _scan_is_over(self) -> None:
         if self._first_runs:
             there = [root for root in self.source.roots if root.identity is not None]
-            self._first_runs.end(root.watch.path for root in there)
+            self._first_runs.end(root.watch for root in there)
         if not self.watching:
             self.watching = True
             self._schedule.begin(time.monotonic())

@@ -11,7 +11,7 @@ import pyinotify
 
 from watchman import signals
 from watchman.coverage import is_unfinished
-from watchman.text import printable
+from watchman.text import describe, printable
 
 log = logging.getLogger("watchman.notify")
 
@@ -30,8 +30,8 @@ def check(candidate: object) -> str | None:
         return "is neither a subclass of pyinotify.ProcessEvent nor a function of the event"
     try:
         candidate()
-    except Exception as error:  # noqa: BLE001 — making it runs the user's own code
-        return f"cannot be made without arguments ({type(error).__name__}: {error})"
+    except BaseException as error:  # noqa: BLE001 — making it runs the user's own code
+        return f"cannot be made without arguments ({describe(error)})"
     return None
 
 

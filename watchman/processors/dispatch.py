@@ -20,8 +20,9 @@ from watchman.errors import SourceError
 from watchman.model import Watch
 from watchman.processors.exact_events import ExactEvents
 from watchman.sources.at_start import AtStart, Starts
+from watchman.sources.instance import IN_Q_OVERFLOW, make_event
 from watchman.sources.listener import UnwatchedListener
-from watchman.text import printable
+from watchman.text import describe, printable
 
 log = logging.getLogger("watchman.notify")
 
@@ -45,11 +46,12 @@ class ProcessorWatches:
         apart: Collection[str] = (),
         starts: Starts | None = None,
     ) -> None:
-        starts = starts or Starts()
-        self._parts = {
-            id(watch): _ProcessorWatch(watch, listener, starts.of(watch), apart=watch.path in apart)
-            for watch in watches
-        }
+        self._listener = listener
+        self._starts = starts or Starts()
+        self._parts = {id(watch): self._part(watch, apart=watch.path in apart) for watch in watches}
+
+    def _part(self, watch: Watch, *, apart: bool) -> _ProcessorWatch:
+        return _ProcessorWatch(watch, self._listener, self._starts.of(watch), apart=apart)
 
     @property
     def error(self) -> BaseException | None:
@@ -74,6 +76,13 @@ class ProcessorWatches:
         for part in self._parts.values():
             part.start()
 
+    def add(self, watch: Watch) -> None:
+        """Take another watch, which cannot hang, while the others go on. Raises SourceError."""
+        part = self._part(watch, apart=False)
+        # Another thread may be going through the others.
+        self._parts = {**self._parts, id(watch): part}
+        part.start()
+
     def stop(self) -> None:
         """End; processors get what happened before, within a few seconds in all."""
         for part in self._parts.values():
@@ -83,8 +92,9 @@ class ProcessorWatches:
             part.stop(deadline)
 
     def directories(self, watch: Watch) -> int:
-        """Return how many directories a watch covers."""
-        return self._parts[id(watch)].source.directories
+        """Return how many directories a watch covers; 0 before it is added."""
+        part = self._parts.get(id(watch))
+        return 0 if part is None else part.source.directories
 
 
 class _ProcessorWatch:
@@ -99,6 +109,12 @@ class _ProcessorWatch:
         self._call: Callable[[Any], Any] = _make(watch)
         self.source = ExactEvents(watch, listener, at_start)
         self._events: deque[Any] = deque()
+        self._gap: Any = None
+        """The event that tells of what happened since the last one on this watch has ended."""
+        if at_start.watched:
+            fields = {"wd": -1, "mask": IN_Q_OVERFLOW, "path": watch.path, "name": "", "dir": False}
+            self._gap = make_event(fields)
+            self._events.append(self._gap)
         self._changed = threading.Condition()
         self._finishing = False
         self._stopping = False
@@ -207,8 +223,14 @@ class _ProcessorWatch:
             self._process(event)
 
     def _process(self, event: Any) -> None:
-        overflow = event.maskname == "IN_Q_OVERFLOW"
-        if overflow:
+        if event is self._gap:
+            log.info(
+                "Nobody has watched %s for a moment: the processor %s gets IN_Q_OVERFLOW for what "
+                "it may have missed",
+                printable(self._watch.path),
+                self._watch.processor_name,
+            )
+        elif event.maskname == "IN_Q_OVERFLOW":
             log.warning(
                 "Events on %s were lost: the processor %s is told, and the directories are looked "
                 "through again; make it faster, or raise /proc/sys/fs/inotify/max_queued_events",
@@ -217,14 +239,13 @@ class _ProcessorWatch:
             )
         try:
             self._call(event)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             log.error(
-                "The processor %s failed on %s %s: %s: %s",
+                "The processor %s failed on %s %s: %s",
                 self._watch.processor_name,
                 event.maskname,
                 printable(event.pathname),
-                type(error).__name__,
-                printable(str(error)),
+                printable(describe(error)),
                 exc_info=log.isEnabledFor(logging.DEBUG),
             )
 
@@ -235,10 +256,10 @@ def _make(watch: Watch) -> Callable[[Any], Any]:
     if isinstance(processor, type):
         try:
             processor = processor()
-        except Exception as error:
+        except BaseException as error:
             raise SourceError(
-                f"the processor {watch.processor_name} cannot be made: {type(error).__name__}: "
-                f"{printable(str(error))}; correct it"
+                f"the processor {watch.processor_name} cannot be made: "
+                f"{printable(describe(error))}; correct it"
             ) from error
     call: Callable[[Any], Any] = processor
     return call

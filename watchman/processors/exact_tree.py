@@ -120,6 +120,7 @@ class ExactTree:
             return
         self.root.wd, self.root.identity = found
         self.by_wd[found.wd] = self.root
+        self._at_start.watched = True
         if deeper:
             if not self._watch.rec:
                 # A reload goes on with what is watched already.

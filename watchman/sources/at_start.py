@@ -10,6 +10,7 @@ does not keep that time, name and inode number together decide.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
 from watchman.directory_identity import identify
 from watchman.model import Version, Watch
@@ -23,6 +24,8 @@ class AtStart:
     """What was below one watch at its start, and is not watched."""
 
     def __init__(self) -> None:
+        self.watched = False
+        """Whether this process has watched a directory of that path, for a processor."""
         self._begun: tuple[int, int] | None = None
         self._inodes: dict[str, dict[str, int]] = {}
         """By the path of the directory that they are in: inode number by name."""
@@ -144,7 +147,16 @@ class Starts:
 
     def of(self, watch: Watch) -> AtStart:
         """Return that of one watch."""
-        return self._starts.setdefault((watch.path, watch.processor_name), AtStart())
+        return self._starts.setdefault(_key(watch), AtStart())
+
+    def keep(self, watches: Iterable[Watch]) -> None:
+        """Forget those of all other watches."""
+        kept = set(map(_key, watches))
+        self._starts = {key: start for key, start in self._starts.items() if key in kept}
+
+
+def _key(watch: Watch) -> tuple[str, str]:
+    return watch.path, watch.processor_name
 
 
 def _identity(name: str, descriptor: int) -> Version | None:

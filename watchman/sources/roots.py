@@ -30,6 +30,7 @@ class Roots:
         self._walks = walks
         self._starts = starts
         self.all: list[Root] = []
+        walker.roots = self.all
         self._changes = mounts.Changes()
         for watch in watches:
             self.add(watch)

@@ -75,6 +75,8 @@ class Walker:
         """Directories that a walk found gone before an event said so (``auto_add`` is not set).
 
         Their events tell whether they are to be watched under another name."""
+        self.roots: Sequence[Root] = ()
+        """All roots of the tree."""
         self.prescan: Prescan | None = None
         """Scans ahead of the walks of a start, where there is one."""
 
@@ -128,7 +130,13 @@ class Walker:
         level = _Level(node, descriptor, moved_in=bool(levels) and levels[-1].moved_in)
         if node.parent is None:
             status = os.fstat(descriptor)
-            self._begin(node.root, (status.st_dev, status.st_ino))
+            identity = status.st_dev, status.st_ino
+            other = self._watched_as(node.root, identity)
+            if other is not None:
+                level.close()
+                self._lost(node, OSError(errno.EEXIST, f"it is watched as {other.watch.path}"))
+                return None
+            self._begin(node.root, identity)
         elif not node.root.watch.rec:
             at_start, above = node.root.at_start, node.parent.path
             level.moved_in |= at_start.has_moved_in(above, node.name)
@@ -146,6 +154,14 @@ class Walker:
             # It may be a symlink.
             return os.open(watch.path, DIRECTORY_FLAGS & ~os.O_NOFOLLOW)
         return for_listing(node.open())
+
+    def _watched_as(self, root: Root, identity: tuple[int, int]) -> Root | None:
+        """Return another root that is the same directory, as a bind mount makes it.
+
+        The kernel has one watch for both, and each file would be announced twice.
+        """
+        alike = (one for one in self.roots if one is not root and one.identity == identity)
+        return next(alike, None)
 
     @staticmethod
     def _begin(root: Root, identity: tuple[int, int]) -> None:

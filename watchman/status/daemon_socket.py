@@ -182,7 +182,7 @@ class Server:
         try:
             while self._turn():
                 pass
-        except Exception:
+        except BaseException:
             # Nothing waits for it: the pipeline goes on, and commands read the file.
             log.exception("The socket is not answered any more")
         finally:

@@ -93,7 +93,12 @@ class _Lines:
         rates, oldest_ns = snapshot["rates"], self.status.oldest_waiting_ns
         oldest = f"oldest waiting {span((self.now_ns - oldest_ns) / 1e9)}" if oldest_ns else ""
         held = self.status.held_words()
-        waiting = [oldest or "nothing waits"] if self.status.counted else []
+        # What an older watchman has written does not tell.
+        number = snapshot.get("unjudged", 0)
+        unjudged = f"{counted(number, 'file')} to be checked" if number else ""
+        waiting = [one for one in (oldest, unjudged) if one]
+        if not waiting and self.status.counted:
+            waiting.append("nothing waits")
         parts = [
             counted(len(snapshot["watches"]), "watch", "watches"),
             f"{rate(rates['in'])} in, {rate(rates['out'])} out",

@@ -265,6 +265,7 @@ def as_json(status: Status, now_ns: int) -> dict[str, Any]:
         "rates": snapshot.get("rates", {}),
         "incomplete": snapshot.get("incomplete", 0),
         "being_written": [_with_since(one) for one in snapshot.get("being_written", [])],
+        "unjudged": snapshot.get("unjudged", 0),
         "partial": snapshot.get("partial", 0),
         "oldest_partial": [_with_since(one) for one in snapshot.get("oldest_partial", [])],
         "being_read": [_with_since(one) for one in snapshot.get("being_read", [])],

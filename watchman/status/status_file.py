@@ -162,6 +162,8 @@ class Snapshot(TypedDict):
     """How many files are being written, or have not settled."""
     being_written: list[ShownOpen]
     """The oldest few of those that are being written."""
+    unjudged: int
+    """How many files wait, complete, for a first word whether they meet their criteria."""
     partial: int
     """How many files wait, complete, because they do not meet their criteria."""
     oldest_partial: list[ShownPartial]

@@ -227,5 +227,6 @@ def _ended_ns(fields: dict[str, bytes], zone: bytes | None) -> int:
         return clf_moment(fields["stamp"])
     if "iso" in fields:
         day, clock = fields["iso"].split()
-        return moment(*day.split(b"-"), clock.split(b",")[0], zone)
+        year, month, of_month = day.split(b"-")
+        return moment(year, month, of_month, clock.split(b",")[0], zone)
     return 0

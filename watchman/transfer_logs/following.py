@@ -27,6 +27,8 @@ _HEAD = 1024
 _MOST_ROTATED = 20
 """Rotated logs that are looked at."""
 _COMPRESSED = (b".gz", b".bz2", b".xz", b".zst")
+_OF_OURS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""Errors that tell nothing of a file, and go away."""
 
 
 class Position(NamedTuple):
@@ -80,6 +82,8 @@ class _File:
 
     def is_at(self, position: Position) -> bool:
         """Say whether this is the log that a position is in, however it is called by now."""
+        if not position.offset:
+            return self.identity == position[:2]  # all begin as nothing does
         size = os.fstat(self.descriptor).st_size
         length = min(position.offset, _HEAD)
         return size >= position.offset and _hash(self._beginning()[:length]) == position.head
@@ -135,6 +139,8 @@ class FollowedLog:
         """Whether nothing has its name at the moment."""
         self.lost = False
         """Set where lines may have been written that nobody can read any more."""
+        self.unreadable: list[str] = []
+        """What could not be looked at when what the log was before was looked for."""
 
     @property
     def descriptor(self) -> int | None:
@@ -200,38 +206,63 @@ class FollowedLog:
                 file.start_near_end()
             elif kept is None:
                 file.start_at(0)  # it was made since
-            elif file.is_at(kept) and (kept.offset or file.identity == kept[:2]):
+            elif file.is_at(kept):
                 file.start_at(kept.offset)
             else:
                 self._older = self._rotated(kept)
-                self.lost = not self._older
         except BaseException:
             file.close()
             raise
         return file
 
     def _rotated(self, position: Position) -> list[_File]:
-        """Open the log that a position is in under its new name, and those that came after it."""
+        """Open the log that a position is in under its new name, and those that came after it.
+
+        What cannot be opened is passed over: it may be anybody's that begins with the log's name.
+        Where the log is not found, that is noted as lost.
+        """
+        self.unreadable = []
         found: list[_File] = []
-        for path in _rotated_names(os.fsencode(self.path)):
-            with contextlib.suppress(FileNotFoundError):
-                file = _File(os.fsdecode(path))
+        with contextlib.ExitStack() as undo:
+            for path in self._rotated_names():
+                try:
+                    file = _File(path)
+                except OSError as error:
+                    self._pass_over(path, error)
+                    continue
+                undo.callback(file.close)
                 found.insert(0, file)
                 if file.is_at(position):
                     file.start_at(position.offset)
+                    undo.pop_all()
                     return found
-        for file in found:
-            file.close()
+        self.lost = True
         return []
 
+    def _rotated_names(self) -> list[str]:
+        """Return what the log may have become, the newest first: it with something behind."""
+        directory, name = os.path.split(os.fsencode(self.path))
+        found = []
+        try:
+            names = os.listdir(directory)
+        except OSError as error:
+            self._pass_over(os.fsdecode(directory), error)
+            return []
+        for other in names:
+            if other.startswith(name) and other != name and not other.endswith(_COMPRESSED):
+                path = os.fsdecode(os.path.join(directory, other))
+                try:
+                    status = os.stat(path)
+                except OSError as error:
+                    self._pass_over(path, error)
+                    continue
+                if stat.S_ISREG(status.st_mode):
+                    found.append((status.st_mtime_ns, path))
+        return [path for _, path in sorted(found, reverse=True)[:_MOST_ROTATED]]
 
-def _rotated_names(path: bytes) -> list[bytes]:
-    """Return the files that a log may have become, the newest first: it with something behind."""
-    directory, name = os.path.split(path)
-    found = []
-    with os.scandir(directory) as entries:
-        for entry in entries:
-            longer = entry.name.startswith(name) and entry.name != name
-            if longer and not entry.name.endswith(_COMPRESSED) and entry.is_file():
-                found.append((entry.stat().st_mtime_ns, entry.path))
-    return [path for _, path in sorted(found, reverse=True)[:_MOST_ROTATED]]
+    def _pass_over(self, path: str, error: OSError) -> None:
+        """Note that a file beside the log cannot be looked at; raise what says nothing of it."""
+        if error.errno in _OF_OURS:
+            raise error
+        if error.errno != errno.ENOENT:
+            self.unreadable.append(f"{path} ({error.strerror})")

@@ -14,6 +14,12 @@ MONTHS = {
 }
 
 
+_SET_BACK = 3600
+"""Seconds by which clocks are set back in autumn: so many, or half of that on Lord Howe Island."""
+_AHEAD = 300
+"""Seconds by which the clock of whoever has written a line may be ahead."""
+
+
 class LogLine(NamedTuple):
     """An upload as a transfer log tells it."""
 
@@ -58,12 +64,27 @@ def epoch_ns(raw: bytes) -> int:
     return number(raw, 10) * 1_000_000_000
 
 
-@functools.lru_cache(maxsize=64)
 def moment(year: bytes, month: bytes, day: bytes, clock: bytes, zone: bytes | None) -> int:
     """Return a time in ns since the epoch. ``month`` is a number or an English abbreviation.
 
-    ``zone`` is like ``+0100``; empty for UTC, None for this machine's time. Lines come in bursts:
-    the last times are remembered. Raises ValueError.
+    ``zone`` is like ``+0100``; empty for UTC, None for this machine's time. Of a time that was
+    twice, when the clock was set back, it is the later one unless that is yet to come: a line that
+    seemed to be an hour older than its file would be taken for that of another upload. Raises
+    ValueError.
+    """
+    earlier, later = _readings(year, month, day, clock, zone)
+    if earlier != later and later > time.time() + _AHEAD:
+        return earlier * 1_000_000_000
+    return later * 1_000_000_000
+
+
+@functools.lru_cache(maxsize=64)
+def _readings(
+    year: bytes, month: bytes, day: bytes, clock: bytes, zone: bytes | None
+) -> tuple[int, int]:
+    """Return the first and the last time that may be meant, in s; mostly they are the same.
+
+    Lines come in bursts: the last times are remembered.
     """
     of_year = MONTHS.get(month) or (int(month) if month.isdigit() else 0)
     hour, minute, second = (int(part) for part in clock.split(b":"))
@@ -73,13 +94,26 @@ def moment(year: bytes, month: bytes, day: bytes, clock: bytes, zone: bytes | No
         raise ValueError("no time")
     fields = (int(year), of_year, int(day), hour, minute, second, 0, 0, -1)
     try:
-        seconds = int(time.mktime(fields)) if zone is None else timegm(fields)
-    except (OverflowError, ValueError) as error:
+        if zone is None:
+            return _local_readings(int(time.mktime(fields)))
+        seconds = timegm(fields)
+    except (OverflowError, ValueError, OSError) as error:
         raise ValueError("no time") from error
     if zone:
         ahead = int(zone[1:3]) * 3600 + int(zone[3:5]) * 60
         seconds -= -ahead if zone.startswith(b"-") else ahead
-    return seconds * 1_000_000_000
+    return seconds, seconds
+
+
+def _local_readings(seconds: int) -> tuple[int, int]:
+    """Return the first and the last time at which the clock shows what it shows at one."""
+    shown = time.localtime(seconds)[:6]
+    alike = [
+        other
+        for other in range(seconds - _SET_BACK, seconds + _SET_BACK + 1, _SET_BACK // 2)
+        if time.localtime(other)[:6] == shown
+    ]
+    return alike[0], alike[-1]
 
 
 CLF_TIME = rb"\[(\d\d)/(\w{3})/(\d{4}):(\d\d:\d\d:\d\d) ([+-]\d{4})\]"

@@ -3,8 +3,9 @@
 A line is for an arrival when its path is that of the file, its bytes are the file's (or were, with
 those of the transfers before it that it may have resumed), and it was not over before the file was
 written last. Where a format replaces characters of a name, all names that would be written alike
-count as one: among files of one size in one directory ``a b`` may then be taken for ``a_b``. Two
-uploads of one name and size within two seconds may be taken for one another.
+count as one: among files of one size in one directory ``a b`` may then be taken for ``a_b``. Where
+sizes differ, the line before the last one of such names counts as well. Two uploads of one name and
+size within two seconds may be taken for one another.
 
 Pure memory: what was read and recorded is passed in, and the time (``now``, of the monotonic
 clock), from the threads of all that record and of the one that reads the logs.
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
 from typing import Generic, NamedTuple, TypeVar
 
 from watchman.model import Upload, Version
@@ -45,6 +47,8 @@ class _Transfer(NamedTuple):
     line: LogLine
     before: tuple[int, ...]
     """How large the file may have been when this transfer began, if it resumed others."""
+    earlier: _Transfer | None = None
+    """The one before, where it may have been of another file, whose name is written alike."""
 
 
 Value = TypeVar("Value")
@@ -92,7 +96,10 @@ class Matching:
         """
         key = fold(path)
         with self._lock:
-            transfer = _Transfer(path, line, _sizes_before(self._transfers.get(key, now)))
+            last = self._transfers.get(key, now)
+            transfer = _Transfer(path, line, _sizes_before(last))
+            if last is not None and not line.exact:
+                transfer = transfer._replace(earlier=last._replace(earlier=None))
             self._transfers.put(key, transfer, now)
             arrival = self._arrivals.get(key, now)
         if arrival is None or not _fits(transfer, arrival):
@@ -114,22 +121,26 @@ class Matching:
         """
         key = fold(arrival.path)
         with self._lock:
-            transfer = self._transfers.get(key, now)
-            if transfer is not None and _fits(transfer, arrival):
-                self._arrivals.drop(key)
-                return upload(transfer.line)
+            for transfer in _newest_first(self._transfers.get(key, now)):
+                if _fits(transfer, arrival):
+                    self._arrivals.drop(key)
+                    return upload(transfer.line)
             self._arrivals.put(key, arrival, now)
         return None
 
     def verdict(self, path: bytes, version: Version, now: float) -> bool | None:
         """Say whether the log calls a file complete; None where it says nothing of it as it is."""
         with self._lock:
-            transfer = self._transfers.get(fold(path), now)
-        if transfer is None or not _same_file(transfer, path) or not _is_later(transfer, version):
-            return None
-        if not transfer.line.complete:
-            return False
-        return True if _has_size(transfer, version.size) else None
+            found = self._transfers.get(fold(path), now)
+        for transfer in _newest_first(found):
+            if not _same_file(transfer, path) or not _is_later(transfer, version):
+                continue
+            # Of names that are written alike only the size tells which one was meant.
+            if transfer is found and transfer.path == path and not transfer.line.complete:
+                return False
+            if _has_size(transfer, version.size):
+                return transfer.line.complete
+        return None
 
     def await_line(self, path: bytes, now: float) -> None:
         """Remember that a file waits to be called complete."""
@@ -147,6 +158,13 @@ class Matching:
         """Say whether an arrival at a path has no line yet, and is still waited for."""
         with self._lock:
             return self._arrivals.get(fold(path), now) is not None
+
+
+def _newest_first(last: _Transfer | None) -> Iterator[_Transfer]:
+    """Yield the transfers that may have been of a file."""
+    while last is not None:
+        yield last
+        last = last.earlier
 
 
 def _sizes_before(last: _Transfer | None) -> tuple[int, ...]:

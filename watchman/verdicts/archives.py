@@ -104,10 +104,10 @@ def _sum_of(header: bytes) -> int:
 def _octal(field: bytes) -> int:
     if field[0] & 0x80:  # GNU's own notation for large numbers
         return int.from_bytes(field[1:], "big") & (1 << 62) - 1
-    try:
-        return int(field.split(b"\0")[0].strip() or b"0", 8)
-    except ValueError:
-        raise NotWhole("a number in a tar header of it is none") from None
+    digits = field.split(b"\0")[0].strip() or b"0"
+    if digits.translate(None, b"01234567"):  # int() takes signs, and would have us go back
+        raise NotWhole("a number in a tar header of it is none")
+    return int(digits, 8)
 
 
 def _pax_size(records: bytes) -> int | None:

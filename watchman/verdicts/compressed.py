@@ -156,10 +156,13 @@ def _xz_blocks(index: bytes) -> int:
 
 
 def _variable_numbers(data: bytes) -> Iterator[int]:
+    """Yield numbers of 63 bits at the most, as xz has them. Raises NotWhole for a longer one."""
     number = shift = 0
     for byte in data:
         number |= (byte & 0x7F) << shift
         shift += 7
+        if shift > 63:
+            raise NotWhole("the index of its last xz stream is damaged")
         if not byte & 0x80:
             yield number
             number = shift = 0

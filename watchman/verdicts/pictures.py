@@ -6,7 +6,7 @@ import re
 import zlib
 from collections.abc import Iterator
 
-from watchman.verdicts.open_file import NotWhole, OpenFile
+from watchman.verdicts.open_file import PIECE, NotWhole, OpenFile
 
 _LINEARIZED = re.compile(rb"/Linearized\b[^>]*?/L\s+(\d+)")
 _WHERE = re.compile(rb"startxref\s+(\d+)\s+%%EOF\s*\Z")
@@ -97,8 +97,10 @@ def _first_scan(file: OpenFile) -> int:
 
 def _next_marker(file: OpenFile, offset: int) -> tuple[int, int]:
     """Return the next marker from ``offset`` on, and where it ends."""
+    length = 256  # mostly it is near, and there may be a million of them
     while offset < file.size:
-        piece = file.up_to(offset, 1 << 18)
+        piece = file.up_to(offset, length)
+        length = PIECE
         for found in re.finditer(rb"\xff([^\x00\xff])", piece):
             return found[1][0], offset + found.end()
         offset += max(1, len(piece) - 1)

@@ -6,7 +6,8 @@ in the kernel, in a file system that does not answer, is left there, and another
 
 A function of the user's may hang for as long as a check may take. So there is one process more for
 each function that was asked, and beside these functions get at most half of all: what is asked of
-other files never waits for one, nor does one function for another.
+other files never waits for one, nor does one function for another. Nor does a small file wait for
+large ones, however many there are: at least one process is left to what is small.
 """
 
 from __future__ import annotations
@@ -35,11 +36,10 @@ from watchman.model import Criterion
 from watchman.soft_lock import soft_lock
 from watchman.troubles import Troubles
 from watchman.verdicts.reader_process import (
-    CPU,
-    CPU_PER_BYTE,
     LARGEST_QUESTION,
     SLOT,
     WALL,
+    processor_time,
 )
 from watchman.verdicts.started_reader import StartedReader, start_reader, why_ended
 from watchman.verdicts.verdict import (
@@ -62,10 +62,12 @@ SPARE = 32
 TOGETHER, SMALL = 8, 1 << 18
 """Files up to so many bytes of which a format is asked go to a process so many at a time: a message
 costs as much as to look at one. The others are asked again where one of them takes long."""
+LARGE = 1 << 24
+"""Bytes from which on a file is large; to read less takes a fraction of a second."""
 IN_FLIGHT = 256
-"""Questions without functions that are asked at a time; more wait with whoever asks."""
+"""Questions of the plain lane that are asked at a time; more wait with whoever asks."""
 AHEAD = 16
-"""Questions with the same functions that wait here for room; more wait with whoever asks."""
+"""Questions of each other lane that wait here for room; more wait with whoever asks."""
 LOOK = 1.0
 """Seconds between two looks whether a process takes too long."""
 LOST = 5.0
@@ -93,8 +95,16 @@ class Reading(NamedTuple):
     """For how long."""
 
 
-Functions = tuple[str, ...]
-"""The user's functions among what is asked of a file, by what they are registered as."""
+class Lane(NamedTuple):
+    """What a question waits for: only those of its own lane."""
+
+    functions: tuple[str, ...] = ()
+    """The user's functions among what is asked of a file, by what they are registered as."""
+    is_large: bool = False
+    """Whether reading may take long; of files without functions."""
+
+
+PLAIN, LARGE_FILES = Lane(), Lane(is_large=True)
 
 
 @dataclass
@@ -103,7 +113,7 @@ class _Question:
 
     path: str
     asked: tuple[CriterionCheck, ...]
-    functions: Functions
+    lane: Lane
     answered: Answered
     seconds: float
     """How long it may take, by the clock."""
@@ -126,12 +136,12 @@ class Pool:
         self._config_path = config_path
         self._count = max(LEAST, min(len(os.sched_getaffinity(0)), MOST))
         self._under_way: dict[int, _Question] = {}
-        self._numbers: Counter[Functions] = Counter()
-        """How many questions are under way by their functions; of each that was ever asked."""
+        self._numbers: Counter[Lane] = Counter()
+        """How many questions are under way by their lanes; of each that was ever asked."""
         self._gathered: list[_Question] = []
         """Those of small files that are to be asked in one message; they count as under way."""
-        self._held: dict[Functions, collections.deque[_Question]] = {}
-        """Those that wait for their functions."""
+        self._held: dict[Lane, collections.deque[_Question]] = {}
+        """Those that wait for room in their lanes."""
         self._last = 0
         self._stopping = False
         self._lock = threading.Lock()
@@ -168,21 +178,21 @@ class Pool:
         those of companions. They are the pool's from now on. False where there is no room now: then
         they stay the caller's. Not before :meth:`start`.
         """
-        seconds = (CPU + size * CPU_PER_BYTE) * WALL
-        functions = functions_of(asked)
-        new = _Question(path, tuple(asked), functions, answered, seconds, list(descriptors))
+        seconds = processor_time(descriptors[0]) * WALL
+        lane = lane_of(asked, size)
+        new = _Question(path, tuple(asked), lane, answered, seconds, list(descriptors))
         with self._lock:
             if self._stopping:
                 return False
-            if not self._has_room(functions) or self._held.get(functions):
-                return bool(functions) and self._hold(new)
+            if not self._has_room(lane) or self._held.get(lane):
+                return lane != PLAIN and self._hold(new)
             if size <= SMALL and all(one.kind == "format" for one in asked):
                 self._gathered.append(new)
                 if len(self._gathered) >= TOGETHER:
                     self._send_gathered()
             elif not (self._send_gathered() and self._send([new])):
                 return False
-            self._numbers[functions] += 1
+            self._numbers[lane] += 1
             return True
 
     def flush(self) -> None:
@@ -199,11 +209,11 @@ class Pool:
         return True
 
     def _hold(self, new: _Question) -> bool:
-        """Keep a question until there is room for its functions; False if many wait. With the lock.
+        """Keep a question until there is room in its lane; False if many wait. With the lock.
 
         So the next is asked without a turn of whoever asks, which may write to a disk in each.
         """
-        held = self._held.setdefault(new.functions, collections.deque())
+        held = self._held.setdefault(new.lane, collections.deque())
         if len(held) >= AHEAD:
             return False
         held.append(new)
@@ -213,15 +223,15 @@ class Pool:
         """Ask what was kept, as far as there is room now."""
         with self._lock:
             self._send_gathered()
-            for functions in list(self._held):
-                held = self._held[functions]
-                while held and self._has_room(functions):
+            for lane in list(self._held):
+                held = self._held[lane]
+                while held and self._has_room(lane):
                     if not self._send([held[0]]):
                         return
-                    self._numbers[functions] += 1
+                    self._numbers[lane] += 1
                     held.popleft()
                     # Behind the others: where there are many, each gets its turn.
-                    self._held[functions] = self._held.pop(functions)
+                    self._held[lane] = self._held.pop(lane)
 
     def _send(self, questions: Sequence[_Question]) -> bool:
         """Ask in one message; False where there is no room for it. With the lock."""
@@ -249,13 +259,17 @@ class Pool:
             _close_all(one.descriptors)
         return True
 
-    def _has_room(self, functions: Functions) -> bool:
-        """Say whether one more may be asked that has these functions. With the lock."""
-        if not functions:
-            return self._numbers[()] < IN_FLIGHT
-        of_functions = self._numbers.total() - self._numbers[()]
+    def _has_room(self, lane: Lane) -> bool:
+        """Say whether one more of this lane may be asked. With the lock."""
         half = (self._count + 1) // 2
-        if self._numbers[functions]:
+        if lane == PLAIN:
+            return self._numbers[PLAIN] < IN_FLIGHT
+        if lane == LARGE_FILES:
+            # Beside what was added for them, functions take all but one of their half.
+            left = self._count - (half if self._config_path else 1)
+            return self._numbers[LARGE_FILES] < left
+        of_functions = sum(n for one, n in self._numbers.items() if one.functions)
+        if self._numbers[lane]:
             return of_functions < half
         # The first of its kind is what a process was added for.
         return of_functions < half + MORE
@@ -265,7 +279,7 @@ class Pool:
         with self._lock:
             question = self._under_way.pop(number, None)
             if question is not None:
-                self._numbers[question.functions] -= 1
+                self._numbers[question.lane] -= 1
             return question
 
     @property
@@ -315,7 +329,8 @@ class Pool:
         now = time.monotonic()
         self._started_at = [at for at in self._started_at if now - at < AGAIN]
         with self._lock:
-            wanted = self._count + min(len(self._numbers.keys() - {()}), MORE)
+            of_functions = [lane for lane in self._numbers if lane.functions]
+        wanted = self._count + min(len(of_functions), MORE)
         while len(self._workers) < wanted and len(self._left) < SPARE:
             if len(self._started_at) >= 2 * wanted:
                 return  # they end as soon as they begin: not that often
@@ -453,9 +468,10 @@ class Pool:
         os.close(self._memory)
 
 
-def functions_of(asked: Iterable[Criterion | CriterionCheck]) -> Functions:
-    """Return the user's functions among what is asked."""
-    return tuple(one.argument for one in asked if one.kind == "callable")
+def lane_of(asked: Iterable[Criterion | CriterionCheck], size: int) -> Lane:
+    """Return the lane of a file of ``size`` bytes."""
+    functions = tuple(one.argument for one in asked if one.kind == "callable")
+    return Lane(functions, not functions and size >= LARGE)
 
 
 def _close_all(descriptors: Iterable[int]) -> None:

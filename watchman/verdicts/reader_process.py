@@ -36,7 +36,7 @@ MOST_DESCRIPTORS = 16
 SLOT = struct.Struct("q")
 """The number of the question that a process is at, 0 for none."""
 CPU, CPU_PER_BYTE = 20, 1 / 2_000_000
-"""Seconds of processor time that a file may take: so many, and one more for each 2 MB."""
+"""Seconds of processor time that a file may take: so many, and one more for each 2 MB on disk."""
 WALL = 15.0
 """How many times as long it may take where it has to wait, for a disk or for others."""
 
@@ -85,8 +85,7 @@ def judge(question: CheckRequest, descriptors: Sequence[int], callables: Callabl
     """Answer a question; the first descriptor is the file's, the others are its companions'."""
     try:
         files = [OpenFile(descriptor) for descriptor in descriptors]
-        seconds = CPU + int(files[0].size * CPU_PER_BYTE)
-        with _limited(seconds):
+        with _limited(processor_time(descriptors[0])):
             return _answer(question, files, callables)
     except NotWhole as error:
         return FileVerdict(Kind.PARTIAL, str(error))
@@ -99,6 +98,22 @@ def judge(question: CheckRequest, descriptors: Sequence[int], callables: Callabl
     except Exception as error:  # noqa: BLE001 — a parser's own mistake, by what a stranger wrote
         said = " ".join(f"{type(error).__name__}: {error}".split())
         return FileVerdict(Kind.UNKNOWN, f"its check failed ({said})")
+
+
+def processor_time(descriptor: int) -> int:
+    """Return how many seconds of processor time a file may take.
+
+    It goes by what it has on disk: a hole of any size costs nobody anything to upload.
+    """
+    allocated = 0
+    with contextlib.suppress(OSError):
+        status = os.fstat(descriptor)
+        allocated = min(status.st_size, status.st_blocks * 512)
+        if not allocated:
+            # Some file systems never tell; those do not tell of holes either.
+            os.lseek(descriptor, 0, os.SEEK_DATA)
+            allocated = status.st_size
+    return CPU + int(allocated * CPU_PER_BYTE)
 
 
 @contextlib.contextmanager
@@ -158,7 +173,7 @@ def _call(one: CriterionCheck, path: str, file: OpenFile, callables: Callables) 
             answer = function(path, stream)
     except (MemoryError, NotWhole, CannotTell):
         raise
-    except Exception as error:
+    except BaseException as error:
         said = " ".join(f"{type(error).__name__}: {error}".split())
         raise CannotTell(f"{one.argument} raised {said}") from error
     if isinstance(answer, str) and answer.split():

@@ -10,6 +10,8 @@ _NETCDF_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 4, 6: 8, 7: 1, 8: 2, 9: 4, 10: 8, 11
 """Bytes of a value, by the number of its type."""
 _MOST = 1 << 20
 """Of entries in a list; more are no header but something else."""
+_MOST_DIMENSIONS = 1024
+"""Of a variable, as netCDF has it; the product of a million lengths takes for ever."""
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _GAP = 1 << 16
 """Bytes between two messages, in which the next is looked for: headings of bulletins."""
@@ -71,7 +73,10 @@ def netcdf3(file: OpenFile) -> None:
     recorded: list[tuple[int, int]] = []
     for _ in header.entries():
         header.skip(header.number())
-        shape = [header.number() for _ in range(min(header.number(), _MOST))]
+        dimensions = header.number()
+        if dimensions > _MOST_DIMENSIONS:
+            raise CannotTell("its netCDF header cannot be understood")
+        shape = [header.number() for _ in range(dimensions)]
         header.attributes()
         size = _NETCDF_SIZES.get(header.number(4), 0)
         header.number()  # the size of it all, which old writers could not always tell

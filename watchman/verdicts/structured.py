@@ -15,11 +15,16 @@ from watchman.verdicts.open_file import CannotTell, NotWhole, OpenFile
 _TAIL = 1 << 16
 """Bytes read of the end, in which the last line or element must be."""
 _CLOSED = {ord("{"): ord("}"), ord("["): ord("]")}
-_NO_STRUCTURE = bytes(byte for byte in range(256) if byte not in b'"\\{}[]')
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_NO_STRUCTURE = bytes(byte for byte in range(256) if byte not in b"{}[]")
+_ESCAPED = re.compile(rb"\\.", re.DOTALL)
 _DEEPEST = 100_000
-_ROOT = re.compile(rb"<([^\s<>/!?]+)")
-_BEHIND = re.compile(rb"(?:\s|<!--.*?-->|<\?.*?\?>)*\Z", re.DOTALL)
+_NAME = re.compile(rb"[^\s<>/!?]+")
+# Each is tried where it begins, and once: a search for their ends would begin anew at each of many.
+_BEFORE_ROOT = (
+    re.compile(rb"<!--.*?-->", re.DOTALL),
+    re.compile(rb"<\?.*?\?>", re.DOTALL),
+    re.compile(rb"<!DOCTYPE[^\[>]*(?:\[.*?\]\s*)?>", re.DOTALL),
+)
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _NOT_FOR_EXPAT = (18, 43)
 """XML_ERROR_UNKNOWN_ENCODING, and XML_ERROR_AMPLIFICATION_LIMIT_BREACH."""
@@ -33,22 +38,37 @@ def xml_by_end(file: OpenFile) -> None:
     head = file.up_to(0, _TAIL)
     if head[:2] in _UTF16:
         return xml(file)
-    root = _ROOT.search(_without(head))
-    if root is None:
-        raise NotWhole("there is no XML element in it")
-    tail = file.tail(_TAIL)
-    behind = _BEHIND.search(tail)
-    assert behind is not None
-    tail = tail[: behind.start()]
-    if not re.search(rb"</" + re.escape(root[1]) + rb"\s*>\Z", tail):
+    root = _root_of(head)
+    if not root or not _ends_with(file.tail(_TAIL), root):
         return xml(file)  # it may be a single, empty element
     return None
 
 
-def _without(head: bytes) -> bytes:
-    """Leave out comments, instructions and the document type."""
-    head = re.sub(rb"<!--.*?-->|<\?.*?\?>", b"", head, flags=re.DOTALL)
-    return re.sub(rb"<!DOCTYPE[^\[>]*(\[.*?\]\s*)?>", b"", head, flags=re.DOTALL)
+def _root_of(head: bytes) -> bytes:
+    """Return the first element's name, behind comments and the like; empty if it is not there."""
+    at = head.find(b"<")
+    while at >= 0:
+        if name := _NAME.match(head, at + 1):
+            return name[0]
+        before = next(filter(None, (one.match(head, at) for one in _BEFORE_ROOT)), None)
+        at = -1 if before is None else head.find(b"<", before.end())
+    return b""
+
+
+def _ends_with(tail: bytes, root: bytes) -> bool:
+    """Say whether the end tag of ``root`` is the last, but for comments and the like."""
+    end = len(tail)
+    while end > 0:
+        if tail[end - 1 : end].isspace():
+            end -= 1
+        elif tail.endswith(b"-->", 0, end):
+            end = tail.rfind(b"<!--", 0, end - 3)
+        elif tail.endswith(b"?>", 0, end):
+            end = tail.rfind(b"<?", 0, end - 2)
+        else:
+            tag = tail[:end]
+            return tag.endswith(b">") and tag[:-1].rstrip().endswith(b"</" + root)
+    return False
 
 
 def xml(file: OpenFile) -> None:
@@ -95,17 +115,15 @@ def json_all(file: OpenFile) -> None:
         _one_value(file.read(0, file.size))
         return
     stack = bytearray()
-    rest = b""
+    in_string, escape = False, b""
     for piece in file.pieces():
-        data = rest + piece
         # A string may go on in the next piece, a backslash be its last character.
-        data = _STRING.sub(b"", data)
-        cut = data.find(b'"')
-        data, rest = (data, b"") if cut < 0 else (data[:cut], data[cut:])
-        if len(rest) > 1 << 26:
-            raise CannotTell("a string in its JSON is too long to be read")
-        _nest(stack, data.translate(None, _NO_STRUCTURE))
-    if rest or stack:
+        data = _ESCAPED.sub(b"", escape + piece)
+        escape = b"\\" if data.endswith(b"\\") else b""
+        parts = data.split(b'"')
+        _nest(stack, b"".join(parts[in_string::2]).translate(None, _NO_STRUCTURE))
+        in_string ^= len(parts) % 2 == 0
+    if in_string or stack:
         raise NotWhole("its JSON ends within a string, list or object")
 
 

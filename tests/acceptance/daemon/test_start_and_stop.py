@@ -216,6 +216,42 @@ def test_sighup_reopens_and_reloads(site: Site) -> None:
     assert "Not reloaded: LOG_DIR changed" in site.out.read_text()
 
 
+SIGNALS = """
+from watchman import signals
+import helper_site
+
+@signals.arrived.connect
+def arrived(sender, path, **_):
+    with open({notes!r}, 'a') as file:
+        file.write(helper_site.WORD + ' ' + os.path.basename(path) + '\\n')
+"""
+
+
+def test_a_refused_configuration_leaves_nothing_behind(site: Site) -> None:
+    notes, helper = site.top / "notes", site.top / "helper_site.py"
+    places = f"PID_FILE = {str(site.pid_file)!r}\nLOG_DIR = {str(site.out.parent)!r}\n"
+    in_force = places + SIGNALS.format(notes=str(notes))
+    site.configure(in_force)
+    helper.write_text("WORD = 'first'\n")
+    notes.touch()
+    site.start()
+    helper.write_text("WORD = 'refused'\n")
+    for number, setting in enumerate(("LOG_DIR", "STATE_DIR")):
+        refused = f"Not reloaded: {setting} changed"
+        site.configure(f"{in_force}LOG_MEGABYTES = 0.0001\n{setting} = 'elsewhere'\n")
+        assert site.notify("reload").returncode == 0
+        wait_until(lambda: refused in site.out.read_text(), what="a refusal")  # noqa: B023 — called at once
+        (site.data / f"{number}.csv").write_text("1")
+        wait_until(lambda: len(notes.read_text().splitlines()) > number, what="the signal")  # noqa: B023 — called at once
+        wait_until(lambda: f"{number}.csv" in site.out.read_text(), what="the task's line")  # noqa: B023 — called at once
+        assert notes.read_text() == "".join(f"first {n}.csv\n" for n in range(number + 1))
+    assert not site.out.with_suffix(".out.1").exists()
+    # One that is taken holds, its LOG_MEGABYTES too.
+    site.configure(f"{in_force}LOG_MEGABYTES = 0.0001\n")
+    assert site.notify("reload").returncode == 0
+    wait_until(site.out.with_suffix(".out.1").exists, what="the rotation")
+
+
 def test_an_output_file_that_cannot_be_opened_again(site: Site) -> None:
     site.start()
     rotated = site.out.with_suffix(".out.1")

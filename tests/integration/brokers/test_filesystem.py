@@ -70,6 +70,22 @@ def test_a_message_cut_short_by_a_crash_is_removed(
     assert not torn.exists()
 
 
+def test_two_brokers_in_one_directory_leave_each_others_messages_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second is opened while the first writes, in the same moment."""
+    monkeypatch.setattr("watchman.brokers.filesystem.time.time_ns", lambda: 1_800_000_000 * 10**9)
+    options = filesystem.embedded_options(str(tmp_path))
+    one = filesystem.MessageFolder(options)
+    written = [one.write(0, "q", "1")]
+    other = filesystem.MessageFolder(options)
+    written.append(other.write(0, "q", "2"))
+    for each in written:
+        os.rename(each.temporary, each.final)
+    found = sorted(folder(tmp_path).iterdir())
+    assert [path.read_text() for path in found] == ["1", "2"]
+
+
 def test_names_sort_in_send_order_even_if_the_clock_goes_back(
     tmp_path: Path, publisher: FilesystemPublisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,9 +6,11 @@ import gc
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import kombu
 import pytest
+from celery.signals import before_task_publish
 
 from tests.integration.brokers.messages import answers, message, messages, route
 from tests.servers import free_port
@@ -46,6 +48,28 @@ def test_a_call_that_hangs_is_given_up_and_sends_nothing_more(
         assert client.llen(queue) < 1 + MAX_STUCK + 1
     wait_until(lambda: answers(publisher.publish(batch)) == {Answer.ACCEPTED}, what="accepted")
     publisher.close()
+
+
+def test_a_receiver_of_celery_that_raises_no_exception_keeps_no_other_task(
+    tmp_path: Path, queue: str
+) -> None:
+    options = {"data_folder_in": str(tmp_path), "data_folder_out": str(tmp_path)}
+    options["control_folder"] = str(tmp_path / "control")
+    publisher = KombuPublisher(Broker("broker", ("filesystem://",), options), {})
+    good, bad = message(route(queue)), message(route(queue)._replace(task="leaves"))
+
+    def leave(sender: str, **_: Any) -> None:
+        if sender == "leaves":
+            raise SystemExit("no more")
+
+    before_task_publish.connect(leave)
+    try:
+        (outcome,) = publisher.publish([bad])
+        assert outcome.reason.endswith("SystemExit: no more")
+        assert publisher.publish([good]) == [ACCEPTED]
+    finally:
+        before_task_publish.disconnect(leave)
+        publisher.close()
 
 
 def test_another_transport_is_reached_through_kombu(tmp_path: Path, queue: str) -> None:

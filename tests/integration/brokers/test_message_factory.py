@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -76,6 +77,24 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "no utc": {"enable_utc": False, "timezone": "Europe/Berlin"},
     "eager": {"task_always_eager": True},
 }
+
+
+def _leaves(name: str, *_: Any, **__: Any) -> Any:
+    """Route a task, as a function of the user's own that ends more than its call."""
+    if name == "leaves":
+        raise SystemExit(3)
+    if name == "is cancelled":
+        raise asyncio.CancelledError
+
+
+def test_a_router_that_raises_no_exception_refuses_its_message() -> None:
+    factory = Factory({"task_routes": (_leaves,)})
+    names = ("good", "leaves", "is cancelled", "good")
+    found = factory.encode([message(Route("b", name)) for name in names])
+    refused = [one.reason if isinstance(one, Outcome) else "" for one in found]
+    words = ["", "SystemExit: 3", "CancelledError", ""]
+    assert all(word in reason for word, reason in zip(words, refused, strict=True))
+    assert [bool(reason) for reason in refused] == [False, True, True, False]
 
 
 class Wire(virtual.Channel):

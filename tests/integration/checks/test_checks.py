@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.checkout import ROOT
+from tests.mounted import bound
 from tests.unit.config.conftest import Site, open_to_all, unprivileged
 from watchman import brokers, checks, config
 from watchman.checks import trees
@@ -123,6 +124,17 @@ def test_two_mounts_of_one_file_system_are_told_from_one(site: Site) -> None:
     assert found.ok
     assert found.detail.startswith("same file system, but two mounts of it")
     assert "copied" in found.detail
+
+
+def test_one_directory_at_two_paths_is_told(site: Site) -> None:
+    other = site.root / "bound"
+    other.mkdir()
+    loaded = site.load(BASE.replace("WATCHES = [", f"WATCHES = [{{'path': {str(other)!r}}}, "))
+    assert check(loaded)[f"watch {site.ftp}"].ok
+    with bound(site.ftp, other):
+        found = check(loaded)[f"watch {site.ftp}"]
+    assert found.detail == f"is the same directory as {other}"
+    assert found.remedy == "remove one of the two from WATCHES"
 
 
 @pytest.mark.parametrize("others", [0, 7])

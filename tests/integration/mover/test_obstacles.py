@@ -19,7 +19,7 @@ import pytest
 from tests.integration.mover.rig import MemoryStore, Rig
 from tests.waiting import wait_until
 from watchman.model import State, Watch
-from watchman.mover import copy, deferred, destination, obstacles, syscalls
+from watchman.mover import Mover, copy, copy_pool, deferred, destination, obstacles, syscalls
 from watchman.mover.obstacles import Obstacles
 
 
@@ -388,8 +388,9 @@ def test_what_could_not_be_made_durable_is_not_taken_for_an_earlier_file_of_that
     assert own_rig.files() == {"f": b"another"}
 
 
+@pytest.mark.parametrize("failure", [RuntimeError("as if the journal were damaged"), SystemExit(3)])
 def test_what_a_mover_had_moved_when_it_died_is_not_taken_for_an_earlier_file_of_that_name(
-    own_rig: Rig, monkeypatch: pytest.MonkeyPatch
+    own_rig: Rig, monkeypatch: pytest.MonkeyPatch, failure: BaseException
 ) -> None:
     """As where the journal is damaged, and opened again by the same process."""
     earlier = own_rig.put("f")
@@ -399,12 +400,12 @@ def test_what_a_mover_had_moved_when_it_died_is_not_taken_for_an_earlier_file_of
     seq = own_rig.put("f", b"another")
 
     def failing(*_: object) -> None:
-        raise RuntimeError("as if the journal were damaged")
+        raise failure
 
     with monkeypatch.context() as patch:
         patch.setattr(own_rig.store, "note", failing)
         own_rig.new_mover().start()
-        wait_until(lambda: own_rig.mover.error is not None, what="the mover ends")
+        wait_until(lambda: own_rig.mover.error is failure, what="the mover ends")
         own_rig.mover.stop(10.0)
     assert own_rig.state(seq) is State.MOVING
     assert own_rig.left() == {}
@@ -413,6 +414,28 @@ def test_what_a_mover_had_moved_when_it_died_is_not_taken_for_an_earlier_file_of
         own_rig.wait_end(seq)
     assert own_rig.state(seq) is State.READY
     assert own_rig.files() == {"f": b"another"}
+
+
+def test_whatever_ends_a_copy_or_the_search_for_strays_is_seen(
+    far: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failure = SystemExit(3)
+
+    def failing(*_: object) -> None:
+        raise failure
+
+    for owner, name in ((copy_pool, "transfer"), (Mover, "_assign")):
+        seq = far.put(name)
+        if name == "_assign":
+            del far.store.moves[seq]
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, failing)
+            far.new_mover().start()
+            wait_until(lambda: far.mover.error is failure, what=f"{name} ends the mover")
+            far.mover.stop(10.0)
+        far.new_mover()
+        with far.running():
+            far.wait(seq, State.READY)
 
 
 def test_a_missing_watch_is_not_taken_for_vanished_files(rig: Rig) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from watchman.config.globs import expand
 from watchman.model import Config, Existing, Method, Watch, WatchKind
 from watchman.pipeline import Pipeline
 from watchman.sources import just_gone
+from watchman.sources.at_start import Starts
 
 pytestmark = pytest.mark.usefixtures("often")
 heard: list[str] = []
@@ -164,6 +166,60 @@ def test_what_begins_to_match_a_pattern_is_watched(root: Path, state: Path) -> N
         (root / "bert/in/below/live.csv").touch()
         await_count(sent, 3)
         assert pipeline.parts.covers(pipeline.config.watches[1]) == 2
+
+
+def test_a_processor_of_another_watch_goes_on_where_a_directory_begins_to_match(
+    root: Path, state: Path
+) -> None:
+    (root / "one").mkdir(parents=True)
+    heard.clear()
+    options: dict[str, Any] = {"mask": 0x100, "processor": processor, "processor_name": "p"}
+    one = Watch(f"{root}/one", **options)
+    pattern = Watch(f"{root}/*/in", pattern=f"{root}/*/in", **options)
+    config = config_of(root, state, one, globs=(pattern,))
+    with running(config) as (pipeline, _):
+        (root / "anna/in").mkdir(parents=True)
+        wait_until(lambda: f"{root}/anna/in" in watched(pipeline), what="it is watched")
+        wait_until(lambda: pipeline.parts.covers(pipeline.config.watches[1]) == 1)
+        (root / "anna/in/x").touch()
+        wait_until(lambda: heard == [f"{root}/anna/in/x"], what="the new one's event")
+        (root / "one/y").touch()
+        wait_until(lambda: heard[1:] == [f"{root}/one/y"], what="the other one's")
+
+
+def test_a_processor_is_told_that_nobody_has_watched_during_a_reload(
+    root: Path, state: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root.mkdir(parents=True)
+    told: list[tuple[str, str]] = []
+
+    def tell(event: Any) -> None:
+        told.append((event.maskname, event.pathname))
+
+    watch = Watch(str(root), mask=0x100, processor=tell, processor_name="p")
+    config, starts = config_of(root, state, watch), Starts()
+    lost = ("IN_Q_OVERFLOW", str(root))
+    for number in range(3):
+        caplog.clear()
+        # In between there is one without it: then nothing is lost.
+        with running(config if number != 1 else config_for(root, state), starts=starts):
+            pass
+        told.clear()
+        with (
+            caplog.at_level(logging.INFO),
+            running(config, starts=starts, resumed=True),
+        ):
+            (root / f"{number}").touch()
+            made = ("IN_CREATE", f"{root}/{number}")
+            expected = [made] if number == 1 else [lost, made]
+            wait_until(lambda one=expected: told == one, what=f"{expected}")  # type: ignore[misc]  # — binds now
+        line = (
+            f"Nobody has watched {root} for a moment: the processor p gets IN_Q_OVERFLOW for what "
+            "it may have missed"
+        )
+        assert [r.message for r in caplog.records if "Q_OVERFLOW" in r.message] == (
+            [] if number == 1 else [line]
+        )
 
 
 def test_what_began_to_match_while_it_was_down_is_no_first_run(root: Path, state: Path) -> None:

@@ -454,6 +454,8 @@ def test_a_function_of_the_configuration_decides(root: Path, tmp_path: Path) -> 
         "        return '\\n'\n"
         "    if text == 'raise':\n"
         "        raise ValueError(os.path.basename(path))\n"
+        "    if text == 'exit':\n"
+        "        raise SystemExit(os.path.basename(path))\n"
         "    if text == 'write':\n"
         "        open(path, 'w')\n"
         "    return text == 'whole'\n"
@@ -465,16 +467,17 @@ def test_a_function_of_the_configuration_decides(root: Path, tmp_path: Path) -> 
     )
     root.chmod(0o777)
     with running(load(str(path))) as (pipeline, sent):
-        for text in ("whole", "reason", "blank", "raise", "write", "false"):
+        for text in ("whole", "reason", "blank", "raise", "exit", "write", "false"):
             (root / text).write_text(text)
         await_sent(sent, root / "whole")
-        for text in ("reason", "blank", "raise", "write", "false"):
+        for text in ("reason", "blank", "raise", "exit", "write", "false"):
             await_waiting(pipeline, root / text)
         why = {Path(one.path).name: one.reason for one in pipeline.journal.partial.below(str(root))}
     name = f"PATTERNS['{root}/*']: 'complete'[1]"
     assert why["reason"] == "it says so itself"
     assert why["false"] == why["blank"] == f"{name} says so"
     assert why["raise"] == f"{name} raised ValueError: raise"
+    assert why["exit"] == f"{name} raised SystemExit: exit"
     assert why["write"].startswith(f"{name} raised PermissionError")
     assert (root / "write").read_text() == "write"
 
@@ -535,11 +538,28 @@ def test_a_function_that_hangs_holds_up_only_what_needs_it(root: Path, tmp_path:
         for number in range(2 * pool.MOST):
             (root / f"{number}.hung").write_text("hang")
         wait_until(lambda: pipeline.parts.being_read(0.0), 60)
+        wait_until(lambda: pipeline.parts.unjudged == 2 * pool.MOST)
         quick, whole = root / "a.quick", root / "b.gz"
         quick.write_text("quick")
         whole.write_bytes(WHOLE)
         await_sent(sent, quick, whole)
         assert len(pipeline.parts.being_read(0.0)) <= pool.MOST // 2
+
+
+def test_large_files_hold_up_no_small_one_however_many_wait(root: Path, state: Path) -> None:
+    """More than are asked about, and wait in the pool; they have next to nothing on disk."""
+    many = pool.MOST + pool.AHEAD + 4
+    with running(asking(root, state, SHA256)) as (pipeline, sent):
+        for number in range(many):
+            (root / f"{number}.gz.sha256").write_text("0" * 64)
+            with (root / f"{number}.gz").open("wb") as file:
+                os.truncate(file.fileno(), 8 << 40)
+        wait_until(lambda: pipeline.parts.unjudged == many)
+        for name in ("a.gz", "b.gz"):
+            (root / f"{name}.sha256").write_text(hashlib.sha256(WHOLE).hexdigest())
+            (root / name).write_bytes(WHOLE)
+        await_sent(sent, root / "a.gz", root / "b.gz")
+        assert pipeline.parts.unjudged == many
 
 
 def test_a_companion_that_somebody_has_open_is_looked_at_when_it_is_closed(

@@ -61,6 +61,7 @@ def snapshot(**changes: Any) -> Snapshot:
         "rates": {"in": 41.2, "out": 1234.5},
         "incomplete": 0,
         "being_written": [],
+        "unjudged": 0,
         "partial": 0,
         "oldest_partial": [],
         "being_read": [],
@@ -287,6 +288,20 @@ def test_what_waits_for_its_criteria_is_counted_and_named() -> None:
     assert [waits["reason"] for waits in plain["oldest_partial"]] == ["it ends early"]
     assert "since" in plain["oldest_partial"][0]
     assert "'complete'" not in status.as_text(compose((7, STARTED)), NOW)
+
+
+@pytest.mark.parametrize(
+    ("oldest_ns", "shown"),
+    [
+        (0, "8 files to be checked"),
+        (NOW - 90 * SECOND, "oldest waiting 1 min · 8 files to be checked"),
+    ],
+)
+def test_what_has_yet_to_be_judged_waits_too(oldest_ns: int, shown: str) -> None:
+    counts = {("b", State.READY): (1, oldest_ns)} if oldest_ns else {}
+    found = status.compose((7, STARTED), snapshot(unjudged=8), counts, (0, 0), AT)
+    assert status.as_text(found, NOW).splitlines()[1].endswith(f" out · {shown}")
+    assert status.as_json(found, NOW)["unjudged"] == 8
 
 
 def test_on_a_screen_nothing_is_longer_than_it() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -537,6 +538,8 @@ def test_a_failing_processor_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFi
             self.events.append(event)
             if event.name == "2":
                 raise SystemExit(3)
+            if event.name == "1":
+                raise asyncio.CancelledError
             raise ValueError("no\nway")
 
     processor = Failing()

@@ -27,6 +27,11 @@ class Broken(pyinotify.ProcessEvent):
         raise OSError("no database")
 
 
+class Leaving(pyinotify.ProcessEvent):
+    def my_init(self) -> None:
+        raise SystemExit("no database")
+
+
 def event(mask: int, name: str = "a", path: str = "/data") -> Any:
     isdir = bool(mask & pyinotify.IN_ISDIR)
     return pyinotify.Event({"wd": 1, "mask": mask, "path": path, "name": name, "dir": isdir})
@@ -74,6 +79,7 @@ def test_what_can_be_a_processor(good: object) -> None:
         (3, "is neither a subclass of pyinotify.ProcessEvent nor a function"),
         (Demanding, "cannot be made without arguments (TypeError: "),
         (Broken, "cannot be made without arguments (OSError: no database)"),
+        (Leaving, "cannot be made without arguments (SystemExit: no database)"),
     ],
 )
 def test_what_cannot(bad: object, reason: str) -> None:

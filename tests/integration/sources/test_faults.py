@@ -9,12 +9,14 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.checkout import ROOT, require_open_checkout
 from tests.integration.sources.uploads import age, arrive, arrive_at_least, await_count, program
+from tests.mounted import bound
 from tests.running import Remembering, config_for, running, troubles
 from tests.servers import require
 from tests.servers.fuse import FuseServer, needs_fuse
@@ -107,6 +109,36 @@ def test_a_root_that_is_deleted_and_made_again(
         (root / "last").write_text("x")
         arrive(sent, [*paths, root / "last"])
     assert count(logged, "Not watching") == count(logged, "again")
+
+
+def test_a_directory_that_is_bound_to_another_path_is_watched_once(
+    root: Path, state: Path, logged: pytest.LogCaptureFixture
+) -> None:
+    place, config = root.with_name("bound"), config_for(root, state)
+    place.mkdir()
+    (root / "sub").mkdir()
+    watch = replace(config.watches[0], path=str(place))
+    same = f"Not watching {place}: it is watched as {root}, which is the same directory; remove one"
+    patterns = (("*", config.patterns[0][1]),)
+    config = replace(config, watches=(*config.watches, watch), patterns=patterns)
+    with running(config) as (pipeline, sent):
+        with bound(root, place):
+            wait_until(lambda: troubles(pipeline), what="it is said")
+            paths = [root / "a", root / "sub" / "b"]
+            for path in paths:
+                path.write_text("x")
+            arrive(sent, paths)
+            checked: list[None] = []
+            roots = pipeline.parts._watchers[0].source._roots
+            check = roots.check
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(roots, "check", lambda: checked.append(check()))
+                wait_until(lambda: len(checked) > 3, what="it is looked at again")
+        again = f"Watching {place} again"
+        wait_until(lambda: count(logged, again), what="it is another one again")
+        (place / "c").write_text("x")
+        arrive(sent, [*paths, place / "c"])
+    assert count(logged, same) == 1
 
 
 @as_root

@@ -251,6 +251,20 @@ class TestWatches:
         assert watch.exclude(f"{ftp}/a.old") is True
         assert watch.exclude(f"{ftp}/a") is False
 
+    @pytest.mark.parametrize("raised", ["SystemExit(3)", "asyncio.CancelledError", "OSError(3)"])
+    def test_an_exclude_filter_that_raises(
+        self, site: Site, raised: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        [watch] = site.load(
+            f"import asyncio\ndef leaving(path): raise {raised}\n"
+            "WATCHES = [{'path': '$D/ftp', 'exclude_filter': leaving}]"
+        ).watches
+        assert watch.exclude is not None
+        assert watch.exclude("/x") is False
+        (record,) = caplog.records
+        name = raised.partition("(")[0].rpartition(".")[2]
+        assert f"'exclude_filter' raised {name}" in record.getMessage()
+
     def test_pyinotify_s_own_exclude_filter(self, site: Site) -> None:
         [watch] = site.load(
             "import pyinotify\nWATCHES = [{'path': '$D/ftp',"
@@ -446,6 +460,13 @@ def logging_restored() -> Iterator[None]:
 
 @pytest.mark.usefixtures("logging_restored")
 class TestLogging:
+    @pytest.mark.parametrize(
+        ("megabytes", "size"),
+        [("0", 0), ("0.0", 0), ("1e-7", 1), ("0.02", 20_000), ("50", 50_000_000)],
+    )
+    def test_only_0_megabytes_mean_never(self, site: Site, megabytes: str, size: int) -> None:
+        assert site.load(f"{WATCHES}LOG_MEGABYTES = {megabytes}").log_size == size
+
     def test_the_default_format(self, site: Site) -> None:
         code = f"""
             import logging

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sqlite3
 import threading
@@ -14,7 +15,7 @@ from watchman.errors import JournalError
 from watchman.journal import Journal, NewDelivery
 from watchman.journal.failed_deliveries import Record, Selection, failed
 from watchman.journal.journal_reader import open_reader
-from watchman.model import Route, State, Version
+from watchman.model import Route, State, Version, WatchKind
 
 ROUTE = Route("b", "task")
 ALL = Selection(all=True)
@@ -169,7 +170,7 @@ def test_reading_changes_nothing(journal: Journal, tmp_path: Path) -> None:
             ("", State.READY): (1, 1002),
         }
         assert found.summary().latest == (1002, 0)
-        assert found.first_runs(["/up"]) == {"/up": None}
+        assert found.runs().before_ns(WatchKind.FILES, "/up") == math.inf
         assert found.known("/up") == {"1": Version(1, 1, 2, 3), "2": Version(1, 2, 2, 3)}
         with pytest.raises(sqlite3.OperationalError, match="readonly"):
             found.connection.execute("DELETE FROM deliveries")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -125,6 +126,99 @@ def test_what_was_compressed_meanwhile_is_said_to_be_lost(path: Path) -> None:
     again = FollowedLog(str(path), log.position())
     assert new_lines(again) == [b"new"]
     assert again.lost
+    again.close()
+
+
+def test_an_emptied_log_of_which_no_copy_is_left_is_said_to_be_lost(path: Path) -> None:
+    log = FollowedLog(str(path), None)
+    new_lines(log)
+    append(path, b"three")
+    path.write_bytes(b"four\n")
+    assert new_lines(log) == [b"four"]
+    assert log.lost
+    log.close()
+
+
+def test_neighbours_that_cannot_be_read_are_passed_over(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = FollowedLog(str(path), None)
+    new_lines(log)
+    log.close()
+    append(path, b"three")
+    path.rename(path.with_suffix(".1"))
+    append(path, b"four")
+    private, loop = path.with_name("xferlog-private"), path.with_name("xferlog-loop")
+    append(private, b"of somebody else")
+    os.utime(private, ns=(2**62, 2**62))  # the newest, which is looked at first
+    loop.symlink_to(loop)
+    before = len(os.listdir("/proc/self/fd"))
+    open_ = os.open
+
+    def refused(name: str, *flags: int) -> int:
+        if name == str(private):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return open_(name, *flags)
+
+    monkeypatch.setattr(os, "open", refused)
+    again = FollowedLog(str(path), log.position())
+    assert new_lines(again) == [b"three", b"four"]
+    assert not again.lost
+    again.close()
+    path.with_suffix(".1").unlink()
+    again = FollowedLog(str(path), log.position())
+    assert new_lines(again) == [b"four"]
+    assert again.lost
+    assert sorted(again.unreadable) == [
+        f"{loop} (Too many levels of symbolic links)",
+        f"{private} (Permission denied)",
+    ]
+    again.close()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_no_descriptor_is_kept_where_there_are_no_more(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then it is tried again, and nothing is lost."""
+    log = FollowedLog(str(path), None)
+    new_lines(log)
+    log.close()
+    path.rename(path.with_suffix(".1"))
+    append(path, b"three")
+    append(path.with_suffix(".2"), b"other")
+    os.utime(path.with_suffix(".2"), ns=(2**62, 2**62))
+    before = len(os.listdir("/proc/self/fd"))
+    open_ = os.open
+
+    def no_more(name: str, *flags: int) -> int:
+        if name.endswith(".1"):
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return open_(name, *flags)
+
+    again = FollowedLog(str(path), log.position())
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", no_more)
+        with pytest.raises(OSError, match="Too many open files"):
+            new_lines(again)
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert not again.lost
+    assert new_lines(again) == [b"other", b"three"]
+    again.close()
+
+
+def test_an_empty_log_is_not_taken_for_any_other(path: Path) -> None:
+    os.truncate(path, 0)
+    log = FollowedLog(str(path), None)
+    new_lines(log)
+    log.close()
+    append(path, b"three")
+    path.rename(path.with_suffix(".1"))
+    path.touch()
+    append(path.with_name("xferlog-other"), b"of another server")
+    os.utime(path.with_name("xferlog-other"), ns=(2**62, 2**62))
+    again = FollowedLog(str(path), log.position())
+    assert b"three" in new_lines(again)  # the other is the newest, and looked at first
     again.close()
 
 

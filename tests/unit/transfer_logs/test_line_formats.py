@@ -6,12 +6,15 @@ wu-ftpd is no longer to be had: its lines are those that its manual, xferlog(5),
 from __future__ import annotations
 
 import calendar
+import os
 import time
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from watchman.transfer_logs import line as one_line
 from watchman.transfer_logs import line_formats
 from watchman.transfer_logs.line import LogLine
 
@@ -240,6 +243,60 @@ def test_a_number_beyond_all_sizes_is_none(name: str, line: bytes, digits: int) 
     with pytest.raises(ValueError, match="no number"):
         line_formats.parser(name)(line.replace(b"%d", b"9" * digits))
     assert line_formats.parser(name)(line.replace(b"%d", b"99")) is not None
+
+
+@pytest.fixture
+def in_zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    def set_zone(name: str) -> None:
+        monkeypatch.setitem(os.environ, "TZ", name)
+        time.tzset()
+        one_line._readings.cache_clear()
+
+    yield set_zone
+    monkeypatch.undo()
+    time.tzset()
+    one_line._readings.cache_clear()
+
+
+def xferlog_at(written: int) -> int:
+    stamp = time.strftime("%a %b %d %H:%M:%S %Y", time.localtime(written)).encode()
+    told = line_formats.parser("xferlog")(stamp + b" 0 h 1 /a b _ i r up ftp 0 * c")
+    assert told is not None
+    return told.ended_ns // NS - written
+
+
+@pytest.mark.parametrize(
+    ("zone", "first", "step"),
+    [
+        ("Europe/Amsterdam", (2026, 10, 25, 0, 30, 0), 3600),
+        ("America/New_York", (2026, 11, 1, 5, 30, 0), 3600),
+        ("Australia/Lord_Howe", (2026, 4, 4, 14, 45, 0), 1800),
+    ],
+)
+def test_a_time_that_was_twice_is_the_last_that_has_been(
+    zone: str,
+    first: tuple[int, ...],
+    step: int,
+    in_zone: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    in_zone(zone)
+    once = at_utc(*first) // NS
+    again = once + step
+    assert time.localtime(once)[:6] == time.localtime(again)[:6]
+    # Neither depends on what was read before: mktime() goes on from its last answer.
+    for before in (once - step, again + step):
+        for now, written, wrong in ((once, once, 0), (again, again, 0), (again, once, step)):
+            monkeypatch.setattr(time, "time", lambda now=now: now + 1.0)
+            assert xferlog_at(before) == 0
+            assert xferlog_at(written) == wrong
+
+
+def test_a_time_that_never_was_is_taken_somehow(in_zone: Callable[[str], None]) -> None:
+    in_zone("Europe/Amsterdam")
+    told = line_formats.parser("xferlog")(b"Sun Mar 29 02:30:00 2026 0 h 1 /a b _ i r up ftp 0 * c")
+    assert told is not None
+    assert told.ended_ns in (at_utc(2026, 3, 29, 0, 30, 0), at_utc(2026, 3, 29, 1, 30, 0))
 
 
 @pytest.mark.parametrize("stamp", [b"Thu Nov 32 15:48:20 2026", b"Thu Nox 26 15:48:20 2026"])

@@ -123,6 +123,47 @@ def test_the_verdict_of_a_log() -> None:
     assert made.verdict(PATH, later, AT) is None
 
 
+ALIKE = LINE._replace(path=b"/srv/ftp/??.csv", exact=False)
+UMLAUT = "/srv/ftp/ä.csv".encode()
+
+
+def test_an_upload_that_broke_off_says_nothing_of_one_that_is_only_written_alike() -> None:
+    made = Matching()
+    version = arrival(1000).version
+    made.logged(ALIKE.path, ALIKE._replace(transferred=1000), AT)
+    broken = ALIKE._replace(transferred=3, complete=False, user="eve")
+    made.logged(broken.path, broken, AT)
+    assert made.verdict(UMLAUT, version, AT) is True
+    upload = made.arrived(arrival(1000, path=UMLAUT), AT)
+    assert upload is not None
+    assert upload.user == "anna"
+    assert made.verdict(UMLAUT, version._replace(size=3), AT) is False
+    assert made.verdict(UMLAUT, version._replace(size=4), AT) is None
+    # Its own name, in which nothing was replaced, it needs no size for.
+    assert made.verdict(broken.path, version._replace(size=4), AT) is False
+
+
+def test_what_broke_off_before_the_last_line_says_nothing_of_a_file_of_another_size() -> None:
+    made = Matching()
+    made.logged(PATH, LINE._replace(exact=False, transferred=5, complete=False), AT)
+    made.logged(PATH, LINE._replace(exact=False, transferred=7), AT)
+    assert made.verdict(PATH, arrival(20).version, AT) is None
+    assert made.verdict(PATH, arrival(12).version, AT) is True
+
+
+def test_only_the_line_before_counts_of_those_that_are_written_alike() -> None:
+    made = Matching()
+    for size in (1, 2, 3):
+        made.logged(ALIKE.path, ALIKE._replace(transferred=size * 100), AT)
+    sizes = [made.verdict(UMLAUT, arrival(size * 100).version, AT) for size in (1, 2, 3)]
+    # The first one was of a file that the others may have resumed.
+    assert sizes[1:] == [True, True]
+    transfer = made._transfers.get(fold(UMLAUT), AT)
+    assert transfer is not None
+    assert transfer.earlier is not None
+    assert transfer.earlier.earlier is None
+
+
 def test_memory_is_bounded_by_number_and_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(line_matching, "MOST_LINES", 3)
     monkeypatch.setattr(line_matching, "MOST_ARRIVALS", 3)

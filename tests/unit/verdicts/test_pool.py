@@ -56,6 +56,10 @@ class Asking:
             wait_until(lambda about=about: self.pool.ask(*about))  # type: ignore[misc]  # — binds
         self.pool.flush()
 
+    def no_answer(self, verdict: FileVerdict) -> None:
+        """Fail where an answer comes to what takes longer than the test."""
+        self.answers.put(("", verdict))
+
     def answer(self, timeout: float = 60.0) -> tuple[str, FileVerdict]:
         return self.answers.get(timeout=timeout)
 
@@ -176,6 +180,22 @@ def test_bombs_hold_up_nobody(asking: Asking, tmp_path: Path) -> None:
     asking.ask(small)
     name, verdict = asking.answer()
     assert (name, verdict.kind) == ("small.gz", Kind.WHOLE)
+
+
+def test_large_files_leave_room_for_small_ones(asking: Asking, tmp_path: Path) -> None:
+    """Empty, too: 8 TiB of nothing take no place, and hours to be read."""
+    with (tmp_path / "large").open("w+") as file, (tmp_path / "sum").open("w+") as told:
+        told.write("0" * 64)
+        told.flush()
+        os.truncate(file.fileno(), 8 << 40)
+        asked = (CriterionCheck("checksum", "sum", 1),)
+        for _ in range(pool.MOST):
+            both = [os.dup(file.fileno()), os.dup(told.fileno())]
+            assert asking.pool.ask("large", asked, both, 8 << 40, asking.no_answer)
+    small = tmp_path / "small.gz"
+    small.write_bytes(gzip.compress(b"rain"))
+    asking.ask(small)
+    assert asking.answer() == ("small.gz", WHOLE)
 
 
 def test_a_sparse_file_of_10_gb_is_told_at_once(asking: Asking, tmp_path: Path) -> None:
@@ -409,8 +429,27 @@ def test_an_answer_that_is_none_is_no_verdict(data: bytes) -> None:
         decode_answers(data)
 
 
-def test_the_limits_grow_with_the_file() -> None:
+def test_the_limits_grow_with_what_the_file_has_on_disk(tmp_path: Path) -> None:
     assert reader_process.CPU + (50 << 30) * reader_process.CPU_PER_BYTE > 50 * 1024 / 10
+    least = reader_process.CPU
+    with (tmp_path / "file").open("w+b") as file:
+        os.truncate(file.fileno(), 8 << 40)
+        assert reader_process.processor_time(file.fileno()) == least
+        file.write(b"x" * 8_000_000)
+        file.flush()
+        os.fsync(file.fileno())
+        assert least + 3 <= reader_process.processor_time(file.fileno()) <= least + 5
+
+
+def test_of_a_file_system_that_tells_no_blocks_the_size_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 8_000_000)
+    status = os.stat_result((0, 0, 0, 0, 0, 0, 8_000_000, 0, 0, 0), {"st_blocks": 0})
+    monkeypatch.setattr(os, "fstat", lambda _: status)
+    with path.open("rb") as file:
+        assert reader_process.processor_time(file.fileno()) == reader_process.CPU + 4
 
 
 class WithoutProcesses(Pool):
@@ -428,6 +467,29 @@ class WithoutProcesses(Pool):
         (question,) = decode_requests(data)
         self._theirs.send(encode_answers([(question.number, WHOLE)]))
         return question.asked[0].argument
+
+
+@pytest.mark.parametrize(("config_path", "at_a_time"), [("", 3), ("config.py", 2)])
+def test_a_process_is_left_beside_large_files_and_functions(
+    tmp_path: Path, config_path: str, at_a_time: int
+) -> None:
+    """Of four; functions may take one of these beside the one that is added for the first."""
+    made = WithoutProcesses(Troubles(), config_path)
+    made._count = 4
+    made.start()
+    try:
+        with (tmp_path / "a").open("w+") as file:
+            for asked in (*GZIP, CriterionCheck("callable", "function")):
+                for _ in range(4):
+                    about = "/a", [asked], [os.dup(file.fileno())], pool.LARGE, print
+                    assert made.ask(*about)
+            assert made._numbers[pool.LARGE_FILES] == at_a_time
+            assert made._numbers[pool.Lane(("function",))] == 2
+            made.answer_one()
+            wait_until(lambda: len(made._held[pool.LARGE_FILES]) == 4 - at_a_time - 1)
+            assert made._numbers[pool.LARGE_FILES] == at_a_time
+    finally:
+        made.stop()
 
 
 def test_however_many_functions_there_are_each_gets_its_turn(tmp_path: Path) -> None:

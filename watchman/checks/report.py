@@ -7,6 +7,7 @@ import dataclasses
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 from watchman import coverage, hanging, timelimit
 from watchman.checks.completeness_checks import check_completeness
@@ -180,12 +181,17 @@ def _check_twins(watches: Iterable[Watch]) -> Iterator[Check]:
         if watch.processor_name:
             continue  # those may watch what they like
         with contextlib.suppress(OSError):
-            status = os.stat(watch.path)
-            other = seen.setdefault((status.st_dev, status.st_ino), watch.path)
+            identity = timelimit.within(watch.path, partial(_identity, watch.path))
+            other = seen.setdefault(identity, watch.path)
             if other != watch.path:
                 detail = f"is the same directory as {other}"
                 remedy = "remove one of the two from WATCHES"
                 yield Check(f"watch {watch.path}", False, detail, remedy)
+
+
+def _identity(path: str) -> tuple[int, int]:
+    status = os.stat(path)
+    return status.st_dev, status.st_ino
 
 
 def _wrong_with(path: str) -> tuple[str, str] | None:

@@ -231,10 +231,10 @@ class Site:
 
     @staticmethod
     def are_watched(pipeline: Pipeline, paths: set[str]) -> bool:
-        """Say whether all of them are watched, or will be by the next pipeline."""
+        """Say whether just these are watched, or will be by the next pipeline."""
         units = pipeline.parts.loops[0].watcher.source.roots
         roots = {root.watch.path for root in pipeline.parts.local.source.roots}
-        return pipeline._stopping or paths <= roots | {root.watch.path for root in units}
+        return pipeline._stopping or paths == roots | {root.watch.path for root in units}
 
     def are_sent(self, paths: set[str]) -> bool:
         """Say whether all of them were sent."""
@@ -301,7 +301,10 @@ class Site:
                 self.settle(pipeline)
                 pipeline.parts.globs._look()
                 wanted = {watch.path for watch in pipeline.parts.globs._config.watches}
-                wait_until(partial(self.are_watched, pipeline, wanted), what="the new are watched")
+                wait_until(
+                    partial(self.are_watched, pipeline, wanted),
+                    what="the new are watched, and no others",
+                )
             else:
                 self.do(step)
             if pipeline._stopping:

@@ -30,7 +30,6 @@ class Roots:
         self._walks = walks
         self._starts = starts
         self.all: list[Root] = []
-        walker.roots = self.all
         self._changes = mounts.Changes()
         for watch in watches:
             self.add(watch)
@@ -44,13 +43,14 @@ class Roots:
         root = Root(watch, self._starts.of(watch), polled=mounts.is_polled(watch))
         self._take_over(root, mounts.below(watch.path, mounts.mounts()))
         self.all.append(root)
+        self._walker.roots = self.all
         return root
 
     def remove(self, watch: Watch) -> list[Root]:
         """Let go of a watch; what is queued for its root comes to nothing."""
         left = [root for root in self.all if root.watch.path == watch.path]
         # Another list: other threads may be reading this one.
-        self.all = [root for root in self.all if root not in left]
+        self.all = self._walker.roots = [root for root in self.all if root not in left]
         for root in left:
             root.is_given_up = True
             root.identity = None

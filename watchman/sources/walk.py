@@ -10,6 +10,7 @@ in which of those directories others are units, and has these walked.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections import deque
@@ -17,7 +18,13 @@ from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, 
 
 from watchman import coverage
 from watchman.coverage import LeftOut
-from watchman.file_access import DIRECTORY_FLAGS, GONE_ERRNOS, for_listing, is_too_long
+from watchman.file_access import (
+    DIRECTORY_FLAGS,
+    GONE_ERRNOS,
+    for_listing,
+    is_too_long,
+    status_of_watch,
+)
 from watchman.sources.listener import UnwatchedListener
 from watchman.sources.prescan import Prescan
 from watchman.sources.tree import Listing, Node, Reason, Root, is_directory
@@ -158,10 +165,16 @@ class Walker:
     def _watched_as(self, root: Root, identity: tuple[int, int]) -> Root | None:
         """Return another root that is the same directory, as a bind mount makes it.
 
-        The kernel has one watch for both, and each file would be announced twice.
+        The kernel has one watch for both, and each file would be announced twice. One that was
+        renamed to the other's path is not both, though nobody may have seen yet that it left.
         """
-        alike = (one for one in self.roots if one is not root and one.identity == identity)
-        return next(alike, None)
+        for one in self.roots:
+            if one is not root and one.identity == identity:
+                with contextlib.suppress(OSError):
+                    status = status_of_watch(one.watch)
+                    if (status.st_dev, status.st_ino) == identity:
+                        return one
+        return None
 
     @staticmethod
     def _begin(root: Root, identity: tuple[int, int]) -> None:

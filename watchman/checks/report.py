@@ -23,6 +23,7 @@ from watchman.checks.trees import (
     watches_of_others,
 )
 from watchman.checks.workers import Ask, check_workers
+from watchman.file_access import status_of_watch
 from watchman.limits import KernelLimit, instance_limit, watch_limit
 from watchman.model import Broker, Config, Method, Route, Watch, WatchKind
 from watchman.mounts import filesystem_type, is_polled, is_remote, mount_id
@@ -181,17 +182,12 @@ def _check_twins(watches: Iterable[Watch]) -> Iterator[Check]:
         if watch.processor_name:
             continue  # those may watch what they like
         with contextlib.suppress(OSError):
-            identity = timelimit.within(watch.path, partial(_identity, watch.path))
-            other = seen.setdefault(identity, watch.path)
+            status = timelimit.within(watch.path, partial(status_of_watch, watch))
+            other = seen.setdefault((status.st_dev, status.st_ino), watch.path)
             if other != watch.path:
                 detail = f"is the same directory as {other}"
                 remedy = "remove one of the two from WATCHES"
                 yield Check(f"watch {watch.path}", False, detail, remedy)
-
-
-def _identity(path: str) -> tuple[int, int]:
-    status = os.stat(path)
-    return status.st_dev, status.st_ino
 
 
 def _wrong_with(path: str) -> tuple[str, str] | None:

@@ -312,8 +312,9 @@ class Directories:
 
     def record(self, batch: _Batch) -> None:
         """Put everything into the journal with one commit, and say who has something to do."""
-        if batch.new or batch.noted or batch.gone:
-            arrived = record(self._journal, batch.new, batch.noted, batch.gone, time.time_ns())
+        if not (batch.new or batch.noted or batch.gone):
+            return
+        arrived = record(self._journal, batch.new, batch.noted, batch.gone, time.time_ns())
         if not batch.new:
             return
         self.last_arrival_ns = batch.new[-1].arrived_ns

@@ -73,7 +73,8 @@ def main(
             answers = []
             for question in decode_requests(data):
                 SLOT.pack_into(shared, SLOT.size * slot, question.number)
-                own = [descriptors.pop(0) for _ in range(question.descriptors)]
+                own = descriptors[: question.descriptors]
+                descriptors = descriptors[question.descriptors :]
                 answers.append((question.number, judge(question, own, functions)))
                 for descriptor in own:
                     os.close(descriptor)

@@ -21,15 +21,13 @@ DIRECTORIES = {"kind": WatchKind.DIRECTORIES}
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
-    root = tmp_path / "up"
-    (root / "a").mkdir(parents=True)
+def root(root: Path) -> Path:
+    (root / "a").mkdir()
     return root
 
 
 @pytest.fixture
-def state(tmp_path: Path) -> Path:
-    state = tmp_path / "state"
+def state(state: Path) -> Path:
     state.mkdir()
     return state
 

@@ -13,7 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from itertools import takewhile
+from itertools import chain, takewhile
 from operator import itemgetter
 from typing import Any, NamedTuple, cast
 
@@ -72,6 +72,16 @@ def _is_noted(one: NewDelivery | NotedVersion) -> bool:
     return not isinstance(one, NewDelivery)
 
 
+def _insert_all(connection: sqlite3.Connection, rows: Sequence[tuple[Any, ...]]) -> int:
+    """Insert rows in their order; return how many were, without those under way already."""
+    whole = len(rows) - len(rows) % _AT_ONCE
+    inserted = 0
+    for start in range(0, whole, _AT_ONCE):
+        values = list(chain.from_iterable(rows[start : start + _AT_ONCE]))
+        inserted += connection.execute(_INSERT_SOME, values).rowcount
+    return inserted + connection.executemany(_INSERT, rows[whole:]).rowcount
+
+
 class Doubled(NamedTuple):
     """An arrival that was not recorded: a delivery with its task id is under way."""
 
@@ -93,10 +103,16 @@ NotedVersion = tuple[str, Version] | tuple[str, Version, Noted]
 
 _SELECT = """SELECT seq, task_id, source, final, device, inode, size, mtime_ns, changed_ns,
     arrived_ns, route, state, kind, told, bundle FROM deliveries """
-_INSERT = """INSERT INTO deliveries (seq, task_id, source, final, device, inode, size, mtime_ns,
+_AT_ONCE = 20
+"""Rows that one statement inserts: a third less work in SQLite than one by one, and the interpreter's
+lock changes hands once for all of them. Beyond this nothing more is gained."""
+_INSERT, _INSERT_SOME = (
+    f"""INSERT INTO deliveries (seq, task_id, source, final, device, inode, size, mtime_ns,
     changed_ns, arrived_ns, broker, route, kind, state, noted_ns, move, told)
-    VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (inode, task_id) WHERE state IN (1, 2)
-    DO NOTHING"""
+    VALUES {",".join(["(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"] * number)}
+    ON CONFLICT (inode, task_id) WHERE state IN (1, 2) DO NOTHING"""  # noqa: S608 — question marks
+    for number in (1, _AT_ONCE)
+)
 _MOVING_OF = "WHERE state = 1 AND move IS ? AND seq > ? ORDER BY seq LIMIT ?"
 _NEXT_MOVE = "SELECT move FROM deliveries WHERE state = 1 AND move > ? ORDER BY move LIMIT 1"
 _REDIRECT = "UPDATE deliveries SET final = ? WHERE seq = ? AND state = 1"
@@ -248,7 +264,7 @@ class Journal(WatchRuns, EndedDeliveries, ReadyDeliveries, NotedDeliveries):
                     there[seq] = found
         if there:
             rows = [row for row in rows if row[0] not in there]
-        if connection.executemany(_INSERT, rows).rowcount < len(rows):
+        if _insert_all(connection, rows) < len(rows):
             ids = [(seq, d.version.inode, d.task_id) for seq, d in enumerate(deliveries, first)]
             there |= in_conflict(connection, ids, there)
             rows = [row for row in rows if row[0] not in there]

@@ -95,13 +95,14 @@ def _run_in_turn() -> None:
 
     Only here is systemd told of it: what ``start`` leaves behind is not the process it has started.
     """
-    from watchman import daemon
+    from watchman.daemon.succession import await_turn
+    from watchman.daemon.systemd import Manager
     from watchman.service import Service
 
     try:
-        Service(load, daemon.Manager()).run()
+        Service(load, Manager()).run()
     except AlreadyRunning:
-        daemon.await_turn(load_own(), say)
+        await_turn(load_own(), say)
         raise
 
 

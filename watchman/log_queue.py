@@ -93,6 +93,8 @@ class HandlerQueue:
         self._left_out = 0
         self._left_out_ns = 0
         self._closed = False
+        self._is_waited_for = threading.Event()
+        """Set when somebody waits for the end of what is queued: the thread does not rest then."""
         self._busy_since: tuple[float, int] | None = None
         """When the item in hand was begun: monotonic seconds, and ns since the epoch."""
         self._stall_said = False
@@ -161,6 +163,7 @@ class HandlerQueue:
         """Return what is set when everything that is queued now is written."""
         written = threading.Event()
         self._items.put(_Item(written, 0, 0))
+        self._is_waited_for.set()
         return written
 
     def finish(self) -> None:
@@ -169,6 +172,7 @@ class HandlerQueue:
             if not self._closed:
                 self._closed = True
                 self._items.put(None)
+                self._is_waited_for.set()
 
     def finished(self, timeout: float) -> bool:
         """Wait for the end after :meth:`finish`; False if it takes longer."""
@@ -224,7 +228,8 @@ class HandlerQueue:
                 self._size -= item.size
             self._see_flowing(time.monotonic() - started)
             if self._items.empty() and not self._closed:
-                time.sleep(PAUSE)
+                self._is_waited_for.wait(PAUSE)
+                self._is_waited_for.clear()
         if self._left_out:
             self._try_to_write(self._gap()[0])
         for part in self._parts:

@@ -6,6 +6,8 @@ import contextlib
 import os
 import re
 import select
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 from watchman.model import Method, Watch
@@ -97,11 +99,16 @@ def mounts(path: str = MOUNTINFO) -> dict[str, Mount]:
     """Return what is mounted, by mount point; where several are, the last is on top."""
     try:
         with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            lines = file.read().split("\n")
+            return dict(_parsed(file.read()))
     except OSError:
         return {}
+
+
+@lru_cache(maxsize=1)
+def _parsed(text: str) -> Mapping[str, Mount]:
+    """Return what a mountinfo tells: it is asked for often, and seldom another."""
     found: dict[str, Mount] = {}
-    for line in lines:
+    for line in text.split("\n"):
         left, dash, right = line.partition(" - ")
         fields = left.split(" ")
         if dash and len(fields) > _POINT:

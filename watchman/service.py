@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from watchman import brokers, guard, hanging, limits, queued_logging, record_locks
 from watchman import config as configuration
@@ -22,10 +22,12 @@ from watchman.errors import AlreadyRunning, JournalDamaged, JournalError, Watchm
 from watchman.journal import Journal
 from watchman.model import Config, Publisher
 from watchman.monitoring import Monitoring
-from watchman.mover import RenameProcess
 from watchman.pipeline import Pipeline
 from watchman.sources.at_start import Starts
 from watchman.troubles import Lasting
+
+if TYPE_CHECKING:  # loaded where there are MOVES
+    from watchman.mover.rename_process import RenameProcess
 
 log = logging.getLogger("watchman.service")
 
@@ -240,6 +242,8 @@ class Service:
             return config
         try:
             if config.moves and self._rename_process is None and not self._resumed:
+                from watchman.mover.rename_process import RenameProcess
+
                 # Before there are threads; so a reload that brings the first MOVES has none.
                 self._rename_process = RenameProcess.start()
             while not self._stopping and journal.sound and self._is_right_for(config):

@@ -21,11 +21,11 @@ from tests.descriptors import no_descriptor_left
 from tests.journals import counts
 from tests.running import config_for, running
 from tests.waiting import wait_until
-from watchman import status
 from watchman.journal.failed_deliveries import Selection, retry
 from watchman.journal.hold_orders import hold
 from watchman.model import HoldKind, State
 from watchman.status import daemon_socket
+from watchman.status.asking import ask
 from watchman.status.daemon_socket import FILE, LONGEST, MOST, Server, request
 
 
@@ -230,7 +230,7 @@ def test_a_pipeline_answers_with_what_is_true_now(tmp_path: Path) -> None:
     config = config_for(up, tmp_path / "var")
     with running(config) as (_, publisher):
         begun = time.time_ns()
-        answer = status.ask(config)
+        answer = ask(config)
         assert answer.live
         assert answer.snapshot is not None
         assert answer.snapshot["beat_ns"] >= begun
@@ -244,8 +244,8 @@ def test_a_pipeline_answers_with_what_is_true_now(tmp_path: Path) -> None:
                 stack.enter_context(connected(tmp_path / "var"))
             (up / "a").touch()
             wait_until(lambda: len(publisher.messages) == 1)
-            assert status.ask(config).live
-    after = status.ask(config)
+            assert ask(config).live
+    after = ask(config)
     assert not after.live
     assert after.snapshot is not None
     assert not after.snapshot["watching"]
@@ -261,7 +261,7 @@ def test_who_asks_again_at_once_is_answered_soon(
     up.mkdir()
     config = config_for(up, tmp_path / "var")
     with running(config):
-        assert all(status.ask(config).live for _ in range(5))
+        assert all(ask(config).live for _ in range(5))
 
 
 def test_a_hold_is_obeyed_at_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

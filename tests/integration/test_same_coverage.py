@@ -8,6 +8,7 @@ sends. WATCHMAN_LONG=1 runs many more examples.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import random
 import shutil
@@ -38,6 +39,7 @@ from watchman.model import Config, Existing, Route, Watch, WatchKind
 from watchman.pipeline import Pipeline
 from watchman.pipeline.files import Files
 from watchman.pipeline.first_runs import CLOCK_GRAIN_NS
+from watchman.sources.tree import Node
 
 LONG = os.environ.get("WATCHMAN_LONG") == "1"
 EXAMPLES = 3000 if LONG else 25
@@ -223,6 +225,11 @@ class Site:
             wait_until(partial(self.are_sent, expected), what="markers are sent", interval=0.002)
             files = pipeline.parts.local.files
             wait_until(partial(self.are_judged, files), what="files are judged", interval=0.002)
+        for root in itertools.chain.from_iterable(one.source.roots for one in watchers):
+            pending: list[Node] = [root]
+            for node in pending:
+                pending.extend((node.children or {}).values())
+            assert root.directories == len(pending), "the directories are counted"
 
     @staticmethod
     def are_judged(files: Files) -> bool:

@@ -17,9 +17,8 @@ from watchman.brokers.app import TLS_OPTION
 from watchman.brokers.capture import watchman_headers
 from watchman.config import batch, criteria, loading, own_places, routes, watches
 from watchman.model import Message, Route, State
-from watchman.status import as_json
-from watchman.status.overview import Status
-from watchman.verdicts import formats
+from watchman.status.overview import Status, as_json
+from watchman.verdicts import format_names
 
 ERRORS = {
     "AlreadyRunning",
@@ -53,7 +52,7 @@ def test_every_setting_is_explained() -> None:
     assert {"INOTIFIER_WATCH_PATHS", "celeryconfig.py"} <= explained
     assert set(watches._KEYS) <= explained
     assert {*criteria.KEYS, *criteria.SET_KEYS, batch.KEY, "incomplete_task"} <= explained
-    assert set(map(repr, formats.FORMATS)) <= explained
+    assert set(map(repr, format_names.FORMAT_NAMES)) <= explained
     assert set(routes._APPLY_ASYNC) | {"broker", "task", "args", "kwargs", "options"} <= explained
     assert {"url", TLS_OPTION, routes._NESTED_OPTIONS} <= explained
 

@@ -18,7 +18,8 @@ from watchman.mover.obstacles import WHOLE, Obstacles
 from watchman.pipeline import unseen, unwatched
 from watchman.pipeline.destinations import Destinations
 from watchman.sender.targets import PausedTargets
-from watchman.status import Now, broker_trouble, compose, status_file
+from watchman.status import broker_trouble, status_file
+from watchman.status.overview import Now, compose
 from watchman.troubles import Troubles
 
 PASSED_ON = {

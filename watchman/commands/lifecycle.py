@@ -28,9 +28,9 @@ _timeout = click.option(
 @click.command(help="Start the daemon; returns when it watches.")
 @common
 def start() -> None:
-    from watchman import daemon
+    from watchman.daemon import control
 
-    daemon.start(load, say, warn)
+    control.start(load, say, warn)
 
 
 @click.command(help="Stop the daemon; returns when it has gone.")
@@ -38,9 +38,9 @@ def start() -> None:
 @_timeout
 @click.option("--kill", is_flag=True, help="Then kill it; nothing is lost by that.")
 def stop(timeout: float, kill: bool) -> None:
-    from watchman import daemon
+    from watchman.daemon import control
 
-    daemon.stop(load_own(), say, timeout=timeout, kill=kill)
+    control.stop(load_own(), say, timeout=timeout, kill=kill)
 
 
 @click.command(
@@ -52,9 +52,9 @@ def stop(timeout: float, kill: bool) -> None:
 @common
 @_timeout
 def restart(timeout: float) -> None:
-    from watchman import daemon
+    from watchman.daemon import control
 
-    daemon.restart(load, say, warn, timeout=timeout)
+    control.restart(load, say, warn, timeout=timeout)
 
 
 @click.command(
@@ -63,9 +63,9 @@ def restart(timeout: float) -> None:
 )
 @common
 def reload_() -> None:
-    from watchman import daemon
+    from watchman.daemon import control
 
-    daemon.reload(load(), say)
+    control.reload(load(), say)
 
 
 @click.command(

@@ -42,15 +42,15 @@ _CLEAR = "\r\x1b[K"
     help=f"Only what came there or was changed then or later: {FORMS}.",
 )
 def scan(as_json: bool, send: bool, since_ns: int | None) -> None:
-    from watchman import daemon
     from watchman.checks.scanning import unknown
+    from watchman.daemon import control
     from watchman.journal.journal_reader import open_reader
 
     config = load()
     if send:
         if since_ns is not None:
             raise click.UsageError("--since is for the report: --send is for all that is not known")
-        daemon.rescan(config, say)
+        control.rescan(config, say)
         return
     with open_reader(config.state_dir) as journal, _progress(config) as listed:
         found = unknown(config, journal, listed)

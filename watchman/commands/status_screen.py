@@ -19,7 +19,10 @@ from watchman.journal.held import HoldCounts
 from watchman.journal.journal_reader import open_reader
 from watchman.journal.tallies import Summary
 from watchman.model import Config
-from watchman.status import HeldTasks, Status
+from watchman.status import overview
+from watchman.status.asking import ask
+from watchman.status.lines import Style, as_text
+from watchman.status.overview import HeldTasks, Now, Status, as_json
 
 NARROW, WIDE = 80, 120
 """Columns that are used at least and at the most."""
@@ -47,11 +50,11 @@ class Screen(NamedTuple):
 
     def as_json(self) -> dict[str, Any]:
         """Return it as plain values."""
-        return status.as_json(self.status, self.now_ns)
+        return as_json(self.status, self.now_ns)
 
     def as_text(self) -> str:
         """Return it as lines for standard output: a terminal, or a pipe."""
-        return status.as_text(self.status, self.now_ns, _style())
+        return as_text(self.status, self.now_ns, _style())
 
 
 def look(config: Config) -> Screen:
@@ -77,11 +80,11 @@ def of_now(config: Config, summary: Summary, held: Sequence[HoldCounts]) -> tupl
     """
     found = daemon.running(config)
     process = None if found is None else (found.pid, found.since_ns)
-    answer = status.ask(config)
+    answer = ask(config)
     run_ns = status.run_of(config.state_dir)
-    now = status.Now(time.time_ns(), time.monotonic_ns(), run_ns, answer.live)
+    now = Now(time.time_ns(), time.monotonic_ns(), run_ns, answer.live)
     counts, discarded, latest = summary
-    composed = status.compose(
+    composed = overview.compose(
         process,
         answer.snapshot,
         counts,
@@ -131,10 +134,10 @@ def _redraw(text: str) -> None:
     sys.stdout.flush()
 
 
-def _style() -> status.Style:
+def _style() -> Style:
     """Return what standard output takes: a pipe gets whole lines, and no colours."""
     if not sys.stdout.isatty():
-        return status.Style()
+        return Style()
     columns = shutil.get_terminal_size().columns
     color = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    return status.Style(min(max(columns, NARROW), WIDE), color)
+    return Style(min(max(columns, NARROW), WIDE), color)

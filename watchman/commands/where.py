@@ -225,15 +225,16 @@ class _Lookup:
 
     def _daemon(self, found: FoundFile) -> DaemonNow:
         """Return what is true of the daemon; it is asked once, and only where something waits."""
-        from watchman import daemon, status
+        from watchman import daemon
         from watchman.commands.timeline import DaemonNow
         from watchman.journal.held import active_holds
+        from watchman.status.asking import ask
 
         waiting = any(one.state in {State.MOVING, State.READY} for one in found.records)
         if self._now is None and waiting:
             own = load_own()
             active = daemon.running(own) is not None
-            snapshot = status.ask(own, _ANSWER if active else 0.0).snapshot
+            snapshot = ask(own, _ANSWER if active else 0.0).snapshot
             kept = tuple(active_holds(self._journal.connection))
             self._now = DaemonNow(active, snapshot, kept)
         return self._now or DaemonNow(True, None)

@@ -13,7 +13,7 @@ from typing import Any
 from watchman.config.problems import Problems, closest, names, show
 from watchman.config.values import is_number, is_text
 from watchman.model import Criteria, Criterion, Member, Route
-from watchman.verdicts.formats import AUTO, FORMATS, THOROUGH, is_known
+from watchman.verdicts.format_names import AUTO, FORMAT_NAMES, THOROUGH, is_known
 
 KEYS = ("complete", "incomplete_after", "marker_action")
 """Keys of a PATTERNS entry or a watch that are read here."""
@@ -170,7 +170,7 @@ def _criterion(item: Any, label: str, number: int, problems: Problems) -> list[C
 def _format(name: str, label: str, problems: Problems) -> list[Criterion]:
     if is_known(name):
         return [Criterion("format", name)]
-    known = (AUTO, *FORMATS)
+    known = (AUTO, *FORMAT_NAMES)
     close = closest(name.removesuffix(THOROUGH), known)
     remedy = f"write '{close}'" if close else f"write one of {names(known)}"
     if "{" in name:

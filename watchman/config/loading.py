@@ -223,8 +223,10 @@ def _texts(
     example: str,
     problems: Problems,
 ) -> tuple[str, ...]:
+    if setting not in values:
+        return tuple(default)
     with problems.guard(setting):
-        return paths.texts(values.get(setting, default), setting, example, problems)
+        return paths.texts(values[setting], setting, example, problems)
     return ()
 
 

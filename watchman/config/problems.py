@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterable, Mapping
 from types import TracebackType
@@ -83,6 +82,8 @@ def one_line(text: str) -> str:
 
 def closest(name: object, known: Iterable[str], cutoff: float = 0.6) -> str | None:
     """Return the known name that is most like ``name``, whatever the case of its letters."""
+    import difflib  # for a mistake only
+
     folded = {item.casefold(): item for item in known}
     found = difflib.get_close_matches(str(name).casefold(), folded, 1, cutoff)
     return folded[found[0]] if found else None

@@ -35,13 +35,11 @@ _COUNT = """SELECT coalesce((SELECT max(seq) FROM deliveries) -
 def migrate(
     path: str, connection: sqlite3.Connection, version: int, give_up: Callable[[], bool]
 ) -> None:
-    """Bring the journal at ``path`` up to date.
+    """Bring the journal at ``path``, which is of an older version, up to date.
 
     ``give_up()`` is asked while it lasts: whether to stop. Raises JournalError then, and
     sqlite3.Error; the journal is as the last completed step left it.
     """
-    if version >= schema.SCHEMA_VERSION:
-        return
     log.info(
         "The journal %s is of an older watchman (schema %d) and is brought up to date (schema %d). "
         "With millions of deliveries that takes minutes; nothing is watched until then, and "

@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 from watchman.errors import JournalError
 from watchman.journal import repair, rescue, schema, soundness
-from watchman.journal.migration import migrate
 
 
 def open_sound(path: str, give_up: Callable[[], bool]) -> sqlite3.Connection:
@@ -84,7 +83,10 @@ def _prepare(path: str, writer: sqlite3.Connection, give_up: Callable[[], bool])
             f"the journal {path} has schema {version}, this watchman knows "
             f"{schema.SCHEMA_VERSION}; run the version of watchman that wrote it"
         )
-    migrate(path, writer, version, give_up)
+    if version < schema.SCHEMA_VERSION:
+        from watchman.journal.migration import migrate
+
+        migrate(path, writer, version, give_up)
     soundness.check_tables(writer)
 
 

@@ -104,13 +104,13 @@ NotedVersion = tuple[str, Version] | tuple[str, Version, Noted]
 _SELECT = """SELECT seq, task_id, source, final, device, inode, size, mtime_ns, changed_ns,
     arrived_ns, route, state, kind, told, bundle FROM deliveries """
 _AT_ONCE = 20
-"""Rows that one statement inserts: a third less work in SQLite than one by one, and the interpreter's
-lock changes hands once for all of them. Beyond this nothing more is gained."""
+"""Rows that one statement inserts: a third less work in SQLite than one by one, and the lock of the
+interpreter changes hands once for all of them. With more nothing is gained beyond that."""
 _INSERT, _INSERT_SOME = (
     f"""INSERT INTO deliveries (seq, task_id, source, final, device, inode, size, mtime_ns,
     changed_ns, arrived_ns, broker, route, kind, state, noted_ns, move, told)
     VALUES {",".join(["(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"] * number)}
-    ON CONFLICT (inode, task_id) WHERE state IN (1, 2) DO NOTHING"""  # noqa: S608 — question marks
+    ON CONFLICT (inode, task_id) WHERE state IN (1, 2) DO NOTHING"""
     for number in (1, _AT_ONCE)
 )
 _MOVING_OF = "WHERE state = 1 AND move IS ? AND seq > ? ORDER BY seq LIMIT ?"

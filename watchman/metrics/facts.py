@@ -13,7 +13,9 @@ from watchman.journal import measures
 from watchman.journal.journal_reader import open_reader
 from watchman.journal.measures import Measures
 from watchman.model import Config
-from watchman.status import Snapshot, StatusAnswer
+from watchman.status import Snapshot, overview
+from watchman.status.asking import StatusAnswer, ask
+from watchman.status.overview import Now
 
 Process = tuple[int, int]
 """(process id, since when in ns) of the daemon."""
@@ -53,7 +55,7 @@ def of_now(config: Config) -> Facts:
             return journal.measures()
 
     process = record_locks.watchman_of(config.state_dir)
-    return _facts(config, process, read_journal, lambda: status.ask(config))
+    return _facts(config, process, read_journal, lambda: ask(config))
 
 
 def of_this_process(
@@ -84,10 +86,8 @@ def _facts(
     except JournalError as error:
         trouble = str(error)
     answer = StatusAnswer(None, None, live=False) if process is None else ask()
-    now = status.Now(
-        time.time_ns(), time.monotonic_ns(), status.run_of(config.state_dir), answer.live
-    )
-    composed = status.compose(process, answer.snapshot, {}, (0, 0), now)
+    now = Now(time.time_ns(), time.monotonic_ns(), status.run_of(config.state_dir), answer.live)
+    composed = overview.compose(process, answer.snapshot, {}, (0, 0), now)
     snapshot = composed.snapshot
     silent_ns = 0
     if snapshot is not None and not answer.live:

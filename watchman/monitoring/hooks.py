@@ -27,8 +27,6 @@ GATHER = 5.0
 """Seconds in which failed deliveries are gathered for one call."""
 SHOWN = 10
 """Failed deliveries that a call tells of one by one."""
-END = 2.0
-"""Seconds that calls have at the end of the process."""
 FAILED, TROUBLE, RECOVERED = "ON_FAILED", "ON_TROUBLE", "ON_RECOVERED"
 
 Event = dict[str, Any]
@@ -148,13 +146,13 @@ class Hooks:
             "state_dir": self._state_dir,
         }
 
-    def close(self) -> None:
-        """End: what is to be told is told at once, as far as it takes no more than END."""
+    def close(self, seconds: float) -> None:
+        """End: what is to be told is told at once, as far as it takes no more than that."""
         with self._lock:
             threads, self._threads = list(self._threads.values()), {}
         for thread in threads:
             thread.finish()
-        deadline = time.monotonic() + END
+        deadline = time.monotonic() + seconds
         for thread in threads:
             thread.join(deadline - time.monotonic())
         self._commands.end()

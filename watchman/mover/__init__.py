@@ -19,17 +19,8 @@ The way to another file system, and its table, is in :mod:`watchman.mover.transf
 the way of one file, of a directory, or of all is told apart in :mod:`watchman.mover.obstacles`.
 """
 
-from watchman.mover.move_log import DeliveryStore, MoveListener
-from watchman.mover.mover import DestinationStatus, Mover, RunningCopy
+from watchman.mover.destination_status import DestinationStatus, RunningCopy
+from watchman.mover.mover import Mover
 from watchman.mover.names import OWN
-from watchman.mover.rename_process import RenameProcess
 
-__all__ = [
-    "OWN",
-    "DeliveryStore",
-    "DestinationStatus",
-    "MoveListener",
-    "Mover",
-    "RenameProcess",
-    "RunningCopy",
-]
+__all__ = ["OWN", "DestinationStatus", "Mover", "RunningCopy"]

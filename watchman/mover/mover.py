@@ -7,55 +7,23 @@ import os
 import threading
 import time
 from collections.abc import Collection, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 from watchman import hanging
 from watchman.errors import JournalError
 from watchman.model import Delivery, Move, State
-from watchman.mover.destination import Destination
-from watchman.mover.move_log import DeliveryStore, MoveListener, MoverContext
-from watchman.mover.obstacles import WHOLE, Obstacle
-from watchman.mover.rename_process import RenameProcess
+from watchman.mover.destination_status import DestinationStatus
 from watchman.text import printable
+
+if TYPE_CHECKING:  # what moves is loaded where something is moved
+    from watchman.mover.destination import Destination
+    from watchman.mover.move_log import DeliveryStore, MoveListener
+    from watchman.mover.rename_process import RenameProcess
 
 log = logging.getLogger("watchman.mover")
 
 STRAYS = 500
 """Rows of other MOVES entries that are read and assigned at a time."""
-
-NAMED = 20
-"""Obstacles of single directories and files that the status names one by one."""
-
-
-class RunningCopy(NamedTuple):
-    """A copy to another file system, in progress. Sizes in bytes."""
-
-    source: str
-    final: str
-    done: int
-    total: int
-    seconds: float = 0.0
-    """For how long it has been going on."""
-
-
-class DestinationStatus(NamedTuple):
-    """How it stands with one MOVES entry."""
-
-    source: str
-    root: str
-    waiting: int
-    """Rows in progress or in the backlog; more may wait in the journal."""
-    stuck_since_ns: int | None
-    """When moving to this root stopped altogether; None while it goes on."""
-    reason: str
-    """Why it is stuck; empty while it is not."""
-    troubles: tuple[tuple[int, str], ...]
-    """(since_ns, what and where) for what holds up single directories or files."""
-    copies: tuple[RunningCopy, ...]
-    moved: int = 0
-    """How many deliveries have reached their final paths since the start."""
-    moved_only: int = 0
-    """How many of those have no task."""
 
 
 class Mover:
@@ -83,19 +51,32 @@ class Mover:
         self._store = store
         self._listener = listener
         self._stop = threading.Event()
+        self._destinations: dict[Move, Destination] = {}
+        if moves:
+            self._make_destinations(moves, copies, rename_process)
+        self._assigning: threading.Thread | None = None
+
+    def _make_destinations(
+        self,
+        moves: Sequence[tuple[str, str]],
+        copies: int,
+        rename_process: RenameProcess | None,
+    ) -> None:
+        from watchman.mover.destination import Destination
+        from watchman.mover.move_log import MoverContext
+
         context = MoverContext(
-            store=store,
-            listener=listener,
+            store=self._store,
+            listener=self._listener,
             copies=copies,
             stop=self._stop,
             died=self._died,
-            inherited_until=store.last_seq(),
+            inherited_until=self._store.last_seq(),
             rename_process=rename_process,
         )
         # The longest source first: it wins.
-        entries = sorted((Move(*move) for move in moves), key=lambda move: -len(move.source))
-        self._destinations = {move: Destination(move, context) for move in entries}
-        self._assigning: threading.Thread | None = None
+        for move in sorted((Move(*move) for move in moves), key=lambda move: -len(move.source)):
+            self._destinations[move] = Destination(move, context)
 
     @property
     def moves(self) -> Collection[Move]:
@@ -140,7 +121,7 @@ class Mover:
 
     def status(self) -> list[DestinationStatus]:
         """Say for each MOVES entry what is being done and what stands in the way."""
-        return [_status_of(destination) for destination in self._destinations.values()]
+        return [destination.status() for destination in self._destinations.values()]
 
     def _wake_all(self) -> None:
         for destination in self._destinations.values():
@@ -222,34 +203,3 @@ class Mover:
                     printable(row.final),
                 )
         self._listener.ended([(row, State.FAILED) for row in rows])
-
-
-def _named(obstacles: list[Obstacle]) -> tuple[tuple[int, str], ...]:
-    """Return what is shown of single directories and files: the first, and how many more."""
-    shown = [(obstacle.since_ns, obstacle.told) for obstacle in obstacles[:NAMED]]
-    more = obstacles[NAMED:]
-    if more:
-        shown.append((more[0].since_ns, f"and {len(more)} more such troubles; mend these first"))
-    return tuple(shown)
-
-
-def _status_of(destination: Destination) -> DestinationStatus:
-    """Say what is being done for one entry, and what stands in its way."""
-    obstacles = dict(destination.obstacles.active)
-    whole = obstacles.pop(WHOLE, None)
-    return DestinationStatus(
-        destination.source,
-        destination.root,
-        destination.waiting(),
-        whole.since_ns if whole else None,
-        whole.told if whole else "",
-        _named(list(obstacles.values())),
-        tuple(
-            RunningCopy(
-                copy.source, copy.final, copy.done, copy.total, time.monotonic() - copy.began
-            )
-            for copy in destination.copy_pool.running()
-        ),
-        destination.moved_count,
-        destination.moved_only_count,
-    )

@@ -24,6 +24,8 @@ log = logging.getLogger("watchman.mover")
 
 FIRST_DELAY = 1.0
 LONGEST_DELAY = 60.0
+NAMED = 20
+"""Obstacles of single directories and files that the status names one by one."""
 WHOLE = ""
 """The key of an obstacle that concerns every file of a MOVES entry."""
 
@@ -134,6 +136,21 @@ class Obstacles:
             reason,
             what_to_do,
         )
+
+    def shown(self) -> tuple[Obstacle | None, tuple[tuple[int, str], ...]]:
+        """Return what is in the way of all, and (since_ns, what) for single directories and files.
+
+        Of those the first, and how many more there are.
+        """
+        active = dict(self.active)
+        whole = active.pop(WHOLE, None)
+        obstacles = list(active.values())
+        shown = [(obstacle.since_ns, obstacle.told) for obstacle in obstacles[:NAMED]]
+        more = obstacles[NAMED:]
+        if more:
+            text = f"and {len(more)} more such troubles; mend these first"
+            shown.append((more[0].since_ns, text))
+        return whole, tuple(shown)
 
     def any_beyond_files(self) -> bool:
         """Say whether one of them concerns more than a single file."""

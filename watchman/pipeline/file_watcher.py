@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from watchman.journal import Journal
 from watchman.model import Watch
 from watchman.pipeline.files import Files
 from watchman.pipeline.first_runs import FirstRuns
 from watchman.pipeline.notes import LONG
-from watchman.pipeline.partial_files import PartialFiles
 from watchman.pipeline.parts_listener import PartsListener
 from watchman.pipeline.watch_scan import Scanner
 from watchman.pipeline.watcher import Watcher
@@ -15,6 +16,9 @@ from watchman.router import Router
 from watchman.sources.source import Hints, Source
 from watchman.sources.tree import Root
 from watchman.troubles import Troubles
+
+if TYPE_CHECKING:  # loaded where something is asked of files
+    from watchman.pipeline.partial_files import PartialFiles
 
 COUNT = 10.0
 """Seconds between two looks for files that have been open for long."""

@@ -20,7 +20,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from watchman import coverage, file_access
 from watchman.completeness import UNTESTED_SETTLE, IncompleteFiles
@@ -32,7 +32,6 @@ from watchman.model import Move, Version, Watch, record_of
 from watchman.pipeline.found import Found
 from watchman.pipeline.left_directories import LeftDirectories
 from watchman.pipeline.notes import Notes
-from watchman.pipeline.partial_files import PartialFiles
 from watchman.pipeline.pending_events import Key, PendingEvents
 from watchman.pipeline.recording import Recorder
 from watchman.pipeline.unseen import Unseen
@@ -53,6 +52,9 @@ from watchman.sources.source import (
 )
 from watchman.sources.tree import Node, Root, descriptor_of, why_unreachable
 from watchman.troubles import Troubles
+
+if TYPE_CHECKING:  # loaded where something is asked of files
+    from watchman.pipeline.partial_files import PartialFiles
 
 log = logging.getLogger("watchman.notify")
 

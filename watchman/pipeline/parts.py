@@ -18,29 +18,27 @@ from watchman import clock, hanging, mounts, signals
 from watchman.journal import Journal
 from watchman.model import Config, Delivery, Move, Publisher, State, Watch, WatchKind
 from watchman.monitoring import Monitoring
-from watchman.mover import OWN, DestinationStatus, Mover, RenameProcess
-from watchman.pipeline.companions import Companions
-from watchman.pipeline.directories import DirectoryWatcher
+from watchman.mover import OWN, DestinationStatus, Mover
 from watchman.pipeline.file_watcher import FileWatcher
-from watchman.pipeline.glob_watcher import GlobWatcher
-from watchman.pipeline.log_criterion import LogCriterion
 from watchman.pipeline.orphans import Orphans
-from watchman.pipeline.partial_files import PartialFiles
 from watchman.pipeline.unwatched import Unwatched
-from watchman.pipeline.waiting_file import PartialByWatch
 from watchman.pipeline.watcher import Watcher, WatcherThread
 from watchman.processors.dispatch import ProcessorWatches
 from watchman.router import Router
 from watchman.sender import Sender
 from watchman.sources.at_start import Starts
-from watchman.sources.directory_source import DirectorySource
 from watchman.sources.source import Source
 from watchman.status import ShownPartial, ShownScan
 from watchman.troubles import Trouble, Troubles
-from watchman.verdicts.pool import Pool, Reading
 
-if TYPE_CHECKING:  # imported where it is configured
+if TYPE_CHECKING:  # loaded where it is configured: a start takes a fifth longer with all of it
+    from watchman.mover.rename_process import RenameProcess
+    from watchman.pipeline.directories import DirectoryWatcher
+    from watchman.pipeline.glob_watcher import GlobWatcher
     from watchman.pipeline.log_reader import TransferLogReader
+    from watchman.pipeline.partial_files import PartialFiles
+    from watchman.pipeline.waiting_file import PartialByWatch
+    from watchman.verdicts.pool import Pool, Reading
 
 
 class Stage(Protocol):
@@ -107,6 +105,8 @@ class Parts:
         """Reads files, where something is asked that has to be read."""
         kinds = _criteria_kinds(config)
         if kinds - {"marker"}:
+            from watchman.verdicts.pool import Pool
+
             self.pool = Pool(troubles, config.path if "callable" in kinds else "")
         self.log_reader = self._log_reader(troubles)
         with contextlib.ExitStack() as undo:
@@ -151,35 +151,46 @@ class Parts:
         self.loops = [WatcherThread(watcher, self._journal) for watcher in self._watchers[1:]]
         self.globs: GlobWatcher | None = None
         if config.globs:
+            from watchman.pipeline.glob_watcher import GlobWatcher
+
             self.globs = GlobWatcher(config, self._unwatched, self.local)
 
     def _file_watcher(self, watches: Sequence[Watch], undo: contextlib.ExitStack) -> FileWatcher:
         source = Source(watches, self.router, self._unwatched, self._starts)
         undo.callback(source.close)
-        partial = None
-        config = self.config
-        if config.has_criteria or self.log_reader is not None:
-            patterns = [pattern for pattern, _ in config.patterns]
-            companions = Companions(patterns, config.criteria, watches, self.router)
-            logs = None if self.log_reader is None else LogCriterion(self.log_reader)
-            partial = PartialFiles(
-                *(self._journal, self.router, source, self.pool, companions, self._troubles),
-                logs,
-            )
         return FileWatcher(
             source,
             self._journal,
             self.router,
             self,
             self._troubles,
-            partial,
+            self._partial_files(watches, source),
             quarantine=self.config.quarantine,
             resumed=self._resumed,
+        )
+
+    def _partial_files(self, watches: Sequence[Watch], source: Source) -> PartialFiles | None:
+        """Return what keeps the files of a source that do not meet their criteria, if they have."""
+        config = self.config
+        if not config.has_criteria and self.log_reader is None:
+            return None
+        from watchman.pipeline.companions import Companions
+        from watchman.pipeline.log_criterion import LogCriterion
+        from watchman.pipeline.partial_files import PartialFiles
+
+        patterns = [pattern for pattern, _ in config.patterns]
+        companions = Companions(patterns, config.criteria, watches, self.router)
+        logs = None if self.log_reader is None else LogCriterion(self.log_reader)
+        return PartialFiles(
+            *(self._journal, self.router, source, self.pool, companions, self._troubles, logs)
         )
 
     def _directory_watcher(
         self, watches: Sequence[Watch], undo: contextlib.ExitStack
     ) -> DirectoryWatcher:
+        from watchman.pipeline.directories import DirectoryWatcher
+        from watchman.sources.directory_source import DirectorySource
+
         source = DirectorySource(watches, self.router, self._unwatched, self._starts)
         undo.callback(source.close)
         return DirectoryWatcher(
@@ -250,12 +261,12 @@ class Parts:
     @property
     def partial(self) -> int:
         """How many files do not meet their criteria."""
-        return sum(one.count for one in self._partial_files())
+        return sum(one.count for one in self._partial_by_watch())
 
     @property
     def unjudged(self) -> int:
         """How many files wait for a first word whether they meet their criteria."""
-        return sum(one.unjudged for one in self._partial_files())
+        return sum(one.unjudged for one in self._partial_by_watch())
 
     def being_read(self, least: float) -> list[Reading]:
         """Return the files that are being read for so many seconds, to tell if they are whole."""
@@ -263,10 +274,10 @@ class Parts:
 
     def oldest_partial(self, most: int) -> list[ShownPartial]:
         """Return some of those files, of those that have waited for longest."""
-        found = [one for partial in self._partial_files() for one in partial.oldest(most)]
+        found = [one for partial in self._partial_by_watch() for one in partial.oldest(most)]
         return sorted(found, key=itemgetter("since_ns"))[:most]
 
-    def _partial_files(self) -> list[PartialByWatch]:
+    def _partial_by_watch(self) -> list[PartialByWatch]:
         return [one.partial.partial for one in self._file_watchers if one.partial is not None]
 
     def scans(self) -> list[ShownScan]:

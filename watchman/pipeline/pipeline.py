@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from watchman import clock, hanging, queued_logging
 from watchman.config.globs import more
@@ -20,10 +21,8 @@ from watchman.journal import Archive, Journal
 from watchman.journal.runs import run_of
 from watchman.model import Config, Watch, WatchKind
 from watchman.monitoring import Monitoring
-from watchman.mover import RenameProcess
 from watchman.pipeline.destinations import Destinations
 from watchman.pipeline.first_runs import CLOCK_GRAIN_NS
-from watchman.pipeline.glob_watcher import GlobWatcher
 from watchman.pipeline.heartbeat import Heartbeat
 from watchman.pipeline.lost_mounts import LostMounts
 from watchman.pipeline.operator_requests import OperatorRequests
@@ -33,6 +32,10 @@ from watchman.pipeline.snapshot import Snapshots
 from watchman.sources.at_start import Starts
 from watchman.text import printable
 from watchman.troubles import Lasting, Troubles
+
+if TYPE_CHECKING:  # loaded where it is configured
+    from watchman.mover.rename_process import RenameProcess
+    from watchman.pipeline.glob_watcher import GlobWatcher
 
 log = logging.getLogger("watchman.notify")
 service_log = logging.getLogger("watchman.service")

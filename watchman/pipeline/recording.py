@@ -6,21 +6,23 @@ import logging
 import os
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from watchman import signals
 from watchman.identity import Evidence
 from watchman.journal import Journal, NewDelivery, NotedVersion
 from watchman.log_batch import info_all
 from watchman.model import INCOMPLETE, Move, Noted, Version, record_of
-from watchman.pipeline import companion_removal
 from watchman.pipeline.found import Found
 from watchman.pipeline.notes import Notes, say_what_would_happen
-from watchman.pipeline.partial_files import PartialFiles
 from watchman.pipeline.task_id import TaskIds, set_id, task_id
-from watchman.pipeline.waiting_file import Incomplete
 from watchman.router import Router
 from watchman.sources.tree import Root
 from watchman.text import printable
+
+if TYPE_CHECKING:  # loaded where something is asked of files
+    from watchman.pipeline.partial_files import PartialFiles
+    from watchman.pipeline.waiting_file import Incomplete
 
 log = logging.getLogger("watchman.notify")
 
@@ -123,6 +125,8 @@ class Recorder:
             new = self._with_companions(new, unknown, self._partial, now_ns)
         self._write(new, noted, gone, now_ns, concerned)
         if self._partial is not None:
+            from watchman.pipeline import companion_removal
+
             for key, companion in self._partial.recorded([*unknown.values()]):
                 companion_removal.remove(key[0], companion)
 

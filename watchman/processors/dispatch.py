@@ -18,7 +18,6 @@ from typing import Any
 from watchman import hanging
 from watchman.errors import SourceError
 from watchman.model import Watch
-from watchman.processors.exact_events import ExactEvents
 from watchman.sources.at_start import AtStart, Starts
 from watchman.sources.instance import IN_Q_OVERFLOW, make_event
 from watchman.sources.listener import UnwatchedListener
@@ -107,6 +106,8 @@ class _ProcessorWatch:
         self.watching = False
         """Whether every directory is watched."""
         self._call: Callable[[Any], Any] = _make(watch)
+        from watchman.processors.exact_events import ExactEvents
+
         self.source = ExactEvents(watch, listener, at_start)
         self._events: deque[Any] = deque()
         self._gap: Any = None

@@ -99,7 +99,7 @@ class BaseSource(abc.ABC, Generic[AnyHints]):
     def covers(self, watch: Watch) -> int:
         """Return how many directories it watches of a watch at the moment; from any thread."""
         roots = [root for root in self.roots if root.watch is watch]
-        return sum(root.count() for root in roots if root.identity is not None)
+        return sum(root.directories for root in roots if root.identity is not None)
 
     @property
     def scanning(self) -> bool:

@@ -115,6 +115,7 @@ class Node:
         """Add the directory ``name`` to the tree."""
         if self.children is None:
             self.children = {}
+        self.root.directories += name not in self.children
         child = self.children[name] = Node(name, self, self.root)
         return child
 
@@ -124,6 +125,7 @@ class Root(Node):
 
     __slots__ = (
         "at_start",
+        "directories",
         "identity",
         "is_given_up",
         "just_gone",
@@ -142,6 +144,8 @@ class Root(Node):
         """Whether it is only scanned."""
         self.identity: tuple[int, int] | None = None
         """The device and inode that are watched; None while there is nothing to watch."""
+        self.directories = 1
+        """How many directories the tree has, this one included: the status asks time and again."""
         self.reason = Reason.START
         """What the next walk is for, should the directory turn out to be another one."""
         self.just_gone = JustGone(watch)
@@ -171,15 +175,6 @@ class Root(Node):
     def is_polled(self, path: str) -> bool:
         """Say whether what others write at ``path`` may give no event here."""
         return self.polled or path.startswith(self.remote)
-
-    def count(self) -> int:
-        """Return how many directories the watch covers, itself included."""
-        pending: list[Node] = [self]
-        for node in pending:
-            children = node.children  # once: the thread that watches may take them away
-            if children:
-                pending.extend(children.values())
-        return len(pending)
 
 
 class Listing(NamedTuple):

@@ -347,6 +347,7 @@ class Walker:
         siblings = node.parent.children if node.parent is not None else None
         if siblings and siblings.get(node.name) is node:
             del siblings[node.name]
+            node.root.directories -= 1
         self.detach(node)
 
     def detach(self, node: Node) -> None:
@@ -362,7 +363,9 @@ class Walker:
             self._watch_table.detach(current)
             if current.root.watch.rec:
                 current.listed = False  # what is there when it is watched again is taken in
-            pending.extend((current.children or {}).values())
+            if current.children:
+                pending.extend(current.children.values())
+                current.root.directories -= len(current.children)
             current.children = None
 
 

@@ -6,9 +6,6 @@ process that lives and does not watch: it hangs. Who holds the lock, and what th
 is passed in.
 """
 
-from watchman.status.asking import StatusAnswer, ask
-from watchman.status.lines import Style, as_text
-from watchman.status.overview import NOT_YET, Counts, HeldTasks, Now, Status, as_json, compose
 from watchman.status.status_file import (
     HEARTBEAT,
     ShownBroker,
@@ -32,10 +29,6 @@ from watchman.status.status_file import (
 
 __all__ = [
     "HEARTBEAT",
-    "NOT_YET",
-    "Counts",
-    "HeldTasks",
-    "Now",
     "ShownBroker",
     "ShownCopy",
     "ShownMove",
@@ -45,14 +38,7 @@ __all__ = [
     "ShownTrouble",
     "ShownWatch",
     "Snapshot",
-    "Status",
-    "StatusAnswer",
-    "Style",
-    "as_json",
-    "as_text",
-    "ask",
     "broker_trouble",
-    "compose",
     "handler",
     "have_written",
     "plain",

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from watchman.verdicts import archives, compressed, pictures, scientific, structured
+from watchman.verdicts.format_names import AUTO, THOROUGH
 from watchman.verdicts.open_file import CannotTell, NotWhole, OpenFile
 
 SMALL = 1 << 20
@@ -52,18 +53,10 @@ FORMATS: Mapping[str, Format] = {
     "jsonlines": Format((), structured.json_lines),
     "csv": Format((), structured.csv_by_end, structured.csv_all),
 }
-"""By the names that ``complete`` takes."""
+"""By the names that ``complete`` takes, in the order of format_names.py."""
 
-AUTO = "auto"
-THOROUGH = ":thorough"
-"""Behind a format's name: to be read as a whole, whatever its size."""
 _MAY_LIE_DEEPER = ("hdf5", "netcdf4", "grib", "bufr", "tar")
 """Something else may stand before them, or their letters are no old custom."""
-
-
-def is_known(name: str) -> bool:
-    """Say whether ``complete`` takes a format of that name."""
-    return name.removesuffix(THOROUGH) in FORMATS or name.removesuffix(THOROUGH) == AUTO
 
 
 def check_format(file: OpenFile, name: str) -> None:
@@ -119,6 +112,3 @@ def _has_magic(file: OpenFile, name: str) -> bool:
     if name == "zip":
         return True  # a program may stand before the archive
     return any(file.up_to(offset, len(magic)) == magic for offset, magic in magics)
-
-
-__all__ = ["AUTO", "FORMATS", "SMALL", "CannotTell", "NotWhole", "check_format", "is_known"]

@@ -37,21 +37,19 @@ from watchman import limits
 from watchman.model import Criterion
 from watchman.soft_lock import soft_lock
 from watchman.troubles import Troubles
-from watchman.verdicts.reader_process import (
+from watchman.verdicts.started_reader import TOOK_TOO_LONG, StartedReader, start_reader, why_ended
+from watchman.verdicts.verdict import (
     CPU,
     LARGEST_QUESTION,
     SLOT,
     WALL,
-    processor_time,
-)
-from watchman.verdicts.started_reader import TOOK_TOO_LONG, StartedReader, start_reader, why_ended
-from watchman.verdicts.verdict import (
     CheckRequest,
     CriterionCheck,
     FileVerdict,
     Kind,
     decode_answers,
     encode_requests,
+    processor_time,
 )
 
 log = logging.getLogger("watchman.notify")

@@ -14,14 +14,16 @@ import os
 import resource
 import signal
 import socket
-import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from watchman.verdicts import checksums
 from watchman.verdicts.confinement import confine
-from watchman.verdicts.formats import CannotTell, NotWhole, check_format
-from watchman.verdicts.open_file import OpenFile
+from watchman.verdicts.formats import check_format
+from watchman.verdicts.open_file import CannotTell, NotWhole, OpenFile
 from watchman.verdicts.verdict import (
+    LARGEST_QUESTION,
+    SLOT,
+    WALL,
     WHOLE,
     CheckRequest,
     CriterionCheck,
@@ -31,15 +33,7 @@ from watchman.verdicts.verdict import (
     encode_answers,
 )
 
-LARGEST_QUESTION = 1 << 16
 MOST_DESCRIPTORS = 16
-SLOT = struct.Struct("q")
-"""The number of the question that a process is at, 0 for none."""
-CPU, CPU_PER_BYTE = 20, 1 / 2_000_000
-"""Seconds of processor time that a file may take: so many, and one more for each 2 MB on disk."""
-WALL = 15.0
-"""How many times as long it may take where it has to wait, for a disk or for others."""
-
 _ENCODINGS = ("cp437", "utf-8-sig", "utf-16", "utf-32", "cp1252", "iso8859-15")
 """Loaded before the files of Python may be out of reach: zip's, and what XML is written in."""
 
@@ -99,22 +93,6 @@ def judge(question: CheckRequest, descriptors: Sequence[int], callables: Callabl
     except Exception as error:  # noqa: BLE001 — a parser's own mistake, by what a stranger wrote
         said = " ".join(f"{type(error).__name__}: {error}".split())
         return FileVerdict(Kind.UNKNOWN, f"its check failed ({said})")
-
-
-def processor_time(descriptor: int) -> int:
-    """Return how many seconds of processor time a file may take.
-
-    It goes by what it has on disk: a hole of any size costs nobody anything to upload.
-    """
-    allocated = 0
-    with contextlib.suppress(OSError):
-        status = os.fstat(descriptor)
-        allocated = min(status.st_size, status.st_blocks * 512)
-        if not allocated:
-            # Some file systems never tell; those do not tell of holes either.
-            os.lseek(descriptor, 0, os.SEEK_DATA)
-            allocated = status.st_size
-    return CPU + int(allocated * CPU_PER_BYTE)
 
 
 @contextlib.contextmanager

@@ -1,11 +1,25 @@
-"""What a check is asked, and what it answers: plain values, as they go to another process."""
+"""What a check is asked, what it answers, and how long it may take: as two processes agree on it.
+
+Questions and answers are plain values.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import marshal
+import os
+import struct
 from collections.abc import Iterable
 from typing import NamedTuple
+
+LARGEST_QUESTION = 1 << 16
+SLOT = struct.Struct("q")
+"""The number of the question that a process is at, 0 for none."""
+CPU, CPU_PER_BYTE = 20, 1 / 2_000_000
+"""Seconds of processor time that a file may take: so many, and one more for each 2 MB on disk."""
+WALL = 15.0
+"""How many times as long it may take where it has to wait, for a disk or for others."""
 
 
 class Kind(enum.IntEnum):
@@ -98,3 +112,19 @@ def decode_answers(data: bytes) -> list[tuple[int, FileVerdict]]:
         (int(number), FileVerdict(Kind(int(kind)), reason, checksum))
         for number, kind, checksum, reason in each
     ]
+
+
+def processor_time(descriptor: int) -> int:
+    """Return how many seconds of processor time a file may take.
+
+    It goes by what it has on disk: a hole of any size costs nobody anything to upload.
+    """
+    allocated = 0
+    with contextlib.suppress(OSError):
+        status = os.fstat(descriptor)
+        allocated = min(status.st_size, status.st_blocks * 512)
+        if not allocated:
+            # Some file systems never tell; those do not tell of holes either.
+            os.lseek(descriptor, 0, os.SEEK_DATA)
+            allocated = status.st_size
+    return CPU + int(allocated * CPU_PER_BYTE)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from watchman.commands.timeline import DaemonNow, Way, timeline
 from watchman.journal.record import Record
-from watchman.status import Status
+from watchman.status.overview import Status
 from watchman.text import printable, size
 from watchman.web.observed import Told
 from watchman.web.view import Time, time_of

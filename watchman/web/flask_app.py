@@ -13,11 +13,12 @@ from flask import Flask, Response, abort, render_template, request
 from jinja2 import StrictUndefined
 from werkzeug.exceptions import HTTPException
 
-from watchman import __version__, metrics, status
+from watchman import __version__, metrics
 from watchman.commands.history import WHY_NOTED
 from watchman.errors import TimeLimitOver, WatchmanError
 from watchman.journal.question import LARGEST
 from watchman.model import Config
+from watchman.status.overview import as_json
 from watchman.text import printable
 from watchman.web import file_page, observed, view
 from watchman.web.access import Access
@@ -127,7 +128,7 @@ class _Pages:
 
     def status(self) -> Response:
         overview = self._observer.overview()
-        return _json(status.as_json(overview.status, overview.now_ns))
+        return _json(as_json(overview.status, overview.now_ns))
 
     def metrics(self) -> Response:
         return Response(self._observer.exposition(), content_type=metrics.CONTENT_TYPE)

@@ -28,7 +28,7 @@ from watchman.journal.record import Record
 from watchman.journal.tallies import Summary
 from watchman.journal.time_limit import TimeLimit
 from watchman.model import MOST_BATCHED, Config, Hold, Noted, Upload
-from watchman.status import Status
+from watchman.status.overview import Status
 from watchman.text import normal_path
 from watchman.web.queries import WebQuery
 

@@ -15,7 +15,8 @@ from urllib.parse import quote_from_bytes
 
 from watchman.journal.record import Record
 from watchman.model import State
-from watchman.status import NOT_YET, ShownCopy, ShownMove, ShownScan, Snapshot, Status
+from watchman.status import ShownCopy, ShownMove, ShownScan, Snapshot
+from watchman.status.overview import NOT_YET, Status
 from watchman.text import ago, counted, iso, moment, printable, rate, size, span
 from watchman.web.observed import Overview
 from watchman.web.plot import Plot, plot

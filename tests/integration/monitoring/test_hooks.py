@@ -22,6 +22,7 @@ from watchman.errors import JournalError
 from watchman.model import Config, Delivery, Hook, Route, State, Version
 from watchman.monitoring import hook_thread, hooks
 from watchman.monitoring.hooks import FAILED, RECOVERED, TROUBLE, Hooks
+from watchman.monitoring.monitoring import END
 from watchman.troubles import Troubles
 
 SETTINGS = (FAILED, TROUBLE, RECOVERED)
@@ -52,7 +53,7 @@ def made(own: Troubles, config: Config, quick: None) -> Iterator[Hooks]:
     found = Hooks(own)
     found.begin(config, no_reasons)
     yield found
-    found.close()
+    found.close(END)
 
 
 def look(made: Hooks, *subjects: str, **changes: Any) -> None:
@@ -166,7 +167,7 @@ def test_what_is_gathered_is_told_at_the_end(
     made = Hooks(own)
     made.begin(config, no_reasons)
     made.failed([delivery(1)])
-    made.close()
+    made.close(END)
     assert [one["count"] for one in told[FAILED]] == [1]
 
 
@@ -298,7 +299,7 @@ def test_the_end_does_not_wait_for_one_that_hangs(
     assert called.wait(10)
     monkeypatch.setattr(hooks, "END", 0.3)
     begun = time.monotonic()
-    made.close()
+    made.close(END)
     assert time.monotonic() - begun < 5
     go_on.set()
 
@@ -328,7 +329,7 @@ def test_nothing_is_begun_after_the_end(
     begun(made, config, lines)
     [thread] = [one for one in threading.enumerate() if one.name == f"hook-{TROUBLE}"]
     monkeypatch.setattr(hooks, "END", 0.1)
-    made.close()
+    made.close(END)
     # Nobody would end what it began now.
     thread.join(10)
     assert not thread.is_alive()
@@ -341,7 +342,7 @@ def test_an_end_kills_no_command_of_others(
     lines = tmp_path / "lines"
     begun(made, config, lines)
     # As in a process that was forked: there its number may be anybody's.
-    Hooks(own).close()
+    Hooks(own).close(END)
     os.kill(int(lines.read_text()), signal.SIGTERM)
     wait_until(lambda: "over" in lines.read_text(), what="it goes on")
 
@@ -354,4 +355,4 @@ def test_nothing_is_started_for_nothing(own: Troubles, config: Config) -> None:
     look(made)
     made.failed([delivery(1)])
     assert threading.active_count() == before
-    made.close()
+    made.close(END)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.mover.rig import Rig
-from watchman.mover import RenameProcess
+from watchman.mover.rename_process import RenameProcess
 
 
 def make_rig(inbox: Path, root: Path, process: RenameProcess | None = None) -> Rig:

@@ -14,8 +14,9 @@ from pathlib import Path
 from tests.waiting import wait_until
 from watchman.file_access import version_of
 from watchman.model import Delivery, Move, Route, State, Version, Watch
-from watchman.mover import DestinationStatus, Mover, RenameProcess
+from watchman.mover import DestinationStatus, Mover
 from watchman.mover.destination import Destination
+from watchman.mover.rename_process import RenameProcess
 
 ROUTE = Route("broker", "tasks.handle")
 

@@ -15,13 +15,15 @@ import pytest
 from watchman import replacement, status
 from watchman.errors import WatchmanError
 from watchman.model import State
-from watchman.status import Snapshot
+from watchman.status import Snapshot, overview
+from watchman.status.lines import Style, as_text
+from watchman.status.overview import HeldTasks, Now, Status, as_json
 
 SECOND = 1_000_000_000
 NOW = 1_790_000_000 * SECOND
 UP, RUN = 500 * SECOND, 17
 """The monotonic clock, and what tells the run."""
-AT = status.Now(NOW, UP, RUN)
+AT = Now(NOW, UP, RUN)
 COUNTS = {("b", State.READY): (2, NOW - 90 * SECOND), ("", State.MOVED): (1, NOW - SECOND)}
 
 
@@ -71,8 +73,8 @@ def snapshot(**changes: Any) -> Snapshot:
     return found
 
 
-def compose(process: tuple[int, int] | None, **changes: Any) -> status.Status:
-    return status.compose(process, snapshot(**changes), COUNTS, (0, 0), AT)
+def compose(process: tuple[int, int] | None, **changes: Any) -> Status:
+    return overview.compose(process, snapshot(**changes), COUNTS, (0, 0), AT)
 
 
 STARTED = NOW - 101 * SECOND
@@ -107,37 +109,37 @@ def test_state(process: tuple[int, int] | None, changes: dict[str, Any], state: 
     found = compose(process, **changes)
     assert found.state == state
     assert found.active == (state == "active")
-    text = status.as_text(found, NOW)
+    text = as_text(found, NOW)
     assert text.startswith(f"watchman is {state}")
-    json.dumps(status.as_json(found, NOW))
+    json.dumps(as_json(found, NOW))
 
 
 def test_one_that_answers_does_not_hang() -> None:
     old = snapshot(beat_monotonic_ns=UP - 100 * SECOND)
     at = AT._replace(answered=True)
-    assert status.compose((7, STARTED), old, COUNTS, (0, 0), at).state == "active"
+    assert overview.compose((7, STARTED), old, COUNTS, (0, 0), at).state == "active"
 
 
 def test_who_opens_its_journal_for_long_is_not_told_to_begin_anew() -> None:
     """A journal of an older version, or a damaged one, takes minutes before there is any word."""
     found = compose((8, NOW - 60 * SECOND), run_ns=16)
     assert found.state == "hung"
-    (headline, *_) = status.as_text(found, NOW).splitlines()
+    (headline, *_) = as_text(found, NOW).splitlines()
     assert headline.endswith(
         "; it does not watch yet: its log tells what it does; work on a large journal takes "
         "minutes, and a restart would begin it anew; if it does nothing, 'notify stop --kill'"
     )
     # It was damaged: the pipeline has ended, and there is no other before it is open again.
     ended = compose((7, STARTED), beat_monotonic_ns=UP - 46 * SECOND, watching=False)
-    assert "it does not watch yet" in status.as_text(ended, NOW).splitlines()[0]
-    silent = status.as_text(compose((7, STARTED), beat_monotonic_ns=UP - 46 * SECOND), NOW)
+    assert "it does not watch yet" in as_text(ended, NOW).splitlines()[0]
+    silent = as_text(compose((7, STARTED), beat_monotonic_ns=UP - 46 * SECOND), NOW)
     assert "see its log, then 'notify restart'" in silent.splitlines()[0]
 
 
 def test_what_was_given_up_has_not_vanished() -> None:
     counts = {("b", State.VANISHED): (1, NOW - SECOND)}
     given_up = {"b": (2, NOW - 2 * SECOND)}
-    found = status.compose(None, None, counts, (0, 0), AT, discarded=given_up)
+    found = overview.compose(None, None, counts, (0, 0), AT, discarded=given_up)
     assert [(one.state, one.count) for one in found.deliveries] == [
         ("discarded", 2),
         ("vanished", 1),
@@ -145,23 +147,23 @@ def test_what_was_given_up_has_not_vanished() -> None:
 
 
 def test_without_a_word_from_any_run() -> None:
-    assert status.compose(None, None, {}, (0, 0), AT).state == "inactive"
-    assert status.compose((7, NOW), None, {}, (0, 0), AT).state == "starting"
-    text = status.as_text(status.compose(None, None, {}, (0, 0), AT), NOW)
+    assert overview.compose(None, None, {}, (0, 0), AT).state == "inactive"
+    assert overview.compose((7, NOW), None, {}, (0, 0), AT).state == "starting"
+    text = as_text(overview.compose(None, None, {}, (0, 0), AT), NOW)
     assert "No deliveries yet" in text
     assert "Last sent:    never" in text
 
 
 def test_what_is_wrong_comes_first() -> None:
     """A screen may be shorter than the report."""
-    text = status.as_text(compose((7, STARTED)), NOW)
+    text = as_text(compose((7, STARTED)), NOW)
     assert text.index("Troubles") < text.index("Watches") < text.index("Deliveries")
 
 
 def test_what_could_not_be_counted_is_not_said_to_be_none() -> None:
     found = dataclasses.replace(compose((7, STARTED)), counted=False)
-    assert "nothing waits" not in status.as_text(found, NOW)
-    assert status.as_json(found, NOW)["counted"] is False
+    assert "nothing waits" not in as_text(found, NOW)
+    assert as_json(found, NOW)["counted"] is False
 
 
 def test_text_says_it_all() -> None:
@@ -185,7 +187,7 @@ def test_text_says_it_all() -> None:
             }
         ],
     }
-    lines = status.as_text(compose((7, STARTED), moves=[move]), NOW).splitlines()
+    lines = as_text(compose((7, STARTED), moves=[move]), NOW).splitlines()
 
     def line(*words: str) -> str:
         (found,) = [line for line in lines if all(word in line for word in words)]
@@ -226,12 +228,8 @@ def test_what_is_under_way_is_shown() -> None:
         "since_ns": NOW - 130 * SECOND,
     }
     open_file = {"path": "/up/big\n", "since_ns": NOW - 130 * SECOND}
-    held = [
-        status.HeldTasks(
-            "task", "load", NOW - 3600 * SECOND, "anna", 2, NOW - 90 * SECOND, {"b": 2}
-        )
-    ]
-    found = status.compose(
+    held = [HeldTasks("task", "load", NOW - 3600 * SECOND, "anna", 2, NOW - 90 * SECOND, {"b": 2})]
+    found = overview.compose(
         (7, STARTED),
         snapshot(scans=[scan], incomplete=12, being_written=[open_file], being_read=[reading]),
         COUNTS,
@@ -239,14 +237,14 @@ def test_what_is_under_way_is_shown() -> None:
         AT,
         held=held,
     )
-    text = status.as_text(found, NOW)
+    text = as_text(found, NOW)
     assert (
         "the first run of /up: 1,200,000 files looked at so far, 20 of 30 new ones done, 40,000/s"
     ) in text
     assert "Being written, or not settled: 12 files\n  /up/big\\x0a  for 2 min\n" in text
     title = "Being read for long, to tell whether it is whole"
     assert f"{title}\n  /up/b\\x0a.gz  for 2 min  gzip, mine\n" in text
-    [shown] = status.as_json(found, NOW)["being_read"]
+    [shown] = as_json(found, NOW)["being_read"]
     assert shown == {
         "path": "/up/b\n.gz",
         "asked": ["gzip", "mine"],
@@ -256,7 +254,7 @@ def test_what_is_under_way_is_shown() -> None:
     # What is held does not wait for anybody but the operator.
     assert text.splitlines()[1] == "1 watch · 41/s in, 1,234/s out · nothing waits · 2 held"
     assert "It does not answer now: what follows was true " in text
-    plain = status.as_json(found, NOW)
+    plain = as_json(found, NOW)
     json.dumps(plain)
     assert plain["held"][0]["waiting"] == 2
     assert plain["scans"][0]["listed"] == 1_200_000
@@ -266,28 +264,28 @@ def test_what_is_under_way_is_shown() -> None:
 def test_what_may_be_more_is_said_to_be(kind: str) -> None:
     counts = {("b", State.READY): (9, NOW - 90 * SECOND)}
     about = "anna", 5, 0, {"b": 5}
-    held = [status.HeldTasks("task", "load", NOW - SECOND, *about, or_more=True)]
+    held = [HeldTasks("task", "load", NOW - SECOND, *about, or_more=True)]
     if kind == "broker":  # all of it is held, and counted
-        held.append(status.HeldTasks("broker", "b", NOW - SECOND, "anna", 9, 0, {"b": 9}))
-    found = status.compose((7, STARTED), snapshot(), counts, (0, 0), AT, held=held)
+        held.append(HeldTasks("broker", "b", NOW - SECOND, "anna", 9, 0, {"b": 9}))
+    found = overview.compose((7, STARTED), snapshot(), counts, (0, 0), AT, held=held)
     shown = "5 or more held" if kind == "task" else "9 held"
-    text = status.as_text(found, NOW)
+    text = as_text(found, NOW)
     assert text.splitlines()[1].endswith(f" · {shown}")
     assert f"  {shown}  " in text.partition("\nBrokers\n")[2]
     assert "  task:load  5 or more tasks  " in text
-    assert status.as_json(found, NOW)["held"][0]["or_more"]
+    assert as_json(found, NOW)["held"][0]["or_more"]
 
 
 def test_what_waits_for_its_criteria_is_counted_and_named() -> None:
     one = {"path": "/up/half.gz\n", "since_ns": NOW - 130 * SECOND, "reason": "it ends early"}
     found = compose((7, STARTED), partial=1234, oldest_partial=[one])
-    text = status.as_text(found, NOW)
+    text = as_text(found, NOW)
     assert ("Not whole yet: 1,234 files\n  /up/half.gz\\x0a  for 2 min  it ends early\n") in text
-    plain = status.as_json(found, NOW)
+    plain = as_json(found, NOW)
     assert plain["partial"] == 1234
     assert [waits["reason"] for waits in plain["oldest_partial"]] == ["it ends early"]
     assert "since" in plain["oldest_partial"][0]
-    assert "'complete'" not in status.as_text(compose((7, STARTED)), NOW)
+    assert "'complete'" not in as_text(compose((7, STARTED)), NOW)
 
 
 @pytest.mark.parametrize(
@@ -299,9 +297,9 @@ def test_what_waits_for_its_criteria_is_counted_and_named() -> None:
 )
 def test_what_has_yet_to_be_judged_waits_too(oldest_ns: int, shown: str) -> None:
     counts = {("b", State.READY): (1, oldest_ns)} if oldest_ns else {}
-    found = status.compose((7, STARTED), snapshot(unjudged=8), counts, (0, 0), AT)
-    assert status.as_text(found, NOW).splitlines()[1].endswith(f" out · {shown}")
-    assert status.as_json(found, NOW)["unjudged"] == 8
+    found = overview.compose((7, STARTED), snapshot(unjudged=8), counts, (0, 0), AT)
+    assert as_text(found, NOW).splitlines()[1].endswith(f" out · {shown}")
+    assert as_json(found, NOW)["unjudged"] == 8
 
 
 def test_on_a_screen_nothing_is_longer_than_it() -> None:
@@ -313,57 +311,57 @@ def test_on_a_screen_nothing_is_longer_than_it() -> None:
         (7, STARTED), watches=watches, troubles=[long], partial=1, oldest_partial=[waits]
     )
     for width in (80, 120):
-        text = status.as_text(found, NOW, status.Style(width, color=True))
+        text = as_text(found, NOW, Style(width, color=True))
         assert "\x1b[35mactive\x1b[0m" in text
         lines = re.sub("\x1b\\[\\d+m", "", text).splitlines()
         assert [line for line in lines if len(line) > width] == [f"  {path}"]
         assert "  and 20 more: 'notify status | less'" in lines
-    assert "more:" not in status.as_text(found, NOW)
+    assert "more:" not in as_text(found, NOW)
 
 
 def test_failed_deliveries_are_a_trouble() -> None:
     counts = {("b", State.FAILED): (3, NOW - 90 * SECOND), ("", State.FAILED): (1, NOW)}
-    found = status.compose((7, STARTED), snapshot(), counts, (0, 0), AT)
-    text = status.as_text(found, NOW).partition("Troubles")[2]
+    found = overview.compose((7, STARTED), snapshot(), counts, (0, 0), AT)
+    text = as_text(found, NOW).partition("Troubles")[2]
     assert "broker b" in text
     assert "3 have failed: 'notify failed' tells why" in text
-    assert [one["subject"] for one in status.as_json(found, NOW)["troubles"][1:]] == [
+    assert [one["subject"] for one in as_json(found, NOW)["troubles"][1:]] == [
         "moving without a task",
         "broker b",
     ]
-    inactive = status.compose(None, None, counts, (0, 0), AT)
-    assert "3 have failed" in status.as_text(inactive, NOW)
+    inactive = overview.compose(None, None, counts, (0, 0), AT)
+    assert "3 have failed" in as_text(inactive, NOW)
 
 
 def test_notes_are_shown_while_it_runs() -> None:
     note: status.ShownTrouble = {"subject": "/up", "message": "x\ny", "since_ns": NOW - SECOND}
     found = compose((7, STARTED), notes=[note])
-    assert "  /up  since " in status.as_text(found, NOW).partition("\nNotes\n")[2]
-    assert "x\\x0ay" in status.as_text(found, NOW)
-    assert status.as_json(found, NOW)["notes"][0]["message"] == "x\ny"
-    assert "Notes" not in status.as_text(compose(None, notes=[note]), NOW)
+    assert "  /up  since " in as_text(found, NOW).partition("\nNotes\n")[2]
+    assert "x\\x0ay" in as_text(found, NOW)
+    assert as_json(found, NOW)["notes"][0]["message"] == "x\ny"
+    assert "Notes" not in as_text(compose(None, notes=[note]), NOW)
 
 
 def test_old_news_are_not_told_of_an_inactive_one() -> None:
-    text = status.as_text(compose(None), NOW)
+    text = as_text(compose(None), NOW)
     assert "refused" not in text
     assert "Permission denied" not in text
     assert "last seen" in text
     assert "ready" in text
     counts = {("b", State.FAILED): (3, NOW)}
-    ended = status.compose(None, snapshot(incomplete=2), counts, (0, 0), AT)
+    ended = overview.compose(None, snapshot(incomplete=2), counts, (0, 0), AT)
     nobody = dataclasses.replace(
-        status.compose(None, None, counts, (0, 0), AT),
+        overview.compose(None, None, counts, (0, 0), AT),
         beat_ns=ended.beat_ns,
         last_arrival_ns=ended.last_arrival_ns,
         last_sent_ns=ended.last_sent_ns,
     )
     assert (ended.beat_ns, ended.last_arrival_ns) == (NOW - 10 * SECOND, NOW - 5 * SECOND)
-    assert status.as_json(ended, NOW) == status.as_json(nobody, NOW)
+    assert as_json(ended, NOW) == as_json(nobody, NOW)
 
 
 def test_json_has_times_that_programs_read() -> None:
-    found = status.as_json(compose((7, STARTED)), NOW)
+    found = as_json(compose((7, STARTED)), NOW)
     assert found["since"] == "2026-09-21T14:11:39+00:00"
     assert found["deliveries"][1] == {
         "broker": "b",
@@ -378,16 +376,16 @@ def test_json_has_times_that_programs_read() -> None:
 
 
 def test_the_journal_knows_of_earlier_runs() -> None:
-    found = status.compose(None, None, {}, (NOW - 9, NOW - 8), AT)
+    found = overview.compose(None, None, {}, (NOW - 9, NOW - 8), AT)
     assert (found.last_arrival_ns, found.last_sent_ns) == (NOW - 9, NOW - 8)
 
 
 def test_what_was_last_by_a_clock_that_was_ahead_is_not_the_last() -> None:
     broker = {**snapshot()["brokers"]["b"], "last_sent_ns": NOW + 10 * SECOND}
     last = snapshot(last_arrival_ns=NOW + 20 * SECOND, brokers={"b": broker})
-    found = status.compose(None, last, {}, (NOW - 9, NOW - 8), AT)
+    found = overview.compose(None, last, {}, (NOW - 9, NOW - 8), AT)
     assert (found.last_arrival_ns, found.last_sent_ns) == (NOW - 9, NOW - 8)
-    found = status.compose(None, last, {}, (NOW + 5, 0), AT)
+    found = overview.compose(None, last, {}, (NOW + 5, 0), AT)
     assert (found.last_arrival_ns, found.last_sent_ns) == (NOW + 20 * SECOND, NOW + 10 * SECOND)
 
 
@@ -404,7 +402,7 @@ def test_written_in_one_step_and_read_again(tmp_path: Path) -> None:
     assert found["watches"][0]["path"] == "/up/ü\udcff"
     assert found["moves"][0]["copies"] == [copy]
     assert found["moves"][0]["troubles"] == [[5, "x"]]
-    status.as_text(status.compose((7, STARTED), found, COUNTS, (0, 0), AT), NOW)
+    as_text(overview.compose((7, STARTED), found, COUNTS, (0, 0), AT), NOW)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '"x"', '{"pid": 7}', "\0"])

@@ -345,7 +345,7 @@ def test_what_is_no_file_is_no_arrival(config: Make, root: Path, tmp_path: Path)
             pipeline.rescan()
             (root / "last").write_text("x")
             arrive(sent, [root / "inside" / "file", root / "last"])
-            assert pipeline.parts.local.source.roots[0].count() == 2
+            assert pipeline.parts.local.source.roots[0].directories == 2
 
 
 def test_a_writer_that_waits_for_a_reader_is_left_alone(root: Path, state: Path) -> None:

@@ -16,7 +16,7 @@ from tests.integration.web.test_pages import STRAY, Tags
 from tests.running import config_for
 from watchman.journal import Journal, NewDelivery
 from watchman.model import Route, State, Version
-from watchman.status import HeldTasks
+from watchman.status.overview import HeldTasks
 from watchman.web.access import Access
 from watchman.web.flask_app import create_app
 from watchman.web.observed import Observer

@@ -21,7 +21,7 @@ import pytest
 from tests.unit.verdicts.test_truncations import NAMES, whole
 from tests.waiting import wait_until
 from watchman.troubles import Troubles
-from watchman.verdicts import pool, reader_process, started_reader
+from watchman.verdicts import pool, reader_process, started_reader, verdict
 from watchman.verdicts.pool import Pool
 from watchman.verdicts.verdict import (
     WHOLE,
@@ -432,7 +432,7 @@ def test_a_reason_names_its_format_where_several_things_are_asked() -> None:
         (("auto", "csv"), "csv: its last line has no end"),
     ):
         checks = tuple(CriterionCheck("format", one) for one in asked)
-        question = CheckRequest(1, "/up/a", checks, 1, reader_process.CPU)
+        question = CheckRequest(1, "/up/a", checks, 1, verdict.CPU)
         assert reader_process.judge(question, [descriptor], {}) == FileVerdict(Kind.PARTIAL, reason)
     os.close(descriptor)
 
@@ -444,15 +444,15 @@ def test_an_answer_that_is_none_is_no_verdict(data: bytes) -> None:
 
 
 def test_the_limits_grow_with_what_the_file_has_on_disk(tmp_path: Path) -> None:
-    assert reader_process.CPU + (50 << 30) * reader_process.CPU_PER_BYTE > 50 * 1024 / 10
-    least = reader_process.CPU
+    assert verdict.CPU + (50 << 30) * verdict.CPU_PER_BYTE > 50 * 1024 / 10
+    least = verdict.CPU
     with (tmp_path / "file").open("w+b") as file:
         os.truncate(file.fileno(), 8 << 40)
-        assert reader_process.processor_time(file.fileno()) == least
+        assert verdict.processor_time(file.fileno()) == least
         file.write(b"x" * 8_000_000)
         file.flush()
         os.fsync(file.fileno())
-        assert least + 3 <= reader_process.processor_time(file.fileno()) <= least + 5
+        assert least + 3 <= verdict.processor_time(file.fileno()) <= least + 5
 
 
 def test_of_a_file_system_that_tells_no_blocks_the_size_counts(
@@ -463,7 +463,7 @@ def test_of_a_file_system_that_tells_no_blocks_the_size_counts(
     status = os.stat_result((0, 0, 0, 0, 0, 0, 8_000_000, 0, 0, 0), {"st_blocks": 0})
     monkeypatch.setattr(os, "fstat", lambda _: status)
     with path.open("rb") as file:
-        assert reader_process.processor_time(file.fileno()) == reader_process.CPU + 4
+        assert verdict.processor_time(file.fileno()) == verdict.CPU + 4
 
 
 class WithoutProcesses(Pool):

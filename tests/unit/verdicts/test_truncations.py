@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from tests import docs
+from watchman.verdicts.format_names import FORMAT_NAMES
 from watchman.verdicts.formats import FORMATS, check_format
 from watchman.verdicts.open_file import PIECE, CannotTell, NotWhole, OpenFile
 
@@ -223,6 +224,10 @@ def checks(form: str) -> list[Callable[[OpenFile], None]]:
 
 UNKNOWN_TO_AUTO = ("json", "jsonlines", "csv")
 NAMES = [*STDLIB, *SAMPLED]
+
+
+def test_a_format_is_told_for_each_name() -> None:
+    assert tuple(FORMATS) == FORMAT_NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,9 +1,10 @@
 """A lock that is waited for 20 ms at most, around work that is made of many short system calls.
 
 After each such call a thread needs the interpreter's lock back. Where several threads do this at
-once, each call becomes a switch between threads, which costs several times the call. So whoever has
-hundreds of files to look at, to rename or to write into the journal takes the soft lock first.
-Whoever waits in vain goes on without it: it saves time, and nothing may depend on it.
+once, each call becomes a switch between threads, which costs several times the call: with MOVES
+there were 4 for each file, and 115 µs of system time. So whoever has hundreds of files to look at,
+to rename or to write into the journal takes the soft lock first. Whoever waits in vain goes on
+without it: it saves time, and nothing may depend on it.
 
 A holder that hangs in a system call, say on a share that is away, costs the others a few such waits
 and no more: the first who finds it held for ``HUNG`` seconds puts a new lock in its place.

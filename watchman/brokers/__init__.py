@@ -1,6 +1,20 @@
 """Handing task messages to brokers: one publisher for each BROKERS entry.
 
-Nothing here imports celery, kombu, amqp or redis before a publisher is opened.
+Nothing here imports celery, kombu, amqp or redis before a publisher is opened. The modules:
+
+- ``base``: what publishers share: the connection that is kept, the URLs in turn, the answers
+- ``redis``, ``amqp``, ``filesystem``: write messages themselves, and hand to ``kombu`` what only
+  that can send
+- ``kombu``: Celery's own ``send_task`` over any transport, in a thread that is given up
+- ``amqp_connection``, ``amqp_confirms``, ``amqp_frames``: a connection to RabbitMQ, what it has
+  said by delivery tag, how messages are written for it
+- ``kombu_connection``: where kombu sends each message, and whether it was stored there
+- ``message_factory``: one encoder for each route, a template or Celery for each message
+- ``capture``: what Celery would publish for a message
+- ``template``, ``json_format``: how a template is filled in; the JSON of kombu's transports
+- ``faults``: whose fault it is what a broker says
+- ``app``, ``urls``: Celery applications, connections and TLS; what can be wrong with a URL
+- ``worker_inspection``: who takes tasks from a broker
 """
 
 from __future__ import annotations

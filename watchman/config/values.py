@@ -3,6 +3,7 @@
 A configuration is Python, so any value may be any object: its comparisons, its truth and its
 iteration may raise, or say another thing each time. So the containers, texts and numbers of a
 setting are copied once into Python's own types, and everything after that works on the copy.
+Numbers are bounded by what poll(2), SQL and inotify take.
 """
 
 from __future__ import annotations

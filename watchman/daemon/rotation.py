@@ -1,4 +1,9 @@
-"""The daemon's output files are rotated when they are large, by whoever has written to them."""
+"""The daemon's output files are rotated when they are large, by whoever has written to them.
+
+logging's RotatingFileHandler would know of its own records only, not of what Python or a library
+writes to standard error; and two processes (one that can be left behind, one that waits) write to
+the same file.
+"""
 
 from __future__ import annotations
 

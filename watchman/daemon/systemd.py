@@ -1,7 +1,10 @@
 """What a service of Type=notify tells systemd, in the datagrams of sd_notify(3).
 
 All of them come from the process that systemd has started (MAINPID), which is why NotifyAccess=main
-is enough: where a child watches (``guard``), it is the parent that speaks.
+is enough: where a child watches (``guard``), it is the parent that speaks. READY is the pipeline's
+own, after a reload as after the start. The watchdog is fed when the snapshot that a touched
+heartbeat asks for has been written: what would make ``status`` say "hung" starves it, and a full
+disk, for which the journal's writer renews its word, does not.
 """
 
 from __future__ import annotations

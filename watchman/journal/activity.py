@@ -1,7 +1,8 @@
 """The table ``activity``: how many deliveries were recorded and sent in each minute of a day.
 
 It is a ring: the slot of a minute is the one that it had a day ago. So each transaction changes one
-row of it, however many deliveries it is about, and nothing has to be removed.
+row of it, however many deliveries it is about, and nothing has to be removed. Seqs would tell what
+arrived when, but nothing sorted tells when something was sent.
 """
 
 from __future__ import annotations

@@ -4,6 +4,24 @@ A segment has its name when it is whole and on disk, and is never changed again.
 least and the greatest seq in it. Numbers that are in the archive are not given out again, even
 where the journal was begun anew. Anything else there is a half-made segment, which whoever seals
 next removes.
+
+Measured, with paths of 62 characters and segments of 200,000 deliveries:
+
+==========================================================  ========================================
+bytes a delivery: in the journal, archived, with MOVES      220, 115, 128
+CPU to seal one, in the other process, at 82 MB             23 µs
+CPU of the daemon to delete 250                             1.3 ms
+260,000 that ended: sealed, 200,000 deleted, nothing else   after 18 s, 42 s, at 42 MB
+to be done
+10,000,000 in 50 segments, a busy machine: a path, name,    0.01 to 0.1 s, 19 MB, besides 0.1 s to
+directory, day, state, task, id                             start Python
+a pattern in a directory with 100,000 files, nothing else   0.3 s; 4 s with nothing in the page
+of which is known                                           cache
+a pattern that tells neither directory nor extension and    1.2 s of CPU: SQLite looks at each name
+matches nothing (``*2025*``), by 2,000,000
+one that only brackets or ``?`` tell from most names        40 s of CPU: Python looks at each row
+(``*[xyz].csv``), by 2,000,000
+==========================================================  ========================================
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The table ``counters``: what has happened since the journal was begun, for those who monitor it.
 
 Nothing in it is ever counted down. It changes in the transaction in which the thing itself is
-recorded, and so survives whatever that survives; of a damaged journal, what can be read of it.
+recorded, and so survives whatever that survives; of a damaged journal, what can be read of it. That
+costs some 20 µs for a file that comes alone, and half a dozen rows for a burst's page of 2,000.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 Each step from one version to the next is one transaction: a process that is killed at any point
 leaves the journal as the last step that was done, and the next start goes on from there. Nothing
 but the schema, counts and what is under way is written, so the log stays small; what takes its
-time, a second for a million deliveries or that of the disk, is reading.
+time is reading: 3,000,000 deliveries take 3.5 s from the page cache; from a disk, the time in which
+it reads the file four times.
 """
 
 from __future__ import annotations

@@ -1,4 +1,10 @@
-"""Opening the journal to write: made where there was none, begun anew where it is damaged."""
+"""Opening the journal to write: made where there was none, begun anew where it is damaged.
+
+Nobody else in this process has the file open meanwhile, since its bytes are looked at. A process
+that closes any descriptor of a file loses its record locks on it, SQLite's too; SQLite counts them
+as held, and so does a child that was forked meanwhile. The next command that closes the journal
+would then remove the log under the daemon.
+"""
 
 from __future__ import annotations
 

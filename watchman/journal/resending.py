@@ -1,7 +1,10 @@
 """A deliberate second task for what was sent: a delivery of its own, READY from the beginning.
 
 A running daemon finds it with its next heartbeat, as what ``retry`` has put back; one that starts
-later finds it then. Who did it is in the table ``acts``.
+later finds it then. Who did it is in the table ``acts``. It arrives when it is made: times, counts
+and the lease test hold for it as for any other. The archive knows only broker, task and uploader of
+the first one, so from there the arguments are those of the pattern now, else of the last such
+route, and no checksum is told.
 
 A file that was never moved lies where uploaders write. It gets its second task only while the
 journal knows it as it is, and is known as the second delivery from then on: what becomes of it is

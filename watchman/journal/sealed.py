@@ -2,7 +2,13 @@
 
 Each thing that is asked for gives a bounded list of candidates, or says that it has too many to be
 of use. What is in all lists is looked at; where there is none, the rows are walked from the newest
-on. Too many are more than a sixteenth of the rows, so that a walk meets enough of them.
+on. Too many are more than a sixteenth of the rows, so that a walk meets enough of them. Most
+segments are left after three reads, since ``kinds`` and ``extensions`` tell what is in them.
+
+A hash of a name answers for paths as well: its rows are held against directory and name. A pattern
+is narrowed by the directories that it begins with, by the hash of its last component where nothing
+is wild in that, and by what stands for itself between its wild parts: each piece is in the
+directory, of which few are looked at, or in the name.
 """
 
 from __future__ import annotations

@@ -15,7 +15,9 @@ rows deleted           the rest is deleted by the next daemon, which first has t
 =====================  ============================================================================
 
 The daemon deletes (:mod:`watchman.journal.archiving`). Unlike the other companions this process is
-started, not forked: there are threads by then, and it is needed for seconds, days apart.
+started, not forked: there are threads by then, and it is needed for seconds, days apart. It ends
+with the daemon; a lock on the directory keeps two from sealing, and it is told which segments the
+daemon has cleared, so that it never seals what one before it has sealed.
 """
 
 from __future__ import annotations

@@ -16,7 +16,9 @@
 
 The last four are the indexes: tables of two small numbers. Rows hold differences rather than
 times: they are exact to the nanosecond, as the journal's, since scripts compare ``mtime_ns``, and
-six bytes instead of eight.
+six bytes instead of eight. Of a version there is only size and mtime: nobody asks an ended delivery
+for more. A row takes 78 bytes, each index of hashes 13 more, that of directories 10, twice where
+files are moved.
 """
 
 from __future__ import annotations

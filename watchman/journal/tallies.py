@@ -1,7 +1,9 @@
 """The table ``tallies``: how many deliveries are in each state, so that nobody has to count them.
 
 It changes in the transaction in which a delivery does, and a row of it stays when nothing is left
-to be counted: it tells when the last one was there.
+to be counted: it tells when the last one was there. The oldest that waits or failed is the first
+in a partial index; where many for other brokers come before it there, these are passed over: 0.2 to
+0.5 s a million.
 """
 
 from __future__ import annotations

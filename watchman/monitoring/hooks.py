@@ -3,6 +3,9 @@
 A trouble is told once, and once more when it is over, however long it lasts and however often the
 configuration is reloaded meanwhile. Failed deliveries are gathered: one call tells of all that
 failed within some seconds, with the first few of them.
+
+What two snapshots differ in is told. What is missing in one is told to be over, so each must have
+all troubles: also the last word, and those of a full disk.
 """
 
 from __future__ import annotations

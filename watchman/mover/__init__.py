@@ -17,6 +17,16 @@ the note                                    nothing: the row is READY, MOVED, VA
 
 The way to another file system, and its table, is in :mod:`watchman.mover.transfer`. What stands in
 the way of one file, of a directory, or of all is told apart in :mod:`watchman.mover.obstacles`.
+
+The modules, in the order in which to read them: ``mover`` has a ``destination`` for each MOVES
+entry, with a thread of its own; ``move_batch`` is what a round of that has done until it is noted,
+``deferred`` what cannot be moved now, ``obstacles`` why not. An attempt is a ``rename`` (under a
+``lease``) or a ``transfer`` (``copy``, ``copy_tree``, ``copy_pool``, ``copy_marker``); ``recovery``
+finds out how far an earlier one got, and ``open_directories`` has the way there.
+
+Two are apart on purpose. In ``move_batch`` it is the order of fsyncs, removals and the note that
+must be right, in ``destination`` what is tried when; and ``claims`` outlives the movers, as whose a
+file is must be known for the process.
 """
 
 from watchman.mover.destination_status import DestinationStatus, RunningCopy

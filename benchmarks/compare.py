@@ -95,7 +95,9 @@ def main() -> int:
         for title, measure in compared.all():
             found: dict[str, list[Figures]] = {name: [] for name in checkouts}
             for number in range(options.runs):
-                for name, checkout in checkouts.items():
+                # A B B A: whoever comes second finds what the first one has left, warm or cold.
+                turn = list(checkouts.items())
+                for name, checkout in reversed(turn) if number % 2 else turn:
                     found[name].append(measure(checkout))
                     told = ", ".join(f"{k} {v:,.2f}" for k, v in found[name][-1].items())
                     say(f"run {number + 1}: {title}, {name}: {told}")

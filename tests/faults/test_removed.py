@@ -177,7 +177,8 @@ def test_the_daemon_goes_on(tmp_path: Path, daemon: Callable[..., Daemon]) -> No
     running = daemon(config).wait_watching()
     upload("before")
     wait_until(lambda: waiting() == 40, 20, "all wait for the broker")
-    shutil.rmtree(state)
+    # Renamed first: the daemon may write its status just between the last file and its directory.
+    shutil.rmtree(state.rename(tmp_path / "removed"))
     upload("meanwhile")
     wait_until(lambda: "has been written anew" in running.output, 30, "the loss is noticed")
     wait_until(lambda: state.exists() and waiting() == 80, 30, "all is in the new one")

@@ -74,8 +74,7 @@ def _is_noted(one: NewDelivery | NotedVersion) -> bool:
 
 def _insert_all(connection: sqlite3.Connection, rows: Sequence[tuple[Any, ...]]) -> int:
     """Insert rows in their order; return how many were, without those under way already."""
-    whole = len(rows) - len(rows) % _AT_ONCE
-    inserted = 0
+    whole, inserted = len(rows) - len(rows) % _AT_ONCE, 0
     for start in range(0, whole, _AT_ONCE):
         values = list(chain.from_iterable(rows[start : start + _AT_ONCE]))
         inserted += connection.execute(_INSERT_SOME, values).rowcount
@@ -269,8 +268,7 @@ class Journal(WatchRuns, EndedDeliveries, ReadyDeliveries, NotedDeliveries):
             there |= in_conflict(connection, ids, there)
             rows = [row for row in rows if row[0] not in there]
         self._count(connection, rows, now)
-        if unusual:
-            self._judge_new(connection, [one for one in unusual if one[0] not in there])
+        self._judge_new(connection, [one for one in unusual if one[0] not in there])
         versions: list[tuple[bytes, Sequence[int], int]] = [
             (one[0].encode(*PATHS), one[1], int(one[2]) if len(one) > 2 else 0) for one in noted
         ]

@@ -18,6 +18,7 @@ from watchman.model import Delivery, Move
 from watchman.mover import claims
 from watchman.mover.claims import FinalPaths
 from watchman.mover.copy import CopyProgress
+from watchman.mover.destination_status import RunningCopy
 from watchman.mover.move_log import MoveLog, MoverContext
 from watchman.mover.obstacles import WHOLE, Obstacles
 from watchman.mover.outcomes import Cancelled, Postponed, SourceChanged
@@ -85,10 +86,15 @@ class CopyPool:
                 self._threads.append(thread)
             self._ready.notify()
 
-    def running(self) -> list[CopyProgress]:
+    def running(self) -> tuple[RunningCopy, ...]:
         """Return the copies in progress."""
         with self._ready:
-            return list(self._running.values())
+            copies = list(self._running.values())
+        now = time.monotonic()
+        return tuple(
+            RunningCopy(copy.source, copy.final, copy.done, copy.total, now - copy.began)
+            for copy in copies
+        )
 
     def wake(self) -> None:
         """Make the idle threads see that they have been told to stop."""

@@ -16,7 +16,6 @@ from watchman.mover import claims
 from watchman.mover.claims import final_paths, forget_final_paths
 from watchman.mover.copy_pool import CopyPool, CopyResult
 from watchman.mover.deferred import CHANGED, FIRST_DELAY, Backlog, DeferredRows
-from watchman.mover.destination_status import DestinationStatus, RunningCopy
 from watchman.mover.known_mounts import known_mounts
 from watchman.mover.lease import matches
 from watchman.mover.move_batch import MoveBatch
@@ -147,20 +146,6 @@ class Destination:
         """Return the number of rows in progress, and of those in the backlog."""
         with self._ready:
             return len(self._in_progress) + len(self._backlog)
-
-    def status(self) -> DestinationStatus:
-        """Say what is being done, and what stands in its way."""
-        whole, others = self.obstacles.shown()
-        now = time.monotonic()
-        return DestinationStatus(
-            *(self.source, self.root, self.waiting()),
-            *(whole.since_ns if whole else None, whole.told if whole else "", others),
-            tuple(
-                RunningCopy(copy.source, copy.final, copy.done, copy.total, now - copy.began)
-                for copy in self.copy_pool.running()
-            ),
-            *(self.moved_count, self.moved_only_count),
-        )
 
     def _run(self) -> None:
         try:

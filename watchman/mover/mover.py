@@ -121,7 +121,7 @@ class Mover:
 
     def status(self) -> list[DestinationStatus]:
         """Say for each MOVES entry what is being done and what stands in the way."""
-        return [destination.status() for destination in self._destinations.values()]
+        return [_status_of(destination) for destination in self._destinations.values()]
 
     def _wake_all(self) -> None:
         for destination in self._destinations.values():
@@ -203,3 +203,14 @@ class Mover:
                     printable(row.final),
                 )
         self._listener.ended([(row, State.FAILED) for row in rows])
+
+
+def _status_of(destination: Destination) -> DestinationStatus:
+    """Say what is being done for one entry, and what stands in its way."""
+    whole, others = destination.obstacles.shown()
+    return DestinationStatus(
+        *(destination.source, destination.root, destination.waiting()),
+        *(whole.since_ns if whole else None, whole.told if whole else "", others),
+        destination.copy_pool.running(),
+        *(destination.moved_count, destination.moved_only_count),
+    )

@@ -309,12 +309,11 @@ class Files:
         """Make known what was passed; a delivery of an earlier version under way takes it over."""
         versions = dict(left_out)
         known = self._journal.known.versions(versions)
-        follow = [(path, version) for path, version in versions.items() if path in known]
+        follow = [one for one in versions.items() if one[0] in known]
         if follow:
             self._journal.known.refresh(follow)
-        new = [(path, version) for path, version in versions.items() if path not in known]
-        if new:
-            self._journal.record((), new)
+        if len(follow) < len(versions):
+            self._journal.record((), [one for one in versions.items() if one[0] not in known])
 
     def _skip(self, key: Key, mask: int, path: str) -> None:
         """Look at nothing now, but after a write in a while: no close follows ``truncate(2)``."""
@@ -344,7 +343,7 @@ class Files:
         evidence = _evidence_of(mask)
         if self._evidence:
             evidence = max(evidence, self._evidence.pop(key, evidence))
-        only_touched = self._only_touched and key in self._only_touched
+        only_touched = key in self._only_touched
         if only_touched and mask & CONTENT:
             self._only_touched.discard(key)
             only_touched = False
@@ -422,8 +421,7 @@ class Files:
         unknown: dict[str, Found] = {}
         touched: dict[Key, tuple[str, Version]] = {}
         for item in found:
-            path = item.path
-            before = known.get(path)
+            path, before = item.path, known.get(item.path)
             if before is None:
                 unknown[path] = item
                 continue

@@ -285,9 +285,7 @@ def test_one_that_fails_is_said_once(
     assert said[1] == "hook ON_TROUBLE works again"
 
 
-def test_the_end_does_not_wait_for_one_that_hangs(
-    made: Hooks, config: Config, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_end_does_not_wait_for_one_that_hangs(made: Hooks, config: Config) -> None:
     go_on, called = threading.Event(), threading.Event()
 
     def hanging(_: Event) -> None:
@@ -297,9 +295,8 @@ def test_the_end_does_not_wait_for_one_that_hangs(
     made.begin(replaced(config, TROUBLE, hanging), no_reasons)
     look(made, "x")
     assert called.wait(10)
-    monkeypatch.setattr(hooks, "END", 0.3)
     begun = time.monotonic()
-    made.close(END)
+    made.close(0.3)
     assert time.monotonic() - begun < 5
     go_on.set()
 
@@ -322,14 +319,11 @@ def begun(made: Hooks, config: Config, path: Path) -> None:
     wait_until(lambda: path.exists() and path.read_text().endswith("\n"), what="it runs")
 
 
-def test_nothing_is_begun_after_the_end(
-    made: Hooks, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_is_begun_after_the_end(made: Hooks, config: Config, tmp_path: Path) -> None:
     lines = tmp_path / "lines"
     begun(made, config, lines)
     [thread] = [one for one in threading.enumerate() if one.name == f"hook-{TROUBLE}"]
-    monkeypatch.setattr(hooks, "END", 0.1)
-    made.close(END)
+    made.close(0.1)
     # Nobody would end what it began now.
     thread.join(10)
     assert not thread.is_alive()

@@ -76,7 +76,7 @@ def _insert_all(connection: sqlite3.Connection, rows: Sequence[tuple[Any, ...]])
     """Insert rows in their order; return how many were, without those under way already."""
     whole, inserted = len(rows) - len(rows) % _AT_ONCE, 0
     for start in range(0, whole, _AT_ONCE):
-        values = list(chain.from_iterable(rows[start : start + _AT_ONCE]))
+        values = [*chain.from_iterable(rows[start : start + _AT_ONCE])]
         inserted += connection.execute(_INSERT_SOME, values).rowcount
     return inserted + connection.executemany(_INSERT, rows[whole:]).rowcount
 
@@ -229,6 +229,8 @@ class Journal(WatchRuns, EndedDeliveries, ReadyDeliveries, NotedDeliveries):
         now = time.time_ns()
         forgotten = self.known.keys(gone)
         everything: list[NewDelivery | NotedVersion] = [*noted, *deliveries]
+        if not (everything or forgotten):
+            return []  # nor wait for whoever is writing
 
         def work(
             connection: sqlite3.Connection, part: Sequence[NewDelivery | NotedVersion]
@@ -297,8 +299,7 @@ class Journal(WatchRuns, EndedDeliveries, ReadyDeliveries, NotedDeliveries):
         rows: list[tuple[Any, ...]] = []
         unusual: list[tuple[int, NewDelivery]] = []
         last: Route | None = None
-        broker = number = None
-        in_batch = False
+        broker, number, in_batch = None, None, False
         for seq, new in enumerate(deliveries, first):
             id_, source, final, version, arrived, route, kind, unless, move, told, failed, of = new
             if route is not last:  # nearly all are like the one before
@@ -349,8 +350,7 @@ class Journal(WatchRuns, EndedDeliveries, ReadyDeliveries, NotedDeliveries):
                 joining.append(Joining(seq, number, new.route, new.source))
         if sets:
             self.bundles.record_sets(connection, sets)
-        if joining:
-            self.bundles.join(connection, joining)
+        self.bundles.join(connection, joining)
 
     def _free_seq(self, connection: sqlite3.Connection) -> int:
         """Return the next seq, within a transaction: `notify resend` may have taken some."""

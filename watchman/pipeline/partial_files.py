@@ -221,18 +221,18 @@ class PartialFiles:
 
     def _begin(self, found: Found, criteria: Criteria, earlier: Delivery | None) -> None:
         """Have a file judged, unless that is being done, or was, as it is now."""
-        evidence, waiting = found.evidence, self._waiting.get((found.node, found.name))
+        waiting = self._waiting.get((found.node, found.name))
         if waiting is not None:
-            evidence = max(evidence, waiting.found.evidence)
+            found = found._replace(evidence=max(found.evidence, waiting.found.evidence))
             if is_same(waiting.found.version, found.version):
-                waiting.found = found._replace(evidence=evidence)
+                waiting.found = found
                 if waiting.is_unknown:
                     self._put(waiting)
                 return
             self._drop(waiting)
         since_ns = time.time_ns()
         before = self._memory.take(found.path)
-        new = WaitingFile(found._replace(evidence=evidence), criteria, since_ns)
+        new = WaitingFile(found, criteria, since_ns)
         if before is not None and is_same(before.version, found.version):
             new.wait_since(before.since_ns)
             new.reason = before.reason
@@ -310,7 +310,7 @@ class PartialFiles:
                 continue
             self._drop(waiting)
             self._members.drop(waiting.members)
-            if waiting.progress is Progress.WHOLE:
+            if waiting.progress is Progress.WHOLE and (waiting.companions or waiting.members):
                 beside = waiting.all_companions
                 removed += [(waiting.key, one) for one in beside if one.action == "remove"]
         self._memory.forget(found.path for found in files)
@@ -332,7 +332,7 @@ class PartialFiles:
     def moved_along(self, found: Found) -> list[Found]:
         """Return the companions that are moved with a file, and with the members of its set."""
         waiting = self._waiting.get((found.node, found.name))
-        if waiting is None:
+        if waiting is None or not (waiting.companions or waiting.members):
             return []
         directory = found.path[: found.path.rfind("/") + 1]
         return [
@@ -364,7 +364,7 @@ class PartialFiles:
             waiting, verdict = self._answers.popleft()
             if self._waiting.get(waiting.key) is not waiting:
                 continue  # it is gone, or another version of it is asked about
-            if not self._is_as_it_was(waiting, directories):
+            if not self._is_as_it_was(waiting, directories, was_read=True):
                 self._look_again(waiting, into)
             elif (
                 verdict is NO_ANSWER
@@ -416,14 +416,15 @@ class PartialFiles:
         else:
             self._look_again(waiting, into)
 
-    def _is_as_it_was(self, waiting: WaitingFile, directories: DirectoryCache[Node]) -> bool:
+    def _is_as_it_was(
+        self, waiting: WaitingFile, directories: DirectoryCache[Node], *, was_read: bool = False
+    ) -> bool:
         descriptor = directories.get(waiting.found.node)
         if descriptor < 0:
             return False
-        seen = look(waiting.found.name, descriptor)
-        if seen.version is None or seen.seen not in THERE:
-            return False
-        return is_same(waiting.found.version, seen.version)
+        seen = look(waiting.found.name, descriptor, closed=was_read)
+        version = seen.version if seen.seen in THERE else None
+        return version is not None and is_same(waiting.found.version, version)
 
     def _ask(self, key: Key, directories: DirectoryCache[Node], into: Judged) -> Lane | None:
         """Ask about a file, or say at once what can be said; return in which lane is no room."""

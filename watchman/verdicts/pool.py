@@ -60,15 +60,16 @@ MORE = 8
 """Processes that are added for functions of the user's, however many there are of those."""
 SPARE = 32
 """Processes that may be left behind where they hang; then nothing is checked any more."""
-TOGETHER, SMALL = 8, 1 << 18
+TOGETHER, SMALL = 12, 1 << 18
 """Files up to so many bytes of which a format is asked go to a process so many at a time: a message
 costs as much as to look at one. The others are asked again where one of them takes long."""
 LARGE = 1 << 24
 """Bytes from which on a file is large; to read less mostly takes a fraction of a second."""
 QUICK = 2
 """Seconds of processor time that one may take in the plain lane."""
-IN_FLIGHT = 256
-"""Questions of the plain lane that are asked at a time; more wait with whoever asks."""
+IN_FLIGHT = 1024
+"""Questions of the plain lane that are asked at a time; more wait with whoever asks. What has been
+answered is recorded together: with fewer, more time goes into commits and opening directories."""
 AHEAD = 16
 """Questions of each other lane that wait here for room; more wait with whoever asks."""
 LOOK = 1.0
@@ -481,7 +482,9 @@ class Pool:
 def lane_of(asked: Iterable[Criterion | CriterionCheck], size: int) -> Lane:
     """Return the lane of a file of ``size`` bytes."""
     functions = tuple(one.argument for one in asked if one.kind == "callable")
-    return Lane(functions, not functions and size >= LARGE)
+    if functions:
+        return Lane(functions)
+    return LARGE_FILES if size >= LARGE else PLAIN
 
 
 def _close_all(descriptors: Iterable[int]) -> None:

@@ -13,7 +13,10 @@ import struct
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from watchman.text import PATHS
+
 LARGEST_QUESTION = 1 << 16
+"""Bytes of a message, and of its answer: room for the paths and reasons of ``pool.TOGETHER``."""
 SLOT = struct.Struct("q")
 """The number of the question that a process is at, 0 for none."""
 CPU, CPU_PER_BYTE = 20, 1 / 2_000_000
@@ -71,20 +74,26 @@ class CheckRequest(NamedTuple):
 def encode_requests(requests: Iterable[CheckRequest]) -> bytes:
     """Return what is sent in one message."""
     return marshal.dumps(
-        [(one.number, one.path, list(map(tuple, one.asked)), *one[3:]) for one in requests]
+        [
+            # As text, what is no UTF-8 would take three bytes each.
+            (one.number, one.path.encode(*PATHS), list(map(tuple, one.asked)), *one[3:])
+            for one in requests
+        ]
     )
 
 
 def decode_requests(data: bytes) -> list[CheckRequest]:
     """Return what came in one message."""
     return [
-        CheckRequest(number, path, tuple(CriterionCheck(*one) for one in asked), *limits)
+        CheckRequest(
+            number, path.decode(*PATHS), tuple(CriterionCheck(*one) for one in asked), *limits
+        )
         for number, path, asked, *limits in marshal.loads(data)  # noqa: S302 — from us
     ]
 
 
-_LONGEST = 2000
-"""Characters of a reason that are kept."""
+_LONGEST = 1000
+"""Characters of a reason that are kept: those of all files in a message have room in its answer."""
 _WORDS = 4
 """Of an answer: number, kind, checksum, reason."""
 

@@ -295,6 +295,26 @@ def test_what_was_in_the_message_of_a_killed_process_is_asked_again(
     assert told["long.bz2"].reason == "its check ended by signal SIGKILL"
 
 
+def test_messages_have_room_for_the_longest_paths_and_reasons(
+    asking: Asking, tmp_path: Path
+) -> None:
+    """Bytes that are no UTF-8 are one character each, and not one byte in every encoding."""
+    path = tmp_path / "a.gz"
+    path.write_bytes(gzip.compress(b"rain"))
+    answers: list[FileVerdict] = []
+    with path.open("rb") as file:
+        for _ in range(pool.TOGETHER):
+            about = os.fsdecode(b"/" + b"\xff" * 4094), GZIP, [os.dup(file.fileno())], 0
+            assert asking.pool.ask(*about, answers.append)
+    wait_until(lambda: len(answers) == pool.TOGETHER, 3, what="all are answered at once")
+    assert set(answers) == {WHOLE}
+
+    told = FileVerdict(Kind.PARTIAL, "\U0001d11e" * 5000, "sha512:" + "0" * 128)
+    sent = encode_answers([(number, told) for number in range(pool.TOGETHER)])
+    assert len(sent) <= verdict.LARGEST_QUESTION
+    assert len(decode_answers(sent)) == pool.TOGETHER
+
+
 def test_small_files_go_together_and_each_has_its_answer(asking: Asking, tmp_path: Path) -> None:
     paths = [tmp_path / f"{number}.gz" for number in range(3 * pool.TOGETHER + 1)]
     for number, path in enumerate(paths):

@@ -7,14 +7,11 @@ import os
 import sqlite3
 import subprocess
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-from watchman.journal import archive
+from watchman.journal import archive, sealing
 from watchman.journal.ended import Ended
+from watchman.journal.sealed import Segment
 from watchman.journal.store import Journal
-
-if TYPE_CHECKING:  # loaded when something is archived
-    from watchman.journal.sealed import Segment
 
 log = logging.getLogger("watchman.journal")
 
@@ -77,8 +74,6 @@ class Archive:
             tried is not None and ended < tried + MORE and now < self._tried_at + AGAIN
         ):
             return
-        from watchman.journal import sealing
-
         self._tried_at, self._tried_with = now, ended
         try:
             seen = sealing.mark(self._cleared)
@@ -121,8 +116,6 @@ class Archive:
     def _look_at_sealing(self, process: subprocess.Popen[bytes]) -> None:
         if process.poll() is None:
             return
-        from watchman.journal import sealing
-
         self._process = None
         word, more = sealing.outcome(self._take_output(process))
         if word == sealing.FAILED:
@@ -195,8 +188,6 @@ class Archive:
         return found
 
     def _having(self, file: archive.SegmentFile, seqs: list[int]) -> dict[int, tuple[int, int]]:
-        from watchman.journal.sealed import Segment
-
         try:
             segment = self._open.get(file.path)
             if segment is None:
@@ -237,8 +228,6 @@ class Archive:
         """
         known = self._noted.get(file.path)
         if known is None:
-            from watchman.journal.sealed import Segment
-
             try:
                 segment = Segment(file.path)
                 known = segment.last_noted_ns

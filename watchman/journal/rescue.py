@@ -10,6 +10,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from watchman.journal import activity, acts, arguments, bundles, schema, tallies
+from watchman.journal.sealed import segments
 from watchman.journal.soundness import Unsound, check_tables, size
 
 EVERY_WATCH = b""
@@ -285,8 +286,6 @@ class _Rescue:
 
     def _drop_known_without_delivery(self) -> None:
         """Forget versions of which it cannot be told that a delivery deals with them, or has."""
-        from watchman.journal.sealed import segments
-
         # In a table and by pages: the archive has millions of them.
         self._fresh.execute("CREATE TEMP TABLE lost (seq INTEGER PRIMARY KEY)")
         self._fresh.execute(

@@ -74,6 +74,11 @@ class Recorder:
         self._notes = notes
         self._partial = partial
         self._quarantine = quarantine
+        if partial is not None:
+            # Not when the first is removed: watchman may be upgraded while this process runs.
+            from watchman.pipeline import companion_removal
+
+            self._remove_companion = companion_removal.remove
         self._task_ids = TaskIds()
         self.last_arrival_ns = 0
 
@@ -125,10 +130,8 @@ class Recorder:
             new = self._with_companions(new, unknown, self._partial, now_ns)
         self._write(new, noted, gone, now_ns, concerned)
         if self._partial is not None:
-            from watchman.pipeline import companion_removal
-
             for key, companion in self._partial.recorded([*unknown.values()]):
-                companion_removal.remove(key[0], companion)
+                self._remove_companion(key[0], companion)
 
     def _write(
         self,

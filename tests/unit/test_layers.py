@@ -51,6 +51,38 @@ def test_every_module_that_is_named_is_there() -> None:
     assert {name for name in named if "/" not in name} - places == set()
 
 
+CONFIGURED = (
+    "watchman.monitoring.hooks",
+    "watchman.monitoring.metrics_file",
+    "watchman.mover.destination",
+    "watchman.pipeline.directories",
+    "watchman.pipeline.glob_watcher",
+    "watchman.pipeline.log_reader",
+    "watchman.pipeline.partial_files",
+    "watchman.processors.exact_events",
+    "watchman.verdicts.formats",
+    "watchman.verdicts.pool",
+    # Theirs:
+    "celery",
+    "kombu",
+    "prometheus_client",
+    "redis",
+)
+_LOADED = "import sys, watchman.cli, watchman.service; print(*sys.modules)"
+
+
+def test_what_is_not_configured_is_not_loaded() -> None:
+    """The daemon would start a fifth later, and be 3 MB larger."""
+    done = subprocess.run(
+        [sys.executable, "-c", _LOADED], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    loaded = set(done.stdout.split())
+    assert {"watchman.pipeline.parts", "watchman.mover", "watchman.monitoring"} <= loaded
+    assert loaded.isdisjoint(CONFIGURED)
+    there = {f"{path.with_suffix('')}".replace("/", ".") for path in files()}
+    assert {name for name in CONFIGURED if name.startswith("watchman.")} <= there
+
+
 def test_every_contract_is_kept() -> None:
     done = lint_imports(ROOT)
     assert done.returncode == 0, done.stdout + done.stderr

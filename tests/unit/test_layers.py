@@ -52,8 +52,8 @@ def test_every_module_that_is_named_is_there() -> None:
 
 
 CONFIGURED = (
-    "watchman.monitoring.hooks",
-    "watchman.monitoring.metrics_file",
+    "watchman.metrics.exposition",
+    "watchman.metrics.facts",
     "watchman.mover.destination",
     "watchman.pipeline.directories",
     "watchman.pipeline.glob_watcher",

@@ -19,10 +19,9 @@ from watchman.journal.held import HoldCounts
 from watchman.journal.journal_reader import open_reader
 from watchman.journal.tallies import Summary
 from watchman.model import Config
-from watchman.status import overview
 from watchman.status.asking import ask
 from watchman.status.lines import Style, as_text
-from watchman.status.overview import HeldTasks, Now, Status, as_json
+from watchman.status.overview import HeldTasks, Now, Status, as_json, compose
 
 NARROW, WIDE = 80, 120
 """Columns that are used at least and at the most."""
@@ -84,7 +83,7 @@ def of_now(config: Config, summary: Summary, held: Sequence[HoldCounts]) -> tupl
     run_ns = status.run_of(config.state_dir)
     now = Now(time.time_ns(), time.monotonic_ns(), run_ns, answer.live)
     counts, discarded, latest = summary
-    composed = overview.compose(
+    composed = compose(
         process,
         answer.snapshot,
         counts,

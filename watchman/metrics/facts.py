@@ -13,9 +13,9 @@ from watchman.journal import measures
 from watchman.journal.journal_reader import open_reader
 from watchman.journal.measures import Measures
 from watchman.model import Config
-from watchman.status import Snapshot, overview
+from watchman.status import Snapshot
 from watchman.status.asking import StatusAnswer, ask
-from watchman.status.overview import Now
+from watchman.status.overview import Now, compose
 
 Process = tuple[int, int]
 """(process id, since when in ns) of the daemon."""
@@ -77,7 +77,7 @@ def _facts(
     config: Config,
     process: Process | None,
     read_journal: Callable[[], Measures],
-    ask: Callable[[], StatusAnswer],
+    read_status: Callable[[], StatusAnswer],
 ) -> Facts:
     found, trouble = measures.NONE, ""
     try:
@@ -85,9 +85,9 @@ def _facts(
         found = read_journal()
     except JournalError as error:
         trouble = str(error)
-    answer = StatusAnswer(None, None, live=False) if process is None else ask()
+    answer = StatusAnswer(None, None, live=False) if process is None else read_status()
     now = Now(time.time_ns(), time.monotonic_ns(), status.run_of(config.state_dir), answer.live)
-    composed = overview.compose(process, answer.snapshot, {}, (0, 0), now)
+    composed = compose(process, answer.snapshot, {}, (0, 0), now)
     snapshot = composed.snapshot
     silent_ns = 0
     if snapshot is not None and not answer.live:

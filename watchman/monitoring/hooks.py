@@ -30,6 +30,8 @@ GATHER = 5.0
 """Seconds in which failed deliveries are gathered for one call."""
 SHOWN = 10
 """Failed deliveries that a call tells of one by one."""
+END = 2.0
+"""Seconds that calls have at the end of the process."""
 FAILED, TROUBLE, RECOVERED = "ON_FAILED", "ON_TROUBLE", "ON_RECOVERED"
 
 Event = dict[str, Any]
@@ -149,13 +151,13 @@ class Hooks:
             "state_dir": self._state_dir,
         }
 
-    def close(self, seconds: float) -> None:
-        """End: what is to be told is told at once, as far as it takes no more than that."""
+    def close(self) -> None:
+        """End: what is to be told is told at once, as far as it takes no more than END."""
         with self._lock:
             threads, self._threads = list(self._threads.values()), {}
         for thread in threads:
             thread.finish()
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + END
         for thread in threads:
             thread.join(deadline - time.monotonic())
         self._commands.end()

@@ -10,8 +10,6 @@ from collections.abc import Callable
 from watchman import guard
 from watchman.errors import WatchmanError
 from watchman.journal.measures import Measures
-from watchman.metrics.exposition import as_text
-from watchman.metrics.facts import of_this_process
 from watchman.model import Config
 from watchman.replacement import remove_left, replace
 from watchman.troubles import Troubles
@@ -66,6 +64,10 @@ class MetricsFile:
             self._closed.wait(EVERY)
 
     def _write(self, config: Config) -> None:
+        # Loaded where it is configured.
+        from watchman.metrics.exposition import as_text
+        from watchman.metrics.facts import of_this_process
+
         path = config.metrics_file
         if path != self._cleared:
             self._cleared = path

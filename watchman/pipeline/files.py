@@ -309,11 +309,11 @@ class Files:
         """Make known what was passed; a delivery of an earlier version under way takes it over."""
         versions = dict(left_out)
         known = self._journal.known.versions(versions)
-        follow = [one for one in versions.items() if one[0] in known]
+        follow = [(path, version) for path, version in versions.items() if path in known]
         if follow:
             self._journal.known.refresh(follow)
-        if len(follow) < len(versions):
-            self._journal.record((), [one for one in versions.items() if one[0] not in known])
+        new = [(path, version) for path, version in versions.items() if path not in known]
+        self._journal.record((), new)
 
     def _skip(self, key: Key, mask: int, path: str) -> None:
         """Look at nothing now, but after a write in a while: no close follows ``truncate(2)``."""

@@ -310,7 +310,7 @@ class PartialFiles:
                 continue
             self._drop(waiting)
             self._members.drop(waiting.members)
-            if waiting.progress is Progress.WHOLE and (waiting.companions or waiting.members):
+            if waiting.progress is Progress.WHOLE:
                 beside = waiting.all_companions
                 removed += [(waiting.key, one) for one in beside if one.action == "remove"]
         self._memory.forget(found.path for found in files)
@@ -332,7 +332,7 @@ class PartialFiles:
     def moved_along(self, found: Found) -> list[Found]:
         """Return the companions that are moved with a file, and with the members of its set."""
         waiting = self._waiting.get((found.node, found.name))
-        if waiting is None or not (waiting.companions or waiting.members):
+        if waiting is None:
             return []
         directory = found.path[: found.path.rfind("/") + 1]
         return [
@@ -364,7 +364,7 @@ class PartialFiles:
             waiting, verdict = self._answers.popleft()
             if self._waiting.get(waiting.key) is not waiting:
                 continue  # it is gone, or another version of it is asked about
-            if not self._is_as_it_was(waiting, directories, was_read=True):
+            if not self._is_as_it_was(waiting, directories):
                 self._look_again(waiting, into)
             elif (
                 verdict is NO_ANSWER
@@ -416,13 +416,11 @@ class PartialFiles:
         else:
             self._look_again(waiting, into)
 
-    def _is_as_it_was(
-        self, waiting: WaitingFile, directories: DirectoryCache[Node], *, was_read: bool = False
-    ) -> bool:
+    def _is_as_it_was(self, waiting: WaitingFile, directories: DirectoryCache[Node]) -> bool:
         descriptor = directories.get(waiting.found.node)
         if descriptor < 0:
             return False
-        seen = look(waiting.found.name, descriptor, closed=was_read)
+        seen = look(waiting.found.name, descriptor)
         version = seen.version if seen.seen in THERE else None
         return version is not None and is_same(waiting.found.version, version)
 

@@ -100,14 +100,14 @@ class _ProcessorWatch:
     def __init__(
         self, watch: Watch, listener: UnwatchedListener, at_start: AtStart, *, apart: bool
     ) -> None:
+        from watchman.processors.exact_events import ExactEvents
+
         self._watch = watch
         self._apart = apart
         self.station = hanging.Station([watch.path], [watch.path])
         self.watching = False
         """Whether every directory is watched."""
         self._call: Callable[[Any], Any] = _make(watch)
-        from watchman.processors.exact_events import ExactEvents
-
         self.source = ExactEvents(watch, listener, at_start)
         self._events: deque[Any] = deque()
         self._gap: Any = None

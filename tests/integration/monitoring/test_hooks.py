@@ -22,7 +22,6 @@ from watchman.errors import JournalError
 from watchman.model import Config, Delivery, Hook, Route, State, Version
 from watchman.monitoring import hook_thread, hooks
 from watchman.monitoring.hooks import FAILED, RECOVERED, TROUBLE, Hooks
-from watchman.monitoring.monitoring import END
 from watchman.troubles import Troubles
 
 SETTINGS = (FAILED, TROUBLE, RECOVERED)
@@ -53,7 +52,7 @@ def made(own: Troubles, config: Config, quick: None) -> Iterator[Hooks]:
     found = Hooks(own)
     found.begin(config, no_reasons)
     yield found
-    found.close(END)
+    found.close()
 
 
 def look(made: Hooks, *subjects: str, **changes: Any) -> None:
@@ -167,7 +166,7 @@ def test_what_is_gathered_is_told_at_the_end(
     made = Hooks(own)
     made.begin(config, no_reasons)
     made.failed([delivery(1)])
-    made.close(END)
+    made.close()
     assert [one["count"] for one in told[FAILED]] == [1]
 
 
@@ -285,7 +284,9 @@ def test_one_that_fails_is_said_once(
     assert said[1] == "hook ON_TROUBLE works again"
 
 
-def test_the_end_does_not_wait_for_one_that_hangs(made: Hooks, config: Config) -> None:
+def test_the_end_does_not_wait_for_one_that_hangs(
+    made: Hooks, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
     go_on, called = threading.Event(), threading.Event()
 
     def hanging(_: Event) -> None:
@@ -295,8 +296,9 @@ def test_the_end_does_not_wait_for_one_that_hangs(made: Hooks, config: Config) -
     made.begin(replaced(config, TROUBLE, hanging), no_reasons)
     look(made, "x")
     assert called.wait(10)
+    monkeypatch.setattr(hooks, "END", 0.3)
     begun = time.monotonic()
-    made.close(0.3)
+    made.close()
     assert time.monotonic() - begun < 5
     go_on.set()
 
@@ -319,11 +321,14 @@ def begun(made: Hooks, config: Config, path: Path) -> None:
     wait_until(lambda: path.exists() and path.read_text().endswith("\n"), what="it runs")
 
 
-def test_nothing_is_begun_after_the_end(made: Hooks, config: Config, tmp_path: Path) -> None:
+def test_nothing_is_begun_after_the_end(
+    made: Hooks, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lines = tmp_path / "lines"
     begun(made, config, lines)
     [thread] = [one for one in threading.enumerate() if one.name == f"hook-{TROUBLE}"]
-    made.close(0.1)
+    monkeypatch.setattr(hooks, "END", 0.1)
+    made.close()
     # Nobody would end what it began now.
     thread.join(10)
     assert not thread.is_alive()
@@ -336,7 +341,7 @@ def test_an_end_kills_no_command_of_others(
     lines = tmp_path / "lines"
     begun(made, config, lines)
     # As in a process that was forked: there its number may be anybody's.
-    Hooks(own).close(END)
+    Hooks(own).close()
     os.kill(int(lines.read_text()), signal.SIGTERM)
     wait_until(lambda: "over" in lines.read_text(), what="it goes on")
 
@@ -349,4 +354,4 @@ def test_nothing_is_started_for_nothing(own: Troubles, config: Config) -> None:
     look(made)
     made.failed([delivery(1)])
     assert threading.active_count() == before
-    made.close(END)
+    made.close()

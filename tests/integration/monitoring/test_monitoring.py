@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from tests.integration.monitoring.receiver import Event
@@ -50,3 +51,21 @@ def test_hooks_are_told_of_a_file_that_cannot_be_written_and_not_of_themselves(
     made.close()
     journal.close()
     assert [one["subject"] for one in told] == [str(metrics)]
+
+
+def test_what_lasts_is_no_news_to_a_hook_that_a_reload_brings(tmp_path: Path, quick: None) -> None:
+    told: list[Event] = []
+    before = config_for(tmp_path / "up", tmp_path / "state")
+    hooks = {name: Hook(name, "f", function=told.append) for name in (TROUBLE, RECOVERED)}
+    trouble = {"subject": "/up", "message": "it is away", "since_ns": 1}
+    (tmp_path / "state").mkdir()
+    journal = Journal(str(tmp_path / "state"))
+    made = Monitoring()
+    made.begin(before, journal)
+    made.look_at(snapshot(troubles=[trouble], brokers={}))
+    made.begin(dataclasses.replace(before, hooks=hooks), journal)
+    made.look_at(snapshot(troubles=[trouble], brokers={}))
+    made.look_at(snapshot(troubles=[], brokers={}))
+    made.close()  # which has told all
+    journal.close()
+    assert [(one["event"], one["subject"]) for one in told] == [("recovered", "/up")]

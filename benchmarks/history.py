@@ -232,37 +232,51 @@ def measure(
     return write
 
 
+def template(kept: Path, past: Past, url: str, dead_url: str) -> Path:
+    """Return the STATE_DIR of a journal with that past below ``kept``; make it if need be."""
+    made = kept / f"{past.finished}-{past.failed}-{past.unsent}-{past.known}"
+    if not made.exists():
+        began = time.monotonic()
+        making = made.with_suffix(".making")
+        harness.remove(making)  # of one that was killed
+        uploads = making / "uploads"
+        uploads.mkdir(parents=True)
+        waiting = kept / "waiting.csv"
+        waiting.write_text("1,2\n")
+        histories.make(making / "var", past, waiting)
+        say(f"{past.finished:,} finished: made in {time.monotonic() - began:.0f} s")
+        histories.settle(making / "var", uploads, url, dead_url, making)
+        making.rename(made)
+    histories.check(made / "var", past)
+    return made / "var"
+
+
 def main() -> int:
     """Measure, print, write."""
-    options = harness.parser(
+    parser = harness.parser(
         __doc__ or "", finished=10_000_000, failed=100_000, unsent=1_000_000, known=1_000_000,
         seconds=60.0, rate=200.0, files=60_000, runs=3,
-    ).parse_args()  # fmt: skip
+    )  # fmt: skip
+    parser.add_argument("--keep", type=Path, help="where journals stay, for the next time")
+    options = parser.parse_args()
     dead = dead_broker()
     past = Past(options.finished, options.failed, options.unsent, options.known, 28.0)
     with harness.places(options) as places, redis_queue(places.disk) as queue:
         report = Report("What a long past costs", options, places, COLUMNS)
         report.machine["broker"] = queue.version
-        templates = {}
-        for name, one in {EMPTY: past._replace(finished=0), FULL: past}.items():
-            base, directory = places.fresh("template")
-            began = time.monotonic()
-            waiting = base / "waiting.csv"
-            waiting.write_text("1,2\n")
-            histories.make(directory / "var", one, waiting)
-            say(f"{name}: made in {time.monotonic() - began:.0f} s")
-            histories.settle(directory / "var", base, queue.url, dead, directory)
-            histories.check(directory / "var", one)
-            templates[name] = directory / "var"
+        kept = options.keep or places.fresh("journals")[1]
+        without, full = (
+            template(kept, one, queue.url, dead) for one in (past._replace(finished=0), past)
+        )
         sites = {
             EMPTY: Site(None, dead),
-            FULL: Site(templates[FULL], dead),
-            PRUNED: Site(templates[FULL], dead, HISTORY_DAYS=25),
+            FULL: Site(full, dead),
+            PRUNED: Site(full, dead, HISTORY_DAYS=25),
         }
         write = measure(options, places, queue, sites)
         rows = Measured(report)
         write(rows)
-        size = histories.size_of_finished(templates[FULL], past, templates[EMPTY])
+        size = histories.size_of_finished(full, past, without)
         rows.most("disk, a finished delivery", None, round(size), 150, "bytes")
     return report.finish()
 

@@ -109,7 +109,7 @@ class Report:
         kept = {
             name: value
             for name, value in vars(self._options).items()
-            if name not in {"output", "disk", "peer", "before"}
+            if name not in {"output", "disk", "peer", "before", "keep"}
         }
         result = {
             "program": self._program,

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+from tests import embedded
 from tests.acceptance.started import Daemon
 from tests.waiting import wait_until
 
@@ -137,8 +138,7 @@ def test_a_router_beside_the_configuration_routes(
     (directory / "celeryconfig.py").write_text("CELERY_ROUTES = ('routers_site.MyRouter',)\n")
     with notify:
         (upload / "a.csv").write_text("x")
-        messages = directory / "var/broker/messages"
-        sent = wait_until(lambda: list(messages.glob("[!.]*.msg")), 20, "a task")
+        sent = wait_until(lambda: embedded.messages(directory / "var"), 20, "a task")
     [message] = sent
     properties = json.loads(message.read_text())["properties"]
     assert properties["delivery_info"]["routing_key"] == "fast"

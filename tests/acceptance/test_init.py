@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from tests import embedded
 from tests.acceptance.started import Daemon, notify
 from tests.checkout import ROOT
 from watchman.cli import main
@@ -96,8 +96,7 @@ def test_an_upload_becomes_a_task_of_tasks_py(tmp_path: Path, name: str) -> None
     task = "import_table" if name.endswith(".csv") else "import_file"
     assert daemon.count(f"Sending task {task}") == 1
     assert f'@app.task(name="{task}"' in (top / "tasks.py").read_text()
-    messages = list((top / "var/broker/messages").glob("*.msg"))
-    assert [json.loads(path.read_text())["headers"]["task"] for path in messages] == [task]
+    assert [one["task"] for one in embedded.headers(top / "var")] == [task]
 
 
 def test_what_a_killed_one_left_does_not_stand_for_a_file(tmp_path: Path) -> None:

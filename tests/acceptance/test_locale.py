@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import embedded
 from tests.acceptance.started import Daemon, command, environment, notify
 from tests.json_lines import parsed
 from tests.servers import require
@@ -46,17 +47,6 @@ def locale(request: pytest.FixtureRequest) -> dict[str, str]:
     return found
 
 
-def messages(state: Path) -> list[dict[str, object]]:
-    """Return what the embedded broker holds."""
-    return [json.loads(path.read_text()) for path in (state / "broker").rglob("*.msg")]
-
-
-def sent(state: Path) -> list[str]:
-    """Return the sources of the tasks that were sent."""
-    headers = [message["headers"] for message in messages(state)]
-    return sorted(str(one["watchman_source"]) for one in headers if isinstance(one, dict))
-
-
 def test_the_whole_way(
     daemon: Callable[..., Daemon], upload: Path, storage: Path, locale: dict[str, str]
 ) -> None:
@@ -71,9 +61,9 @@ def test_the_whole_way(
     (upload / NAME).write_text("1")
     (upload / os.fsdecode(NOT_UTF8)).write_text("2")
     state = watching.config.parent / "var"
-    wait_until(lambda: len(messages(state)) == 2, 20, "two tasks")
+    wait_until(lambda: len(embedded.messages(state)) == 2, 20, "two tasks")
     expected = [str(upload / os.fsdecode(NOT_UTF8)), str(upload / NAME)]
-    assert sent(state) == expected
+    assert embedded.sources(state) == expected
     assert (storage / NAME).read_text() == "1"
     assert (storage / os.fsdecode(NOT_UTF8)).read_text() == "2"
     watching.wait_for(f"Moving {upload}/{NAME} to {storage}/{NAME}")

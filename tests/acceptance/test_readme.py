@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests import readme
+from tests import embedded, readme
 from tests.checkout import ROOT, environment, run
 from tests.json_lines import parsed
 from tests.servers import Process, tail
@@ -260,8 +260,8 @@ class Walk:
     def supervisorctl(self, step: Step) -> str:
         printed = self.type(step.command)
         self.upload("anna/events/storm.csv")
-        messages = self.checkout / "var/broker/messages"
-        wait_until(lambda: len(list(messages.glob("[!.]*.msg"))) == 2, what="the second task")
+        state = self.checkout / "var"
+        wait_until(lambda: len(embedded.messages(state)) == 2, what="the second task")
         return printed
 
 

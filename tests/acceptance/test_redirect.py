@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests import embedded
 from tests.acceptance.started import Daemon
 from tests.acceptance.workers import Bench, queued
 from tests.waiting import wait_until
@@ -39,17 +39,16 @@ def test_nothing_is_redirected_and_it_is_said(
     text = CONFIG.format(rabbit=on_rabbit.url, redis=redis_url, upload=str(upload))
     notify = daemon(text, **{variable: decoy_url})
     notify.config.with_name("celeryconfig.py").write_text(f"{setting} = {decoy_url!r}\n")
-    messages = notify.config.with_name("var") / "broker/messages"
+    state = notify.config.with_name("var")
     with notify:
         for name in ("a.csv", "a.nc", "a.txt"):
             (upload / name).touch()
         on_rabbit.wait_for([f"{upload}/a.csv"])
         wait_until(lambda: queued(redis_url), what="the task in Redis")
-        wait_until(lambda: list(messages.glob("*.msg")), what="the task in the embedded broker")
+        wait_until(lambda: embedded.messages(state), what="the task in the embedded broker")
         notify.stop()
     assert [task.path for task in queued(redis_url)] == [f"{upload}/a.nc"]
-    [message] = messages.glob("*.msg")
-    assert json.loads(message.read_text())["headers"]["task"] == "text_task"
+    assert [one["task"] for one in embedded.headers(state)] == ["text_task"]
     assert queued(decoy_url) == []
     said = [line for line in notify.lines() if REMEDY in line]
     assert [line.partition("watchman.service: ")[2] for line in said] == [

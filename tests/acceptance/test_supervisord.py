@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import embedded
 from tests.checkout import environment, run
 from tests.servers import Process, require, tail
 from tests.supervised import Supervisor, processes_of
@@ -140,10 +141,10 @@ class Uploader:
 def test_killed_three_times_it_runs_again_and_nothing_is_missed(
     running: Supervisor, uploads: Path
 ) -> None:
-    messages = running.directory / "var/broker/messages"
+    state = running.directory / "var"
 
     def sent() -> int:
-        return sum(1 for _ in messages.glob("[!.]*.msg"))
+        return len(embedded.messages(state))
 
     def work() -> None:
         before = sent()
@@ -166,7 +167,7 @@ def test_killed_three_times_it_runs_again_and_nothing_is_missed(
     read: set[Path] = set()
 
     def missing() -> list[str]:
-        for message in set(messages.glob("[!.]*.msg")) - read:
+        for message in set(embedded.messages(state)) - read:
             headers = json.loads(message.read_text())["headers"]
             ids[headers["watchman_source"]].add(headers["id"])
             read.add(message)
@@ -266,17 +267,12 @@ def test_notify_stop_names_supervisorctl(running: Supervisor, checkout: Path) ->
     assert running.state() == "RUNNING"
 
 
-def sources_sent(directory: Path) -> list[str]:
-    messages = (directory / "var/broker/messages").glob("[!.]*.msg")
-    headers = [json.loads(message.read_text())["headers"] for message in messages]
-    return sorted(each["watchman_source"] for each in headers)
-
-
 def test_beside_a_daemon_it_waits_for_its_turn_and_says_so(checkout: Path, tmp_path: Path) -> None:
     """The page never says BACKOFF or FATAL while all is well; `notify stop` hands over."""
     uploads = tmp_path / "uploads"
     uploads.mkdir()
     directory = directory_for(checkout, tmp_path / "site", configuration(uploads))
+    state = directory / "var"
     notify = checkout / "bin/notify"
     config = ("--config", str(directory / "config.py"))
     done = run(notify, "start", *config)
@@ -293,7 +289,7 @@ def test_beside_a_daemon_it_waits_for_its_turn_and_says_so(checkout: Path, tmp_p
             "hands over"
         )
         (uploads / "1.csv").touch()
-        wait_until(lambda: len(sources_sent(directory)) == 1, 20, "the daemon sends its task")
+        wait_until(lambda: len(embedded.messages(state)) == 1, 20, "the daemon sends its task")
         assert json.loads(run(notify, "status", "--json", *config).stdout)["pid"] == daemon
 
         done = run(notify, "stop", *config)
@@ -302,8 +298,8 @@ def test_beside_a_daemon_it_waits_for_its_turn_and_says_so(checkout: Path, tmp_p
             f"under supervisord; stop it with '{checkout}/bin/supervisorctl stop notify'.\n"
         )
         (uploads / "2.csv").touch()
-        wait_until(lambda: len(sources_sent(directory)) == 2, 20, "the successor sends its task")
-        assert sources_sent(directory) == [str(uploads / f"{n}.csv") for n in (1, 2)]
+        wait_until(lambda: len(embedded.messages(state)) == 2, 20, "the successor sends its task")
+        assert embedded.sources(state) == [str(uploads / f"{n}.csv") for n in (1, 2)]
         assert supervisor.running_as() == pid
         assert json.loads(run(notify, "status", "--json", *config).stdout)["pid"] == pid
         assert "exited" not in supervisor.own_log.read_text()
@@ -370,9 +366,7 @@ def test_paths_are_utf8_without_such_a_locale(checkout: Path, tmp_path: Path) ->
         path = uploads / "straße.csv"
         wait_until(lambda: b"Watching 1 dir" in supervisor.log.read_bytes(), 30, "it watches")
         path.write_text("1")
-        sent = wait_until(
-            lambda: list((directory / "var/broker/messages").glob("[!.]*.msg")), 20, "a task"
-        )
+        sent = wait_until(lambda: embedded.messages(directory / "var"), 20, "a task")
         assert json.loads(sent[0].read_text())["headers"]["watchman_source"] == str(path)
         assert f"Notified of {path}\n".encode() in supervisor.log.read_bytes()
     finally:
@@ -416,8 +410,7 @@ def test_a_late_mount_is_no_end(checkout: Path, tmp_path: Path) -> None:
         uploads.mkdir(parents=True)
         wait_until(lambda: f"Watching {uploads} again" in supervisor.log.read_text(), 20)
         (uploads / "late.csv").touch()
-        messages = directory / "var/broker/messages"
-        wait_until(lambda: len([*messages.glob("[!.]*.msg")]) == 1, 20, "its task")
+        wait_until(lambda: len(embedded.messages(directory / "var")) == 1, 20, "its task")
         assert supervisor.running_as() == pid
     finally:
         supervisor.end()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import embedded
 from tests.acceptance.started import environment
 from tests.checkout import typed
 from tests.waiting import wait_until
@@ -141,7 +142,7 @@ def test_the_walk_through(terminal: Terminal) -> None:
     names = sorted(path.name for path in (terminal.root / "data").iterdir())
     assert names == ["test_finished", "test_nowfinished"]
     assert list((terminal.root / "storage").iterdir()) == []
-    assert list((terminal.site / "var").rglob("*.msg")) == []
+    assert embedded.messages(terminal.site / "var") == []
 
 
 def test_as_fast_as_a_script_types_it(terminal: Terminal) -> None:
@@ -158,11 +159,10 @@ def test_without_the_test_mode_it_is_moved_and_sent_once(terminal: Terminal) -> 
     assert terminal.type("notify start")[0] == 0
     assert terminal.type("mkdir /data/real.tmp1 && touch /data/real.tmp1/slice") == (0, "")
     assert terminal.type("mv /data/real.tmp1 /data/real") == (0, "")
-    messages = terminal.site / "var/broker/messages"
-    wait_until(lambda: list(messages.glob("*.msg")), what="the task")
+    wait_until(lambda: embedded.messages(terminal.site / "var"), what="the task")
     assert terminal.type("notify stop")[0] == 0
     assert [path.name for path in (terminal.root / "storage/real").iterdir()] == ["slice"]
-    assert len(list(messages.glob("*.msg"))) == 1
+    assert len(embedded.messages(terminal.site / "var")) == 1
     logged = terminal.logged()
     assert logged.count("\n2|FINISHED: /data/real\n") == 1
     assert "\nMoving /data/real to /storage/real\nSending task import_dicomdir\n" in logged

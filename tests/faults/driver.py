@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import redis
 
 import watchman
+from tests import embedded
 from tests.servers import tail
 from tests.servers.rabbitmq import RabbitServer
 from tests.waiting import wait_until
@@ -149,9 +150,7 @@ def in_redis(port: int, queue: str = "celery") -> list[Sent]:
 
 def in_directory(state: Path) -> list[Sent]:
     """Return the messages of the embedded broker, the one that is consumed first at the front."""
-    # As kombu's own reader takes them; what begins with a dot is still being written.
-    paths = sorted((state / "broker/messages").glob("[0-9]*.msg"))
-    return [_read(path.read_bytes()) for path in paths]
+    return [_read(path.read_bytes()) for path in embedded.messages(state)]
 
 
 _taken: dict[str, list[Sent]] = {}

@@ -21,6 +21,7 @@ import pytest
 import redis
 from amqp.exceptions import NotFound
 
+from tests import embedded
 from tests.faults.driver import Daemon, killed_at_random
 from tests.servers.rabbitmq import RabbitServer
 from tests.servers.redis import RedisServer
@@ -95,8 +96,7 @@ class Site:
             self.written.append(str(self.final / name))
 
     def in_directory(self) -> list[Task]:
-        paths = sorted((self.state / "broker/messages").glob("[0-9]*.msg"))
-        return [read(path.read_bytes()) for path in paths]
+        return [read(path.read_bytes()) for path in embedded.messages(self.state)]
 
     def in_redis(self) -> list[Task]:
         with redis.Redis.from_url(self.url, socket_timeout=5) as client:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests import embedded
 from tests.acceptance.daemon.site import Site, end
 from tests.json_lines import parsed
 from tests.servers import require
@@ -23,8 +23,7 @@ BACKUPS = 4
 def tasks(site: Site) -> dict[str, str]:
     """Return path → task id of what was sent."""
     found = {}
-    for file in (site.top / "var/broker/messages").glob("[!.]*.msg"):
-        headers = json.loads(file.read_text())["headers"]
+    for headers in embedded.headers(site.top / "var"):
         assert headers["watchman_source"] not in found
         found[headers["watchman_source"]] = headers["id"]
     return found

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests import embedded
 from tests.acceptance.daemon.site import Site, end
 from tests.acceptance.daemon.test_systemd import Manager, told_to
 from tests.acceptance.deploy.units import as_service, capabilities
@@ -35,7 +36,7 @@ def service(users_site: Site) -> Site:
 
 
 def messages(site: Site) -> list[Path]:
-    return list((site.top / "var/broker/messages").glob("[!.]*.msg"))
+    return embedded.messages(site.top / "var")
 
 
 def upload(path: Path, text: str = "x") -> None:

@@ -7,14 +7,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from tests import embedded
 from tests.acceptance.daemon.site import Site
 from tests.waiting import wait_until
 
 
 def messages(site: Site) -> list[str]:
     """Return the paths of all tasks that were sent."""
-    found = (site.top / "var/broker/messages").glob("[!.]*.msg")
-    return sorted(json.loads(one.read_text())["headers"]["watchman_source"] for one in found)
+    return embedded.sources(site.top / "var")
 
 
 def troubles(site: Site) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sqlite3
 import subprocess
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import embedded
 from tests.acceptance.daemon.site import Site
 from tests.json_lines import parsed
 from tests.waiting import wait_until
@@ -22,8 +22,7 @@ NEWER = SCHEMA_VERSION + 1
 def sent(site: Site) -> dict[str, str]:
     """Return source → task id of the messages; none is for a file that another one is for."""
     found: dict[str, str] = {}
-    for path in (site.top / "var/broker/messages").glob("[!.]*.msg"):
-        headers = json.loads(path.read_text())["headers"]
+    for headers in embedded.headers(site.top / "var"):
         assert headers["watchman_source"] not in found, "sent twice"
         found[headers["watchman_source"]] = headers["id"]
     return found

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 from passlib.context import CryptContext
 
+from tests import embedded
 from tests.acceptance.daemon.conftest import site as site  # noqa: PLC0414 — a fixture, for this module too
 from tests.acceptance.daemon.conftest import users_site as users_site  # noqa: PLC0414 — the same
 from tests.acceptance.daemon.site import Site
@@ -35,7 +36,7 @@ WITHIN = 8.0
 
 
 def messages(site: Site) -> int:
-    return len(list((site.top / "var/broker/messages").glob("[!.]*.msg")))
+    return len(embedded.messages(site.top / "var"))
 
 
 def upload(site: Site, name: bytes) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pwd
 import subprocess
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests import embedded
 from tests.acceptance.daemon.site import Site
 from tests.json_lines import parsed
 from tests.waiting import wait_until
@@ -33,11 +33,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 def messages(site: Site) -> list[tuple[str, str]]:
     """Return (source, task id) of every message that the broker has."""
-    found = []
-    for path in sorted((site.top / "var/broker/messages").glob("[!.]*.msg")):
-        headers = json.loads(path.read_text())["headers"]
-        found.append((headers["watchman_source"], headers["id"]))
-    return found
+    return [(one["watchman_source"], one["id"]) for one in embedded.headers(site.top / "var")]
 
 
 def history(site: Site, *arguments: str) -> list[dict[str, Any]]:

@@ -146,7 +146,7 @@ def settle(state_dir: Path, root: Path, url: str, dead_url: str, directory: Path
         while quiet < 3:
             before = sizes(state_dir), process.cpu_seconds()
             harness.pause(5)
-            busy = process.cpu_seconds() - before[1] > 0.05
+            busy = process.cpu_seconds() - before[1] > 0.01
             quiet = 0 if busy or sizes(state_dir) != before[0] else quiet + 1
     say(f"settled: {sum(sizes(state_dir).values()) / harness.MEGABYTE:,.0f} MB")
 

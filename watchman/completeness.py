@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import sys
 from collections.abc import Container, Hashable, Iterator
 from operator import itemgetter
 from typing import Generic, NamedTuple, Protocol, TypeVar
@@ -68,9 +69,9 @@ class WaitingQueue(Generic[Key, Waiting]):
         if self._waiting.pop(key, None) is not None:
             self._times.drop(key)
 
-    def due(self, now: float) -> list[Key]:
+    def due(self, now: float, most: int = sys.maxsize) -> list[Key]:
         """Return what is to be looked at again now, each once; it goes on waiting."""
-        return self._times.take(now)
+        return self._times.take(now, most)
 
     def next_due(self) -> float | None:
         """Return when :meth:`due` has something to say again; None while nothing has a time."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import sys
 from collections.abc import Hashable
 from typing import Generic, TypeVar
 
@@ -37,10 +38,10 @@ class Timers(Generic[Key]):
     def __contains__(self, key: Key) -> bool:
         return key in self._times
 
-    def take(self, now: float) -> list[Key]:
-        """Return the keys that are due, in their order; their times are forgotten."""
-        keys = []
-        while self._heap and self._heap[0][0] <= now:
+    def take(self, now: float, most: int = sys.maxsize) -> list[Key]:
+        """Return up to ``most`` keys that are due, in their order; their times are forgotten."""
+        keys: list[Key] = []
+        while self._heap and self._heap[0][0] <= now and len(keys) < most:
             due, _, key = heapq.heappop(self._heap)
             if self._times.get(key) == due:
                 del self._times[key]

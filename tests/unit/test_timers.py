@@ -28,6 +28,15 @@ def test_each_key_is_due_once_at_the_last_time_that_was_set() -> None:
     assert timers.next() is None
 
 
+def test_what_is_not_taken_yet_stays_due() -> None:
+    timers: Timers[int] = Timers()
+    for number in range(5):
+        timers.set(number, number)
+    assert timers.take(9.0, 3) == [0, 1, 2]
+    assert timers.next() == 3
+    assert timers.take(9.0, 3) == [3, 4]
+
+
 @given(st.lists(st.tuples(st.integers(0, 5), st.none() | st.integers(0, 20)), max_size=60))
 def test_whatever_was_set_and_dropped(steps: list[tuple[int, int | None]]) -> None:
     timers: Timers[int] = Timers()

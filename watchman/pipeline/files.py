@@ -145,7 +145,7 @@ class Files:
 
     def look_at_due(self, now: float) -> None:
         """Look again at the files whose time has come, and at what was found out about them."""
-        due = self.incomplete.due(now)
+        due = self.incomplete.due(now, SLICE)
         if due:
             self.handle(dict.fromkeys(due, 0))
         self._look_at_partial()

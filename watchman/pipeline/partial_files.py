@@ -45,7 +45,7 @@ from watchman.pipeline.judge import Judge, Said
 from watchman.pipeline.log_criterion import NOTHING_ELSE, LogCriterion
 from watchman.pipeline.partial_memory import PartialMemory
 from watchman.pipeline.pending_events import Key
-from watchman.pipeline.question_queue import QuestionQueue
+from watchman.pipeline.question_queue import SOME, QuestionQueue
 from watchman.pipeline.sets import Members
 from watchman.pipeline.unseen import Unseen
 from watchman.pipeline.waiting_file import (
@@ -128,6 +128,10 @@ class PartialFiles:
         noted: list[tuple[str, Version, Noted]] = []
         begun: list[str] = []
         for path, found in unknown.items():
+            waiting = self._waiting.get((found.node, found.name))
+            if waiting is not None and waiting.is_whole_as(found.version):
+                files[path] = found
+                continue
             if self._companions.tells_of_another(path):
                 noted.append((path, found.version, Noted.COMPANION))
                 self.companion_came((found.node, found.name))
@@ -142,15 +146,12 @@ class PartialFiles:
                 if asked is not None and earlier is not None:
                     self._begin(found, asked, earlier)
                     continue
-                alone = self._waiting.get((found.node, found.name))
-                if alone is not None:
-                    self._drop(alone)  # the set has ended that would have taken it over
+                if waiting is not None:
+                    self._drop(waiting)  # the set has ended that would have taken it over
                 self._memory.forget([path])
                 self._member_came(found, main_files, noted)
                 continue
-            waiting = self._waiting.get((found.node, found.name))
-            is_whole = waiting is not None and waiting.is_whole_as(found.version)
-            criteria = None if is_whole else self._criteria(found)
+            criteria = self._criteria(found)
             if criteria is None:
                 files[path] = found
             else:
@@ -353,14 +354,14 @@ class PartialFiles:
     # What is asked
 
     def step(self, directories: DirectoryCache[Node], now: float) -> Judged:
-        """Take the answers that came, ask on, and give up whose time is over.
+        """Take the answers that came, ask on, and give up whose time is over: some of each.
 
-        ``now`` is of the monotonic clock.
+        What was judged is recorded before the next are. ``now`` is of the monotonic clock.
         """
         into = Judged([], [], [], [])
         self._members.note_old(now, self._waiting)
         self._look_at_main_files(directories)
-        while self._answers:
+        for _ in range(min(len(self._answers), SOME)):
             waiting, verdict = self._answers.popleft()
             if self._waiting.get(waiting.key) is not waiting:
                 continue  # it is gone, or another version of it is asked about
@@ -379,9 +380,10 @@ class PartialFiles:
                     self._ask(waiting.key, directories, into) is not None
                 ):
                     self._put(waiting)
-        for key in self._times.take(now):
+        for key in self._times.take(now, SOME):
             self._time_is_over(self._waiting[key], now, directories, into)
-        self._queue.ask(lambda key: self._ask(key, directories, into))
+        if self._queue.ask(lambda key: self._ask(key, directories, into), SOME) or self._answers:
+            self._source.wake()
         self._judge.flush()
         self._keep(into.partial)
         return into

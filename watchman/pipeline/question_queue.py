@@ -8,6 +8,9 @@ from collections.abc import Callable
 from watchman.pipeline.pending_events import Key
 from watchman.verdicts.pool import Lane
 
+SOME = 1000
+"""Files of a lane that are asked about in a turn, answers that are taken, and files given up."""
+
 
 class QuestionQueue:
     """A queue for each lane of the pool's, as a function that hangs takes no more questions.
@@ -32,14 +35,18 @@ class QuestionQueue:
         if queue is not None:
             queue.pop(key, None)
 
-    def ask(self, ask: Callable[[Key], Lane | None]) -> None:
-        """Have ``ask`` take files. It returns None, or the lane in which there is no room for one.
+    def ask(self, ask: Callable[[Key], Lane | None], most: int) -> bool:
+        """Have ``ask`` take up to ``most`` files of each lane; return whether it may take more.
 
-        That stays, and those behind it. Where the lane is another one than it was put in (it is
-        large; of a set each file is asked about by itself), it goes there, and holds up no others.
+        It returns None, or the lane in which there is no room for one. That stays, and those behind
+        it. Where the lane is another one than it was put in (it is large; of a set each file is
+        asked about by itself), it goes there, and holds up no others.
         """
+        is_more = False
         for lane, queue in list(self._queues.items()):
-            while queue:
+            for _ in range(most):
+                if not queue:
+                    break
                 # Taken out first: to ask may put it in again, behind the others.
                 key, _ = queue.popitem(last=False)
                 full = ask(key)
@@ -49,3 +56,6 @@ class QuestionQueue:
                     break
                 if full is not None:
                     self.put(key, full)
+            else:
+                is_more |= bool(queue)
+        return is_more

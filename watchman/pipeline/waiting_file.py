@@ -41,6 +41,8 @@ class WaitingFile:
 
     def __init__(self, found: Found, criteria: Criteria, since_ns: int) -> None:
         self.found = found
+        self.key: Key = (found.node, found.name)
+        """What it is found by."""
         self.criteria = criteria
         self.wait_since(since_ns)
         self.progress = Progress.QUEUED
@@ -71,11 +73,6 @@ class WaitingFile:
         """The one that is asked about, if it is not the file itself."""
         self.earlier: Delivery | None = None
         """Of a file of a set: the delivery that takes it over, as its set has yet to be moved."""
-
-    @property
-    def key(self) -> Key:
-        """What it is found by."""
-        return self.found.node, self.found.name
 
     def is_whole_as(self, version: Version) -> bool:
         """Say whether it is whole in this version."""

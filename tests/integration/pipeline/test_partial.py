@@ -10,6 +10,8 @@ import logging
 import os
 import signal
 import sqlite3
+import threading
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from tests.descriptors import no_descriptor_left
 from tests.journals import counts
 from tests.running import await_noted, config_for, running
 from tests.waiting import wait_until
-from watchman import file_access
+from watchman import file_access, signals
 from watchman.config import load
 from watchman.file_access import Look
 from watchman.model import (
@@ -38,6 +40,7 @@ from watchman.model import (
 from watchman.monitoring import Monitoring
 from watchman.pipeline import Pipeline, companion_removal
 from watchman.pipeline.file_check import Companion, FileCheck
+from watchman.pipeline.question_queue import SOME
 from watchman.sources.at_start import AtStart
 from watchman.sources.tree import Root
 from watchman.verdicts import pool
@@ -440,6 +443,34 @@ def test_a_burst_is_announced_whole(root: Path, state: Path) -> None:
             path.write_bytes(WHOLE if number % 7 else WHOLE[:-5])
         whole = [path for number, path in enumerate(paths) if number % 7]
         await_sent(sent, *whole)
+
+
+def test_what_is_whole_is_recorded_before_all_are_asked_about(
+    root: Path, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [root / f"{number}.gz" for number in range(3 * SOME)]
+    recorded: Counter[int] = Counter()
+
+    @signals.arrived.connect
+    def arrived(_: str, delivery: Delivery, **__: object) -> None:
+        recorded[delivery.arrived_ns] += 1  # one commit's have one time
+
+    with running(asking(root, state, GZIP)) as (pipeline, sent):
+        handler = pipeline.parts.local.handler
+        handle, go = handler.handle, threading.Event()
+
+        def held(hints: Any) -> None:
+            go.wait(60)
+            handle(hints)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(handler, "handle", held)
+            for path in paths:
+                path.write_bytes(WHOLE)
+            go.set()
+            await_sent(sent, *paths)
+    assert sum(recorded.values()) == len(paths)
+    assert max(recorded.values()) <= SOME
 
 
 def test_a_function_of_the_configuration_decides(root: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ def taken(queue: QuestionQueue, *, refused: str = "", full: Lane = SLOW) -> list
         found.append(key[1])
         return None
 
-    queue.ask(ask)
+    queue.ask(ask, 100)
     return found
 
 
@@ -66,8 +66,28 @@ def test_what_is_put_in_again_while_it_is_asked_comes_behind_the_others() -> Non
         if seen == ["a"]:
             queue.put(one, PLAIN)
 
-    queue.ask(ask)
+    assert not queue.ask(ask, 100)
     assert seen == ["a", "b", "a"]
+
+
+def test_only_so_many_of_each_lane_are_asked_about_at_a_time() -> None:
+    queue = QuestionQueue()
+    for lane in (PLAIN, SLOW):
+        for number in range(5):
+            queue.put(key(f"{number} of {lane.functions}"), lane)
+    asked: list[Any] = []
+    assert queue.ask(asked.append, 3)
+    assert len(asked) == 6
+    assert not queue.ask(asked.append, 3)
+    assert len({*asked}) == len(asked) == 10
+
+
+def test_where_there_is_no_room_for_what_is_left_there_is_no_more_to_ask() -> None:
+    queue = QuestionQueue()
+    for name in "abc":
+        queue.put(key(name), PLAIN)
+    assert not queue.ask(lambda _: PLAIN, 2)
+    assert len(queue) == 3
 
 
 def test_what_is_dropped_takes_no_room() -> None:

@@ -32,7 +32,7 @@ from watchman.model import Move, Version, Watch, record_of
 from watchman.pipeline.found import Found
 from watchman.pipeline.left_directories import LeftDirectories
 from watchman.pipeline.notes import Notes
-from watchman.pipeline.pending_events import Key, PendingEvents
+from watchman.pipeline.pending_events import CONFIRMED, EarlyFiles, Key, PendingEvents
 from watchman.pipeline.recording import Recorder
 from watchman.pipeline.unseen import Unseen
 from watchman.router import Router
@@ -61,8 +61,6 @@ log = logging.getLogger("watchman.notify")
 SLICE = 1000
 """Hints handled, recorded and committed at a time."""
 
-CONFIRMED = 1 << 16
-"""A bit that the kernel's masks do not use: no event that is still unread can tell more."""
 # For each file; Python 3.11 looks for an enum's member as long as 50 ns.
 _COMPLETE, _GONE, _WRITTEN = Seen.COMPLETE, Seen.GONE, Evidence.WRITTEN
 _ARRIVED = (CLOSE_WRITE, coverage.MOVED_TO)
@@ -108,7 +106,7 @@ class Files:
         self.incomplete: IncompleteFiles[Key] = IncompleteFiles()
         self._touched: PendingEvents[tuple[str, Version]] = PendingEvents(source)
         """Known files, as it seems: path and new version."""
-        self._early: PendingEvents[None] = PendingEvents(source)
+        self._early = EarlyFiles(source)
         self._passed: PendingEvents[tuple[str, Version]] = PendingEvents(source)
         self._asked_for: dict[Key, bool] = {}
         """For watches with a mask: whether it asks for one of the events that named the file."""
@@ -162,9 +160,7 @@ class Files:
         self._touched.sort_out(hints)
         self._early.sort_out(hints)
         self._passed.sort_out(hints)
-        for early in self._early.settled():
-            for key in early:
-                hints[key] = hints.get(key, 0) | CONFIRMED
+        self._early.confirm(hints)
         items = list(hints.items())
         with DirectoryCache(descriptor_of) as directories:
             for start in range(0, len(items), SLICE):
@@ -289,7 +285,7 @@ class Files:
             return
         for key, item in into.early.items():
             self._remember(key, item.evidence)
-        self._early.add(dict.fromkeys(into.early))
+        self._early.add({key: item.version for key, item in into.early.items()})
 
     def _is_looked_at(self, key: Key, watch: Watch, mask: int) -> bool:
         """Ask the watch's own mask about a hint, and remember its answer until the file is judged.
@@ -347,7 +343,8 @@ class Files:
         if only_touched and mask & CONTENT:
             self._only_touched.discard(key)
             only_touched = False
-        if not self.is_complete(key, seen, path, mask):
+        settled = key not in self.incomplete and self._early.is_confirmed(key, seen)
+        if not (settled or self.is_complete(key, seen, path, mask)):
             if key in self.incomplete:
                 self._remember(key, evidence)
             elif self._partial is not None:

@@ -155,6 +155,26 @@ def test_a_file_is_not_sent_while_it_is_open_for_writing(root: Path, state: Path
         arrive(sent, root / "marker", root / "slow")
 
 
+def test_a_file_settles_while_another_is_written_all_the_time(root: Path, state: Path) -> None:
+    """There is always an event that is still unread then, which might tell more of it."""
+    over = threading.Event()
+
+    def write() -> None:
+        with (root / "growing").open("wb", buffering=0) as stream:
+            while not over.wait(0.0005):
+                stream.write(b"x")
+
+    writer = threading.Thread(target=write)
+    with running(config_for(root, state, watch={"settle": 0.2})) as (_, sent):
+        writer.start()
+        try:
+            (root / "a.csv").write_text("x")
+            arrive(sent, root / "a.csv")
+        finally:
+            over.set()
+            writer.join()
+
+
 def test_hard_links_and_unnamed_files_arrive(root: Path, state: Path, tmp_path: Path) -> None:
     with running(config_for(root, state)) as (_, sent):
         (tmp_path / "outside").write_text("x")

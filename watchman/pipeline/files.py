@@ -257,6 +257,7 @@ class Files:
         """Wait no longer for a file that is gone."""
         if self.incomplete:
             self.incomplete.forget(key)
+            self._only_touched.discard(key)
         if self._evidence:
             self._evidence.pop(key, None)
         if self._asked_for:
@@ -339,10 +340,9 @@ class Files:
         evidence = _evidence_of(mask)
         if self._evidence:
             evidence = max(evidence, self._evidence.pop(key, evidence))
-        only_touched = key in self._only_touched
-        if only_touched and mask & CONTENT:
+        if mask & CONTENT:
             self._only_touched.discard(key)
-            only_touched = False
+        only_touched = key in self._only_touched
         settled = key not in self.incomplete and self._early.is_confirmed(key, seen)
         if not (settled or self.is_complete(key, seen, path, mask)):
             if key in self.incomplete:
@@ -380,10 +380,13 @@ class Files:
 
         While somebody writes, or may be writing, the write's own hint will follow.
         """
-        if seen.seen is Seen.UNTESTED and key not in self.incomplete:
-            self._only_touched.add(key)
-            return self.is_complete(key, seen, path)
-        return seen.seen is Seen.COMPLETE
+        if seen.seen is not Seen.UNTESTED or key in self.incomplete:
+            return seen.seen is Seen.COMPLETE
+        # Nothing is to be noted of one that is not known: a scan, say, is about to find it.
+        if not self._journal.known.versions([path]) or self.is_complete(key, seen, path):
+            return True
+        self._only_touched.add(key)
+        return False
 
     def _sort_touched(self, into: _Sorted) -> None:
         """Sort attribute changes: nothing new, other times, or another content."""

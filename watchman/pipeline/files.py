@@ -139,7 +139,7 @@ class Files:
         """Everything that is there has been found."""
         self.notes.end_scan()
         if self._partial is not None:
-            self._partial.forget_missing()
+            self._partial.forget_missing(self.incomplete, self._early)
 
     def look_at_due(self, now: float) -> None:
         """Look again at the files whose time has come, and at what was found out about them."""

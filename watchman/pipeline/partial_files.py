@@ -31,7 +31,7 @@ from __future__ import annotations
 import collections
 import logging
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 
 from watchman.directory_cache import DirectoryCache
 from watchman.file_access import look
@@ -291,9 +291,9 @@ class PartialFiles:
             self.forget(key)
         self._members.forget_left()
 
-    def forget_missing(self) -> None:
-        """Drop what is remembered and was not found again: a scan of everything is over."""
-        self._memory.forget_missing()
+    def forget_missing(self, *unsettled: Container[Key]) -> None:
+        """Drop what a scan of everything has not found again; what is ``unsettled``, it has."""
+        self._memory.forget_missing(unsettled)
 
     # What is due
 

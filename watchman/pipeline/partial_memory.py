@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Container, Iterable, Sequence
 
 from watchman.journal import Journal
 from watchman.journal.partial import PartialFile
+from watchman.pipeline.pending_events import Key
 from watchman.pipeline.waiting_file import WaitingFile
 from watchman.sources.source import Source
 
@@ -56,10 +58,13 @@ class PartialMemory:
             self._stored -= stored
             self._journal.partial.forget(stored)
 
-    def forget_missing(self) -> None:
-        """Drop what was not found again: a scan of everything is over."""
+    def forget_missing(self, unsettled: Iterable[Container[Key]]) -> None:
+        """Drop what was not found again, nor is among the ``unsettled``: a scan is over."""
         gone = []
         for path in self._before:
+            key = self._source.find(os.path.dirname(path)), os.path.basename(path)
+            if any(key in files for files in unsettled):
+                continue
             watch_is_there = any(
                 path.startswith(root.watch.prefix) and root.identity is not None
                 for root in self._source.roots

@@ -136,7 +136,12 @@ class Walker:
             return None
         level = _Level(node, descriptor, moved_in=bool(levels) and levels[-1].moved_in)
         if node.parent is None:
-            status = os.fstat(descriptor)
+            try:
+                status = os.fstat(descriptor)
+            except OSError as error:
+                level.close()
+                self._lost(node, error)
+                return None
             identity = status.st_dev, status.st_ino
             other = self._watched_as(node.root, identity)
             if other is not None:

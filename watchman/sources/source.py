@@ -221,11 +221,13 @@ class Source(BaseSource[Hints]):
         if not watch.auto_add:
             # Only one that is watched already, and was renamed within the watch.
             return bool(cookie) and self._moving.pop(cookie, None) is node.root
+        if mask & ATTRIB and not node.listed:
+            # A walk is about to find it, and tells what is old in a first run.
+            return False
         if watch.rec:
             return True
         if mask & ATTRIB:
-            # What is not listed yet, a walk will find, and tell.
-            was_there = not node.listed or at_start.holds(node.path, name)
+            was_there = at_start.holds(node.path, name)
         else:
             was_there = at_start.came(node.path, name, cookie)
         return coverage.is_followed(watch, at_start=was_there)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from watchman.journal import Journal
@@ -74,10 +75,21 @@ class FileWatcher(Watcher[Hints]):
         for root, paths in found.items():
             self.files.notes.long_open(root.watch, paths)
 
+    def add(self, watch: Watch) -> None:
+        """Take another watch while it runs."""
+        self._ask_for([root.watch for root in self.source.roots] + [watch])
+        super().add(watch)
+
     def remove(self, watch: Watch) -> None:
         """Give up a watch whose directory is gone."""
         super().remove(watch)
         self.files.notes.left(watch)
+        self._ask_for([root.watch for root in self.source.roots])
+
+    def _ask_for(self, watches: Iterable[Watch]) -> None:
+        """Have asked of files what these watches ask."""
+        if self.partial is not None:
+            self.partial.companions.ask_for(watches)
 
     def end(self) -> None:
         """Forget what is not there."""

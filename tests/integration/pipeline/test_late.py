@@ -14,7 +14,7 @@ import pytest
 from tests.running import Remembering, config_for, running, troubles
 from tests.waiting import wait_until
 from watchman.config.globs import expand
-from watchman.model import Config, Existing, Method, Watch, WatchKind
+from watchman.model import Config, Criteria, Criterion, Existing, Method, Watch, WatchKind
 from watchman.pipeline import Pipeline
 from watchman.sources import just_gone
 from watchman.sources.at_start import Starts
@@ -166,6 +166,24 @@ def test_what_begins_to_match_a_pattern_is_watched(root: Path, state: Path) -> N
         (root / "bert/in/below/live.csv").touch()
         await_count(sent, 3)
         assert pipeline.parts.covers(pipeline.config.watches[1]) == 2
+
+
+def test_what_begins_to_match_asks_what_its_pattern_does(root: Path, state: Path) -> None:
+    asked = Criteria((Criterion("marker", "{name}.done"),))
+    config = globbing(root, state, rec=True, auto_add=True, criteria=asked)
+    with running(config) as (pipeline, sent):
+        for number, name in enumerate(("anna", "bert"), 1):
+            directory = root / name / "in"
+            directory.mkdir(parents=True)
+            (directory / "a.csv").write_text("1")
+            wait_until(lambda n=number: pipeline.parts.partial == n, what="it waits")  # type: ignore[misc]  # — binds n
+        assert sent.paths == []
+        (root / "anna/in/a.csv.done").touch()
+        await_count(sent, 1)
+        (root / "anna").rename(root / "anna.away")
+        wait_until(lambda: watched(pipeline) == [f"{root}/{n}/in" for n in ("bert", "anna.away")])
+        (root / "bert/in/a.csv.done").touch()
+        wait_until(lambda: f"{root}/bert/in/a.csv" in sent.paths, what="it is still asked")
 
 
 def test_a_processor_of_another_watch_goes_on_where_a_directory_begins_to_match(

@@ -82,6 +82,11 @@ class Source(BaseSource[Hints]):
         self.beaten = False
         """Set when the file of :meth:`listen` was touched."""
 
+    def add(self, watch: Watch, reason: Reason) -> Root:
+        """Take another watch, and queue the walk that has its directories watched."""
+        self._masked |= watch.mask is not None
+        return super().add(watch, reason)
+
     def start_prescan(self, known: KnownDirectories) -> None:
         """Have a second process go ahead of the first walk; before there are any threads."""
         if not any(root.watch.rec and not root.polled for root in self.roots):

@@ -18,6 +18,7 @@ from watchman.model import Config, Criteria, Criterion, Existing, Method, Watch,
 from watchman.pipeline import Pipeline
 from watchman.sources import just_gone
 from watchman.sources.at_start import Starts
+from watchman.sources.instance import IN_CREATE
 
 pytestmark = pytest.mark.usefixtures("often")
 heard: list[str] = []
@@ -184,6 +185,17 @@ def test_what_begins_to_match_asks_what_its_pattern_does(root: Path, state: Path
         wait_until(lambda: watched(pipeline) == [f"{root}/{n}/in" for n in ("bert", "anna.away")])
         (root / "bert/in/a.csv.done").touch()
         wait_until(lambda: f"{root}/bert/in/a.csv" in sent.paths, what="it is still asked")
+
+
+def test_what_begins_to_match_has_the_mask_of_its_pattern(root: Path, state: Path) -> None:
+    with running(globbing(root, state, mask=IN_CREATE)) as (pipeline, sent):
+        directory = root / "anna/in"
+        directory.mkdir(parents=True)
+        wait_until(lambda: any(map(pipeline.parts.covers, pipeline.config.watches)))
+        # Most are made, written and closed before anybody looks: one hint, of the last event.
+        for number in range(300):
+            (directory / f"{number}.csv").write_text("1")
+        await_count(sent, 300)
 
 
 def test_a_processor_of_another_watch_goes_on_where_a_directory_begins_to_match(

@@ -52,7 +52,9 @@ class FileWatcher(Watcher[Hints]):
 
     def start(self) -> None:
         """Read events from now on; have everything scanned."""
-        self.files.load_partial()
+        if self.partial is not None:
+            for root in self.source.roots:
+                self.partial.load(root.watch)
         super().start()
 
     def check(self, now: float) -> None:
@@ -77,6 +79,8 @@ class FileWatcher(Watcher[Hints]):
 
     def add(self, watch: Watch) -> None:
         """Take another watch while it runs."""
+        if self.partial is not None:
+            self.partial.load(watch)
         self._ask_for([root.watch for root in self.source.roots] + [watch])
         super().add(watch)
 
@@ -84,6 +88,8 @@ class FileWatcher(Watcher[Hints]):
         """Give up a watch whose directory is gone."""
         super().remove(watch)
         self.files.notes.left(watch)
+        if self.partial is not None:
+            self.partial.forget_left()
         self._ask_for([root.watch for root in self.source.roots])
 
     def _ask_for(self, watches: Iterable[Watch]) -> None:

@@ -444,11 +444,6 @@ class Files:
 
     # What has criteria
 
-    def load_partial(self) -> None:
-        """Read which files waited when the process before this one ended; before the first scan."""
-        if self._partial is not None:
-            self._partial.load()
-
     def _look_at_partial(self) -> None:
         """Record what turned out to be whole, and what has not been so in time."""
         partial = self._partial

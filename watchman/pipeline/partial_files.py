@@ -37,7 +37,7 @@ from watchman.directory_cache import DirectoryCache
 from watchman.file_access import look
 from watchman.identity import Evidence, is_same
 from watchman.journal import Journal
-from watchman.model import Criteria, Delivery, Noted, Version
+from watchman.model import Criteria, Delivery, Noted, Version, Watch
 from watchman.pipeline.companions import Companions
 from watchman.pipeline.file_check import THERE, Companion
 from watchman.pipeline.found import Found
@@ -104,9 +104,9 @@ class PartialFiles:
         self.partial = PartialByWatch(self._waiting)
         self.unread = Unseen(troubles, source, "files", "read")
 
-    def load(self) -> None:
-        """Read what an earlier process has left in the journal; before the first scan."""
-        self._memory.load()
+    def load(self, watch: Watch) -> None:
+        """Read what an earlier process has left of a watch; before its first scan."""
+        self._memory.load(watch)
 
     def __bool__(self) -> bool:
         return bool(

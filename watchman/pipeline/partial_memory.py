@@ -7,6 +7,7 @@ from collections.abc import Container, Iterable, Sequence
 
 from watchman.journal import Journal
 from watchman.journal.partial import PartialFile
+from watchman.model import Watch
 from watchman.pipeline.pending_events import Key
 from watchman.pipeline.waiting_file import WaitingFile
 from watchman.sources.source import Source
@@ -23,12 +24,11 @@ class PartialMemory:
         self._stored: set[str] = set()
         """Paths in the table."""
 
-    def load(self) -> None:
-        """Read what an earlier process has left; before the first scan."""
-        for root in self._source.roots:
-            for one in self._journal.partial.below(root.watch.path):
-                self._before[one.path] = one
-                self._stored.add(one.path)
+    def load(self, watch: Watch) -> None:
+        """Read what an earlier process has left of a watch; before its first scan."""
+        for one in self._journal.partial.below(watch.path):
+            self._before[one.path] = one
+            self._stored.add(one.path)
 
     def __bool__(self) -> bool:
         """Whether anything is left of the time before this process."""

@@ -187,6 +187,24 @@ def test_what_begins_to_match_asks_what_its_pattern_does(root: Path, state: Path
         wait_until(lambda: f"{root}/bert/in/a.csv" in sent.paths, what="it is still asked")
 
 
+def test_what_waited_in_a_directory_that_is_late_goes_on_waiting(
+    root: Path, state: Path, tmp_path: Path
+) -> None:
+    asked = {"rec": True, "criteria": Criteria((Criterion("marker", "{name}.done"),))}
+    (root / "anna/in").mkdir(parents=True)
+    with running(globbing(root, state, **asked)) as (pipeline, _):
+        (root / "anna/in/a.csv").write_text("1")
+        (before,) = wait_until(lambda: pipeline.journal.partial.below(str(root)))
+    (root / "anna").rename(tmp_path / "aside")
+    with running(globbing(root, state, **asked)) as (pipeline, sent):
+        (tmp_path / "aside").rename(root / "anna")
+        wait_until(lambda: pipeline.parts.partial, what="it waits again")
+        assert pipeline.journal.partial.below(str(root)) == [before]
+        (root / "anna/in/a.csv.done").touch()
+        await_count(sent, 1)
+        wait_until(lambda: not pipeline.journal.partial.below(str(root)))
+
+
 def test_what_begins_to_match_has_the_mask_of_its_pattern(root: Path, state: Path) -> None:
     with running(globbing(root, state, mask=IN_CREATE)) as (pipeline, sent):
         directory = root / "anna/in"

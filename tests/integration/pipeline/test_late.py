@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.mounted import mounted, unmount
 from tests.running import Remembering, config_for, running, troubles
 from tests.waiting import wait_until
 from watchman.config.globs import expand
@@ -358,6 +359,18 @@ def test_what_may_only_be_unmounted_is_missed(
         wait_until(lambda: not troubles(pipeline))
         (root / "anna/in/x.csv").touch()
         wait_until(lambda: sent.paths == [f"{root}/anna/in/x.csv"])
+
+
+def test_what_is_given_up_with_its_mount_is_no_trouble(root: Path, state: Path) -> None:
+    """What lies behind the mount point tells that it is no empty one."""
+    (root / "anna").mkdir(parents=True)
+    (root / "anna/behind").touch()
+    with mounted(root / "anna"):
+        (root / "anna/in").mkdir()
+        with running(globbing(root, state)) as (pipeline, _):
+            unmount(root / "anna")
+            wait_until(lambda: watched(pipeline) == [], what="it is given up")
+            wait_until(lambda: list(troubles(pipeline)) == [f"{root}/*/in"], what="none matches")
 
 
 def test_a_symlink_that_matches_is_no_way_out(root: Path, state: Path, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from watchman.journal import Journal
@@ -81,7 +81,7 @@ class FileWatcher(Watcher[Hints]):
         """Take another watch while it runs."""
         if self.partial is not None:
             self.partial.load(watch)
-        self._ask_for([root.watch for root in self.source.roots] + [watch])
+        self._go_by([root.watch for root in self.source.roots] + [watch])
         super().add(watch)
 
     def remove(self, watch: Watch) -> None:
@@ -90,10 +90,11 @@ class FileWatcher(Watcher[Hints]):
         self.files.notes.left(watch)
         if self.partial is not None:
             self.partial.forget_left()
-        self._ask_for([root.watch for root in self.source.roots])
+        self._go_by([root.watch for root in self.source.roots])
 
-    def _ask_for(self, watches: Iterable[Watch]) -> None:
-        """Have asked of files what these watches ask."""
+    def _go_by(self, watches: Sequence[Watch]) -> None:
+        """Have these watches shown while they are scanned, and asked of files what they ask."""
+        self.scanner.progress.paths = [watch.path for watch in watches]
         if self.partial is not None:
             self.partial.companions.ask_for(watches)
 

@@ -168,6 +168,7 @@ def test_what_begins_to_match_a_pattern_is_watched(root: Path, state: Path) -> N
         (root / "bert/in/below/live.csv").touch()
         await_count(sent, 3)
         assert pipeline.parts.covers(pipeline.config.watches[1]) == 2
+        assert pipeline.parts.local.scanner.progress.paths == watched(pipeline)
 
 
 def test_what_begins_to_match_asks_what_its_pattern_does(root: Path, state: Path) -> None:

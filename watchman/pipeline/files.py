@@ -44,6 +44,7 @@ from watchman.sources.source import (
     CLOSE_WRITE,
     CLOSED,
     CONTENT,
+    DELETE,
     GONE,
     MODIFY,
     REPLACED,
@@ -331,12 +332,6 @@ class Files:
         if mask & ATTRIB and not mask & (CONTENT | CONFIRMED):
             self._judge_attributes(key, seen, path, into)
             return
-        if mask & GONE:
-            # Another one is there since: an event of its own follows, and proves a new arrival.
-            if not key[0].is_left:
-                self._remember(key, Evidence.REPLACED)
-                self._asked_for.pop(key, None)
-            return
         evidence = _evidence_of(mask)
         if self._evidence:
             evidence = max(evidence, self._evidence.pop(key, evidence))
@@ -467,9 +462,12 @@ class Files:
 def _look_at(name: str, descriptor: int, mask: int) -> Look:
     """Look at a name in what :func:`descriptor_of` returned, after an event with ``mask``."""
     if descriptor >= 0:
-        if mask & GONE:
+        if mask & DELETE:
             return file_access.GONE  # whatever has the name by now has an event of its own
-        return look(name, descriptor, closed=bool(mask & CLOSE_WRITE))
+        seen = look(name, descriptor, closed=bool(mask & CLOSE_WRITE))
+        # Of two that are exchanged (renameat2(2)), the second leaves after the first has come to
+        # its place: no event follows.
+        return file_access.GONE if mask & GONE and seen.seen is Seen.OTHER else seen
     code = why_unreachable(descriptor)
     return file_access.cannot_tell(code) if code else file_access.GONE
 
@@ -481,9 +479,9 @@ def _is_ordinary(root: Root) -> bool:
 
 
 def _evidence_of(mask: int) -> Evidence:
-    if mask & REPLACED:
+    if mask & (REPLACED | DELETE):
         return Evidence.REPLACED
-    if mask & CONTENT:
+    if mask & (CONTENT | GONE):
         return Evidence.WRITTEN
     return Evidence.CAME if mask & CAME else Evidence.SCAN
 

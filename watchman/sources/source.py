@@ -26,7 +26,8 @@ CONTENT = ev.IN_CLOSE_WRITE | ev.IN_MOVED_TO | ev.IN_CREATE
 CLOSE_WRITE = ev.IN_CLOSE_WRITE
 CLOSED = ev.IN_CLOSE_WRITE | ev.IN_MOVED_TO
 """A writer has finished with the file, or it was complete when it came here."""
-GONE = ev.IN_MOVED_FROM | ev.IN_DELETE
+DELETE = ev.IN_DELETE
+GONE = ev.IN_MOVED_FROM | DELETE
 ATTRIB = ev.IN_ATTRIB
 MODIFY = ev.IN_MODIFY
 """Something was written, or the file was truncated by its path, which no close follows."""

@@ -61,7 +61,7 @@ class WaitingQueue(Generic[Key, Waiting]):
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def __contains__(self, key: Key) -> bool:
+    def __contains__(self, key: object) -> bool:
         return key in self._waiting
 
     def forget(self, key: Key) -> None:

@@ -12,10 +12,11 @@ hangs outlives a reload.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from watchman import mounts
 
@@ -27,8 +28,8 @@ _SLICE = 0.05
 """Seconds between two looks at a thread that is waited for."""
 
 _lock = threading.Lock()
-_questions: dict[str, tuple[threading.Thread, float]] = {}
-"""By mount point: who asks, and since when (monotonic). Answered ones are dropped."""
+_questions: dict[tuple[str, int | None], tuple[threading.Thread, float]] = {}
+"""By mount (point and id): who asks, and since when (monotonic). Answered ones are dropped."""
 _left: list[tuple[threading.Thread, dict[str, int]]] = []
 """Threads that nobody waited for any longer, and the mounts (id by point) that they may be in."""
 
@@ -81,16 +82,21 @@ def describe(point: str) -> str:
 
 def ask(which: Iterable[str]) -> None:
     """Ask file systems for a sign of life, unless they are being asked. Never blocks."""
-    now = time.monotonic()
+    now, table = time.monotonic(), mounts.mounts()
     with _lock:
         for point in which:
-            asked = _questions.get(point)
+            mount = _mount(point, table)
+            asked = _questions.get(mount)
             if asked is None or not asked[0].is_alive():
                 thread = threading.Thread(
                     target=_statvfs, args=(point,), name="are-you-there", daemon=True
                 )
-                _questions[point] = (thread, now)
+                _questions[mount] = (thread, now)
                 thread.start()
+
+
+def _mount(point: str, table: Mapping[str, mounts.Mount]) -> tuple[str, int | None]:
+    return point, table[point].id if point in table else None
 
 
 def _statvfs(point: str) -> None:
@@ -100,23 +106,27 @@ def _statvfs(point: str) -> None:
         return  # an answer, too
 
 
-def silent(which: Iterable[str]) -> str:
-    """Return the first of these mount points that has left a question unanswered; "" if none."""
-    now = time.monotonic()
+def silent(which: Iterable[str], since: float = math.inf) -> str:
+    """Return one of these mount points that has left a question unanswered; "" if none has.
+
+    What has been unmounted counts only for who is at work ``since`` before it was asked.
+    """
+    now, wanted = time.monotonic(), frozenset(which)
     with _lock:
-        for point in which:
-            thread, asked = _questions.get(point, (None, now))
-            if thread is not None and now - asked >= SILENT:
-                if thread.is_alive():
-                    return point
-                del _questions[point]
+        late = [one for one in _questions.items() if now - one[1][1] >= SILENT]
+        table = mounts.mounts() if late else {}
+        for mount, (thread, asked) in late:
+            if not thread.is_alive():
+                del _questions[mount]
+            elif mount[0] in wanted and (asked >= since or mount == _mount(mount[0], table)):
+                return mount[0]
     return ""
 
 
 def is_silent_since(point: str, thread: threading.Thread, asked: float) -> None:
     """Take note of a thread that got no answer to what it asked (monotonic time) there."""
     with _lock:
-        _questions[point] = (thread, asked)
+        _questions[_mount(point, mounts.mounts())] = (thread, asked)
 
 
 # Working
@@ -154,7 +164,7 @@ class Station:
         if since is None or now - since < SUSPECT or not self.where:
             return ""
         ask(self.where)
-        return silent(self.where)
+        return silent(self.where, since)
 
 
 # Ending

@@ -124,6 +124,25 @@ def test_nobody_waits_in_what_was_mounted_anew(monkeypatch: pytest.MonkeyPatch) 
     release.set()
 
 
+def test_what_was_mounted_anew_is_asked_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody else is held up by who asked the old mount; who works there still hangs."""
+    table = {"/share": mounts.Mount(50, "nfs4", 7)}
+    monkeypatch.setattr(mounts, "mounts", lambda: table)
+    monkeypatch.setattr(hanging, "SILENT", 0.1)
+    release = threading.Event()
+    monkeypatch.setattr(hanging, "_statvfs", lambda _: release.wait())
+    station = hanging.Station(["it"], ["/share"])
+    station.since = time.monotonic() - 60
+    wait_until(lambda: station.hangs(time.monotonic()) == "/share", what="it hangs")
+    assert hanging.silent(["/share"]) == "/share"
+    table["/share"] = mounts.Mount(51, "nfs4", 8)
+    assert hanging.silent(["/share"]) == ""
+    assert station.hangs(time.monotonic()) == "/share"
+    wait_until(lambda: hanging.silent(["/share"]), what="the new one hangs as well")
+    release.set()
+    wait_until(lambda: not hanging.silent(["/share"]), what="both have answered")
+
+
 def test_the_journal_takes_nothing_from_who_was_left(tmp_path: Path) -> None:
     journal = Journal(str(tmp_path))
     begin, raised = threading.Event(), list[BaseException]()

@@ -74,22 +74,27 @@ class Companions:
         router: Router,
     ) -> None:
         self._router = router
+        self._of_patterns: list[_Template] = []
+        members: list[_Template] = []
+        for number, (pattern, one) in enumerate(zip(patterns, criteria, strict=False)):
+            if one is not None:
+                self._of_patterns += _templates(_companions(one), pattern, number)
+                members += _templates(one.members, pattern, number)
+        self._members = _Names(members)
+        self.ask_for(watches)
+
+    def ask_for(self, watches: Iterable[Watch]) -> None:
+        """Go by what these watches ask from now on, besides the patterns."""
         # The innermost last: it wins.
         around = sorted(watches, key=lambda watch: len(watch.path))
         self._watches = [(watch.prefix, watch.criteria) for watch in around]
         self._both: dict[tuple[int, str], Criteria] = {}
         """What both a pattern and a watch ask, by the pattern's number and the watch."""
-        companions: list[_Template] = []
-        members: list[_Template] = []
-        for number, (pattern, one) in enumerate(zip(patterns, criteria, strict=False)):
-            if one is not None:
-                companions += _templates(_companions(one), pattern, number)
-                members += _templates(one.members, pattern, number)
+        companions = dict.fromkeys(self._of_patterns)
         for _, one in self._watches:
             if one is not None:
-                companions += _templates(_companions(one), "", -1)
-        self._companions = _Names(companions)
-        self._members = _Names(members)
+                companions |= dict.fromkeys(_templates(_companions(one), "", -1))
+        self._companions = _Names([*companions])
 
     def tells_of_another(self, path: str) -> bool:
         """Say whether the file at ``path`` is a companion."""

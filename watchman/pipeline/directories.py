@@ -374,6 +374,7 @@ class DirectoryScanner:
         with self._directories.opened() as batch:
             self._directories.look_up(container, names, batch)
             hints = []
+            matched = False
             for name in names:
                 if self._directories.is_left_out(container, name):
                     continue
@@ -388,6 +389,7 @@ class DirectoryScanner:
                 path = container.join(name)
                 known = batch.known.get(path)
                 if known is not None and is_same_content(known.version, version):
+                    matched = True
                     self._directories.enter(container, name, known, listing.reason)
                 elif changed_ns < before_ns:
                     batch.noted.append((path, version, Noted.BEFORE))
@@ -396,22 +398,33 @@ class DirectoryScanner:
                 else:
                     hints.append((changed_ns, Hint(container, name, FOUND)))
             if listing.whole:
-                batch.gone.extend(self._missing(container, set(names), descriptor))
+                batch.gone.extend(self._missing(container, set(names), descriptor, matched))
             self._directories.record(batch)
         if hints and not container.root.polled:
             # How one came that is new to the scan, its event tells, which may still be unread.
             self._directories.handle(self._source.drain())
         self._directories.handle([hint for _, hint in sorted(hints, key=itemgetter(0))])
 
-    def _missing(self, container: Node, names: set[str], descriptor: int) -> list[str]:
+    def _missing(
+        self, container: Node, names: set[str], descriptor: int, matched: bool
+    ) -> list[str]:
+        """Return the known directories that a container no longer has.
+
+        As for files: where none is as it is known, those that were seen on another device are not
+        missing, as a share may just not be mounted.
+        """
+        try:
+            device = os.fstat(descriptor).st_dev
+        except OSError:
+            return []
         above = container.path.rstrip("/")
         known = self._journal.known.scan(above).maybe_missing()
         gone = [name for name in known if name not in names and not is_directory(name, descriptor)]
         remembered = self._journal.known.lookup(above, gone)
         return [
             container.join(name)
-            for name in gone
-            if not self._directories.is_under_way(remembered.get(name))
+            for name, one in remembered.items()
+            if (matched or one.version.device == device) and not self._directories.is_under_way(one)
         ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from watchman.journal import Journal
@@ -51,7 +52,9 @@ class FileWatcher(Watcher[Hints]):
 
     def start(self) -> None:
         """Read events from now on; have everything scanned."""
-        self.files.load_partial()
+        if self.partial is not None:
+            for root in self.source.roots:
+                self.partial.load(root.watch)
         super().start()
 
     def check(self, now: float) -> None:
@@ -74,10 +77,26 @@ class FileWatcher(Watcher[Hints]):
         for root, paths in found.items():
             self.files.notes.long_open(root.watch, paths)
 
+    def add(self, watch: Watch) -> None:
+        """Take another watch while it runs."""
+        if self.partial is not None:
+            self.partial.load(watch)
+        self._go_by([root.watch for root in self.source.roots] + [watch])
+        super().add(watch)
+
     def remove(self, watch: Watch) -> None:
         """Give up a watch whose directory is gone."""
         super().remove(watch)
         self.files.notes.left(watch)
+        if self.partial is not None:
+            self.partial.forget_left()
+        self._go_by([root.watch for root in self.source.roots])
+
+    def _go_by(self, watches: Sequence[Watch]) -> None:
+        """Have these watches shown while they are scanned, and asked of files what they ask."""
+        self.scanner.progress.paths = [watch.path for watch in watches]
+        if self.partial is not None:
+            self.partial.companions.ask_for(watches)
 
     def end(self) -> None:
         """Forget what is not there."""

@@ -32,7 +32,7 @@ from watchman.model import Move, Version, Watch, record_of
 from watchman.pipeline.found import Found
 from watchman.pipeline.left_directories import LeftDirectories
 from watchman.pipeline.notes import Notes
-from watchman.pipeline.pending_events import Key, PendingEvents
+from watchman.pipeline.pending_events import CONFIRMED, EarlyFiles, Key, PendingEvents
 from watchman.pipeline.recording import Recorder
 from watchman.pipeline.unseen import Unseen
 from watchman.router import Router
@@ -44,6 +44,7 @@ from watchman.sources.source import (
     CLOSE_WRITE,
     CLOSED,
     CONTENT,
+    DELETE,
     GONE,
     MODIFY,
     REPLACED,
@@ -61,8 +62,6 @@ log = logging.getLogger("watchman.notify")
 SLICE = 1000
 """Hints handled, recorded and committed at a time."""
 
-CONFIRMED = 1 << 16
-"""A bit that the kernel's masks do not use: no event that is still unread can tell more."""
 # For each file; Python 3.11 looks for an enum's member as long as 50 ns.
 _COMPLETE, _GONE, _WRITTEN = Seen.COMPLETE, Seen.GONE, Evidence.WRITTEN
 _ARRIVED = (CLOSE_WRITE, coverage.MOVED_TO)
@@ -108,7 +107,7 @@ class Files:
         self.incomplete: IncompleteFiles[Key] = IncompleteFiles()
         self._touched: PendingEvents[tuple[str, Version]] = PendingEvents(source)
         """Known files, as it seems: path and new version."""
-        self._early: PendingEvents[None] = PendingEvents(source)
+        self._early = EarlyFiles(source)
         self._passed: PendingEvents[tuple[str, Version]] = PendingEvents(source)
         self._asked_for: dict[Key, bool] = {}
         """For watches with a mask: whether it asks for one of the events that named the file."""
@@ -141,7 +140,7 @@ class Files:
         """Everything that is there has been found."""
         self.notes.end_scan()
         if self._partial is not None:
-            self._partial.forget_missing()
+            self._partial.forget_missing(self.incomplete, self._early)
 
     def look_at_due(self, now: float) -> None:
         """Look again at the files whose time has come, and at what was found out about them."""
@@ -162,9 +161,7 @@ class Files:
         self._touched.sort_out(hints)
         self._early.sort_out(hints)
         self._passed.sort_out(hints)
-        for early in self._early.settled():
-            for key in early:
-                hints[key] = hints.get(key, 0) | CONFIRMED
+        self._early.confirm(hints)
         items = list(hints.items())
         with DirectoryCache(descriptor_of) as directories:
             for start in range(0, len(items), SLICE):
@@ -261,6 +258,7 @@ class Files:
         """Wait no longer for a file that is gone."""
         if self.incomplete:
             self.incomplete.forget(key)
+            self._only_touched.discard(key)
         if self._evidence:
             self._evidence.pop(key, None)
         if self._asked_for:
@@ -289,7 +287,7 @@ class Files:
             return
         for key, item in into.early.items():
             self._remember(key, item.evidence)
-        self._early.add(dict.fromkeys(into.early))
+        self._early.add({key: item.version for key, item in into.early.items()})
 
     def _is_looked_at(self, key: Key, watch: Watch, mask: int) -> bool:
         """Ask the watch's own mask about a hint, and remember its answer until the file is judged.
@@ -334,20 +332,14 @@ class Files:
         if mask & ATTRIB and not mask & (CONTENT | CONFIRMED):
             self._judge_attributes(key, seen, path, into)
             return
-        if mask & GONE:
-            # Another one is there since: an event of its own follows, and proves a new arrival.
-            if not key[0].is_left:
-                self._remember(key, Evidence.REPLACED)
-                self._asked_for.pop(key, None)
-            return
         evidence = _evidence_of(mask)
         if self._evidence:
             evidence = max(evidence, self._evidence.pop(key, evidence))
-        only_touched = key in self._only_touched
-        if only_touched and mask & CONTENT:
+        if mask & CONTENT:
             self._only_touched.discard(key)
-            only_touched = False
-        if not self.is_complete(key, seen, path, mask):
+        only_touched = key in self._only_touched
+        settled = key not in self.incomplete and self._early.is_confirmed(key, seen)
+        if not (settled or self.is_complete(key, seen, path, mask)):
             if key in self.incomplete:
                 self._remember(key, evidence)
             elif self._partial is not None:
@@ -383,10 +375,13 @@ class Files:
 
         While somebody writes, or may be writing, the write's own hint will follow.
         """
-        if seen.seen is Seen.UNTESTED and key not in self.incomplete:
-            self._only_touched.add(key)
-            return self.is_complete(key, seen, path)
-        return seen.seen is Seen.COMPLETE
+        if seen.seen is not Seen.UNTESTED or key in self.incomplete:
+            return seen.seen is Seen.COMPLETE
+        # Nothing is to be noted of one that is not known: a scan, say, is about to find it.
+        if not self._journal.known.versions([path]) or self.is_complete(key, seen, path):
+            return True
+        self._only_touched.add(key)
+        return False
 
     def _sort_touched(self, into: _Sorted) -> None:
         """Sort attribute changes: nothing new, other times, or another content."""
@@ -444,11 +439,6 @@ class Files:
 
     # What has criteria
 
-    def load_partial(self) -> None:
-        """Read which files waited when the process before this one ended; before the first scan."""
-        if self._partial is not None:
-            self._partial.load()
-
     def _look_at_partial(self) -> None:
         """Record what turned out to be whole, and what has not been so in time."""
         partial = self._partial
@@ -472,9 +462,12 @@ class Files:
 def _look_at(name: str, descriptor: int, mask: int) -> Look:
     """Look at a name in what :func:`descriptor_of` returned, after an event with ``mask``."""
     if descriptor >= 0:
-        if mask & GONE:
+        if mask & DELETE:
             return file_access.GONE  # whatever has the name by now has an event of its own
-        return look(name, descriptor, closed=bool(mask & CLOSE_WRITE))
+        seen = look(name, descriptor, closed=bool(mask & CLOSE_WRITE))
+        # Of two that are exchanged (renameat2(2)), the second leaves after the first has come to
+        # its place: no event follows.
+        return file_access.GONE if mask & GONE and seen.seen is Seen.OTHER else seen
     code = why_unreachable(descriptor)
     return file_access.cannot_tell(code) if code else file_access.GONE
 
@@ -486,9 +479,9 @@ def _is_ordinary(root: Root) -> bool:
 
 
 def _evidence_of(mask: int) -> Evidence:
-    if mask & REPLACED:
+    if mask & (REPLACED | DELETE):
         return Evidence.REPLACED
-    if mask & CONTENT:
+    if mask & (CONTENT | GONE):
         return Evidence.WRITTEN
     return Evidence.CAME if mask & CAME else Evidence.SCAN
 

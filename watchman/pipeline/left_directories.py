@@ -30,8 +30,10 @@ class LeftDirectories:
         """Forget some of what is due; True if directories have left since the last call."""
         now = time.monotonic()
         vanished = self._source.vanished()
-        if vanished:
-            self._due |= dict.fromkeys(vanished, now + LEFT)
+        for path in vanished:
+            # Behind the others: one that leaves time and again is not to keep them from their time.
+            self._due.pop(path, None)
+            self._due[path] = now + LEFT
         if self._due and next(iter(self._due.values())) <= now:
             self._give_up(now)
         if self._forgetting:

@@ -39,6 +39,8 @@ class LostMounts:
         paths = {watch.path for watch in watches}
         if not self._changes.any() and paths == self._looked_at:
             return
+        for path in self._looked_at - paths:
+            self._troubles.end(path, _UNMOUNTED)  # it is watched no more
         self._looked_at = paths
         table = mounts.mounts()
         for path in paths:

@@ -31,13 +31,13 @@ from __future__ import annotations
 import collections
 import logging
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 
 from watchman.directory_cache import DirectoryCache
 from watchman.file_access import look
 from watchman.identity import Evidence, is_same
 from watchman.journal import Journal
-from watchman.model import Criteria, Delivery, Noted, Version
+from watchman.model import Criteria, Delivery, Noted, Version, Watch
 from watchman.pipeline.companions import Companions
 from watchman.pipeline.file_check import THERE, Companion
 from watchman.pipeline.found import Found
@@ -87,7 +87,7 @@ class PartialFiles:
         self._journal = journal
         self._router = router
         self._source = source
-        self._companions = companions
+        self.companions = companions
         self._logs = logs
         self._members = Members(journal, companions, logs)
         self._judge = Judge(pool, companions, self._members, logs, self._answered)
@@ -104,9 +104,9 @@ class PartialFiles:
         self.partial = PartialByWatch(self._waiting)
         self.unread = Unseen(troubles, source, "files", "read")
 
-    def load(self) -> None:
-        """Read what an earlier process has left in the journal; before the first scan."""
-        self._memory.load()
+    def load(self, watch: Watch) -> None:
+        """Read what an earlier process has left of a watch; before its first scan."""
+        self._memory.load(watch)
 
     def __bool__(self) -> bool:
         return bool(
@@ -132,14 +132,14 @@ class PartialFiles:
             if waiting is not None and waiting.is_whole_as(found.version):
                 files[path] = found
                 continue
-            if self._companions.tells_of_another(path):
+            if self.companions.tells_of_another(path):
                 noted.append((path, found.version, Noted.COMPANION))
                 self.companion_came((found.node, found.name))
                 continue
-            main_files = self._companions.main_files(path)
+            main_files = self.companions.main_files(path)
             if main_files:
                 earlier = self._earlier_set_of(found, is_known=path in known)
-                asked = self._companions.criteria_of_member(path, main_files[0])
+                asked = self.companions.criteria_of_member(path, main_files[0])
                 if asked is None and self._members.is_taken_over(earlier, found.version):
                     continue
                 begun.append(path)
@@ -192,7 +192,7 @@ class PartialFiles:
     def _criteria(self, found: Found) -> Criteria | None:
         """Return what is asked of a file; nothing where it is neither moved nor announced."""
         path = found.path
-        criteria = self._companions.criteria(path)
+        criteria = self.companions.criteria(path)
         if criteria is None and self._logs is None:
             return None  # most files, where anything is asked of others
         if not self._router.is_wanted(path) or self._router.is_dry_run(path):
@@ -292,9 +292,9 @@ class PartialFiles:
             self.forget(key)
         self._members.forget_left()
 
-    def forget_missing(self) -> None:
-        """Drop what is remembered and was not found again: a scan of everything is over."""
-        self._memory.forget_missing()
+    def forget_missing(self, *unsettled: Container[Key]) -> None:
+        """Drop what a scan of everything has not found again; what is ``unsettled``, it has."""
+        self._memory.forget_missing(unsettled)
 
     # What is due
 

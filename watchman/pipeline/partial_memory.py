@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Container, Iterable, Sequence
 
 from watchman.journal import Journal
 from watchman.journal.partial import PartialFile
+from watchman.model import Watch
+from watchman.pipeline.pending_events import Key
 from watchman.pipeline.waiting_file import WaitingFile
 from watchman.sources.source import Source
 
@@ -21,12 +24,11 @@ class PartialMemory:
         self._stored: set[str] = set()
         """Paths in the table."""
 
-    def load(self) -> None:
-        """Read what an earlier process has left; before the first scan."""
-        for root in self._source.roots:
-            for one in self._journal.partial.below(root.watch.path):
-                self._before[one.path] = one
-                self._stored.add(one.path)
+    def load(self, watch: Watch) -> None:
+        """Read what an earlier process has left of a watch; before its first scan."""
+        for one in self._journal.partial.below(watch.path):
+            self._before[one.path] = one
+            self._stored.add(one.path)
 
     def __bool__(self) -> bool:
         """Whether anything is left of the time before this process."""
@@ -56,10 +58,13 @@ class PartialMemory:
             self._stored -= stored
             self._journal.partial.forget(stored)
 
-    def forget_missing(self) -> None:
-        """Drop what was not found again: a scan of everything is over."""
+    def forget_missing(self, unsettled: Iterable[Container[Key]]) -> None:
+        """Drop what was not found again, nor is among the ``unsettled``: a scan is over."""
         gone = []
         for path in self._before:
+            key = self._source.find(os.path.dirname(path)), os.path.basename(path)
+            if any(key in files for files in unsettled):
+                continue
             watch_is_there = any(
                 path.startswith(root.watch.prefix) and root.identity is not None
                 for root in self._source.roots

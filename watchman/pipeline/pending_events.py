@@ -6,8 +6,14 @@ import collections
 from collections.abc import Iterator, Mapping
 from typing import Generic, TypeVar
 
+from watchman.file_access import Look, Seen
+from watchman.identity import is_same_content
+from watchman.model import Version
 from watchman.sources.source import CONTENT, Hints, Source
 from watchman.sources.tree import Node
+
+CONFIRMED = 1 << 16
+"""A bit that the kernel's masks do not use: no event that is still unread can tell more."""
 
 Key = tuple[Node, str]
 T = TypeVar("T")
@@ -50,3 +56,29 @@ class PendingEvents(Generic[T]):
             _, group = self._groups.popleft()
             if group:
                 yield group
+
+
+class EarlyFiles(PendingEvents[Version]):
+    """Files that were complete in a version before an event had said so."""
+
+    def __init__(self, source: Source) -> None:
+        super().__init__(source)
+        self._confirmed: dict[Key, Version] = {}
+
+    def confirm(self, hints: Hints) -> None:
+        """Add those to the hints of which no event can tell more; to be handled at once."""
+        self._confirmed.clear()
+        for group in self.settled():
+            self._confirmed |= group
+            for key in group:
+                hints[key] = hints.get(key, 0) | CONFIRMED
+
+    def is_confirmed(self, key: Key, seen: Look) -> bool:
+        """Say whether a file is as it was when it was complete.
+
+        It need not settle once more: where others are written all the time, it never would.
+        """
+        version = self._confirmed.get(key)
+        if version is None or seen.version is None or seen.seen is Seen.BUSY:
+            return False
+        return is_same_content(version, seen.version)

@@ -22,7 +22,8 @@ class ScanProgress:
     """
 
     def __init__(self, paths: list[str], *, first_run: bool) -> None:
-        self._paths = paths
+        self.paths = paths
+        """Of the watches that are scanned."""
         self._first_run = first_run
         self._began: float | None = None
         self._began_ns = 0
@@ -77,7 +78,7 @@ class ScanProgress:
         if began is None or now - began < _SHORT:
             return None
         return {
-            "paths": self._paths,
+            "paths": self.paths,
             "first_run": self._first_run,
             "since_ns": self._began_ns,
             "listed": self._listed,

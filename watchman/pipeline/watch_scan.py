@@ -143,7 +143,10 @@ class Scanner:
             for name in scanned.maybe_missing()
             if look(name, listing.descriptor).seen is Seen.GONE
         )
-        device = os.fstat(listing.descriptor).st_dev
+        try:
+            device = os.fstat(listing.descriptor).st_dev
+        except OSError:
+            return  # its file system has just gone away: unknown is not missing
         # A part in one commit: a million may be gone.
         while names := list(itertools.islice(missing, FORGOTTEN)):
             if not self._matched:

@@ -88,7 +88,10 @@ class AtStart:
         Then it was renamed over one that is watched, or the two were exchanged (renameat2(2)).
         ``moved_in``: it came from outside the watch.
         """
-        inode = os.fstat(descriptor).st_ino
+        try:
+            inode = os.fstat(descriptor).st_ino
+        except OSError:
+            return False
         identity = self._identities.get(inode)
         if identity is None or not identity.mtime_ns:
             return False

@@ -52,9 +52,9 @@ class _UnitTable(WatchTable):
     def __init__(self, instance: ev.Instance, mask: int) -> None:
         super().__init__(instance, mask)
         self.waiting: dict[int, Unit] = {}
-        """By the number of their own watch."""
+        """By the number of their own watch: the last name under which a directory was found."""
         self._numbers: dict[Node, dict[str, int]] = {}
-        """The same the other way round: by container and name."""
+        """Which watch each has: by container and name."""
 
     def detach(self, node: Node) -> None:
         """Watch a container no longer, nor any unit in it."""
@@ -65,7 +65,7 @@ class _UnitTable(WatchTable):
     def attach_unit(self, unit: Unit, descriptor: int) -> None:
         """Watch a unit; ``descriptor`` is its container's. Raises OSError."""
         container, name = unit
-        if name in self._numbers.get(container, ()) or container.root.polled:
+        if container.root.polled:
             return
         try:
             inside = os.open(name, DIRECTORY_FLAGS, dir_fd=descriptor)
@@ -78,7 +78,9 @@ class _UnitTable(WatchTable):
             wd = self.instance.add(inside, _INSIDE | ev.IN_MASK_ADD)
         finally:
             os.close(inside)
-        self._numbers.setdefault(container, {})[name] = wd
+        if self._numbers.get(container, {}).get(name) != wd:
+            self.detach_unit(unit)  # it was another directory of that name
+            self._numbers.setdefault(container, {})[name] = wd
         self.waiting[wd] = unit
 
     def detach_unit(self, unit: Unit) -> None:
@@ -90,8 +92,9 @@ class _UnitTable(WatchTable):
             return
         if not numbers:
             del self._numbers[container]
-        del self.waiting[wd]
-        self._end(wd)
+        if self.waiting.get(wd) == unit:  # else that directory has another name by now
+            del self.waiting[wd]
+            self._end(wd)
 
     def _end(self, wd: int) -> None:
         """End a watch, unless it stands for a container or a unit as well."""

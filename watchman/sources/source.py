@@ -26,7 +26,8 @@ CONTENT = ev.IN_CLOSE_WRITE | ev.IN_MOVED_TO | ev.IN_CREATE
 CLOSE_WRITE = ev.IN_CLOSE_WRITE
 CLOSED = ev.IN_CLOSE_WRITE | ev.IN_MOVED_TO
 """A writer has finished with the file, or it was complete when it came here."""
-GONE = ev.IN_MOVED_FROM | ev.IN_DELETE
+DELETE = ev.IN_DELETE
+GONE = ev.IN_MOVED_FROM | DELETE
 ATTRIB = ev.IN_ATTRIB
 MODIFY = ev.IN_MODIFY
 """Something was written, or the file was truncated by its path, which no close follows."""
@@ -81,6 +82,11 @@ class Source(BaseSource[Hints]):
         self._heartbeat = -1
         self.beaten = False
         """Set when the file of :meth:`listen` was touched."""
+
+    def add(self, watch: Watch, reason: Reason) -> Root:
+        """Take another watch, and queue the walk that has its directories watched."""
+        self._masked |= watch.mask is not None
+        return super().add(watch, reason)
 
     def start_prescan(self, known: KnownDirectories) -> None:
         """Have a second process go ahead of the first walk; before there are any threads."""
@@ -221,11 +227,13 @@ class Source(BaseSource[Hints]):
         if not watch.auto_add:
             # Only one that is watched already, and was renamed within the watch.
             return bool(cookie) and self._moving.pop(cookie, None) is node.root
+        if mask & ATTRIB and not node.listed:
+            # A walk is about to find it, and tells what is old in a first run.
+            return False
         if watch.rec:
             return True
         if mask & ATTRIB:
-            # What is not listed yet, a walk will find, and tell.
-            was_there = not node.listed or at_start.holds(node.path, name)
+            was_there = at_start.holds(node.path, name)
         else:
             was_there = at_start.came(node.path, name, cookie)
         return coverage.is_followed(watch, at_start=was_there)

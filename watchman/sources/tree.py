@@ -107,6 +107,8 @@ class Node:
             return None
         try:
             status = os.fstat(descriptor)
+        except OSError:
+            return None
         finally:
             os.close(descriptor)
         return status.st_dev, status.st_ino

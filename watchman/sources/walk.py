@@ -136,7 +136,12 @@ class Walker:
             return None
         level = _Level(node, descriptor, moved_in=bool(levels) and levels[-1].moved_in)
         if node.parent is None:
-            status = os.fstat(descriptor)
+            try:
+                status = os.fstat(descriptor)
+            except OSError as error:
+                level.close()
+                self._lost(node, error)
+                return None
             identity = status.st_dev, status.st_ino
             other = self._watched_as(node.root, identity)
             if other is not None:
@@ -176,12 +181,19 @@ class Walker:
                         return one
         return None
 
-    @staticmethod
-    def _begin(root: Root, identity: tuple[int, int]) -> None:
+    def _begin(self, root: Root, identity: tuple[int, int]) -> None:
         """Note which directory is walked at a watch's path; another one has a start of its own."""
+        is_other = identity != root.identity
+        has_begun = root.at_start.has_begun(identity)
+        if is_other and not has_begun:
+            # What was seen below has not left: it may be unmounted, and come back as it is.
+            for child in (root.children or {}).values():
+                self.detach(child)
+                root.directories -= 1
+            root.children = None
         if not root.watch.rec:
-            root.listed = root.at_start.has_begun(identity)
-        elif identity != root.identity:
+            root.listed = has_begun
+        elif is_other:
             root.listed = False
         root.identity = identity
         root.reason = Reason.CATCH_UP

@@ -8,7 +8,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -26,12 +26,12 @@ from watchman.file_access import DIRECTORY_FLAGS, Look, Seen, look, version_of
 from watchman.journal import Journal
 from watchman.model import Delivery, Existing, Method, Route, State, Watch, WatchKind
 from watchman.pipeline import schedule
-from watchman.pipeline.directories import DirectoryWatcher
+from watchman.pipeline.directories import Directories, DirectoryWatcher
 from watchman.pipeline.watcher import WatcherThread
 from watchman.router import Router
 from watchman.sources import directory_version
 from watchman.sources.at_start import Starts
-from watchman.sources.directory_source import DirectorySource
+from watchman.sources.directory_source import DirectorySource, Hint
 from watchman.sources.instance import Instance
 from watchman.troubles import Troubles
 
@@ -485,6 +485,33 @@ def test_what_has_no_watch_is_tried_again(
         (path / "s2").mkdir()
         (path / "DONE").touch()
         wait_until(lambda: scene.announced == ["s1" if "marker" in options else "scanner1/s2"])
+
+
+def test_a_directory_that_takes_the_name_of_one_that_waits_is_waited_for(
+    scene: Scene, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Renamed and made anew before anybody looks: at no time is there nothing of that name."""
+    caplog.set_level(logging.INFO)
+    a, b = scene.data / "a", scene.data / "b"
+    is_to_be_renamed, handle = threading.Event(), Directories.handle
+
+    def rename_first(directories: Directories, hints: Sequence[Hint]) -> None:
+        if is_to_be_renamed.is_set():
+            is_to_be_renamed.clear()
+            a.rename(b)
+            a.mkdir()
+        handle(directories, hints)
+
+    monkeypatch.setattr(Directories, "handle", rename_first)
+    with scene.watching(marker="DONE"):
+        a.mkdir()
+        wait_until(lambda: f"2|NOTFINISHED: {a}" in caplog.messages)
+        is_to_be_renamed.set()
+        wait_until(lambda: f"2|NOTFINISHED: {b}" in caplog.messages)
+        (b / "DONE").write_bytes(b"x")
+        wait_until(lambda: scene.announced == ["b"])
+        (a / "DONE").write_bytes(b"x")
+        wait_until(lambda: scene.announced == ["b", "a"])
 
 
 def test_what_is_mounted_over_a_container_is_watched(scene: Scene) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from watchman.journal import Journal
 from watchman.journal.journal_reader import open_reader
 from watchman.journal.runs import run_of
 from watchman.model import Config, Existing, Watch, WatchKind
+from watchman.pipeline import watch_scan
+from watchman.sources import walk
+from watchman.sources.tree import Listing
 
 DIRECTORIES = {"kind": WatchKind.DIRECTORIES}
 
@@ -130,6 +134,30 @@ def test_what_rec_brings_has_a_first_run(root: Path, state: Path, directories: b
     assert sent_by_a_run(with_rec, root / "a/live") == [f"{root}/xlate"]
     make(root / "a/late")
     assert sent_by_a_run(with_rec, root / "a/live") == [f"{root}/a/late"]
+
+
+def test_a_directory_is_touched_before_the_first_run_comes_to_it(
+    root: Path, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that it is in is watched, and is being listed in parts."""
+
+    def touched_meanwhile(scanner: watch_scan.Scanner, listing: Listing) -> None:
+        listed(scanner, listing)
+        if not touched.is_set():
+            touched.set()
+            assert not listing.last
+            os.utime(root / "a")
+            scanner._files.handle(scanner._source.wait(10.0))
+
+    touched, listed = threading.Event(), watch_scan.Scanner._listed
+    monkeypatch.setattr(walk, "LISTING", 2)
+    monkeypatch.setattr(watch_scan.Scanner, "_listed", touched_meanwhile)
+    upload(root / "a/old")
+    for n in range(5):
+        upload(root / f"old{n}")
+    config = config_of(root, state, root, rec=True, auto_add=True)
+    assert sent_by_a_run(config, root / "a/live") == []
+    assert touched.is_set()
 
 
 def test_another_kind_has_a_first_run(root: Path, state: Path) -> None:

@@ -11,13 +11,15 @@ from typing import Any
 
 import pytest
 
+from tests.mounted import mounted, unmount
 from tests.running import Remembering, config_for, running, troubles
 from tests.waiting import wait_until
 from watchman.config.globs import expand
-from watchman.model import Config, Existing, Method, Watch, WatchKind
+from watchman.model import Config, Criteria, Criterion, Existing, Method, Watch, WatchKind
 from watchman.pipeline import Pipeline
 from watchman.sources import just_gone
 from watchman.sources.at_start import Starts
+from watchman.sources.instance import IN_CREATE
 
 pytestmark = pytest.mark.usefixtures("often")
 heard: list[str] = []
@@ -166,6 +168,54 @@ def test_what_begins_to_match_a_pattern_is_watched(root: Path, state: Path) -> N
         (root / "bert/in/below/live.csv").touch()
         await_count(sent, 3)
         assert pipeline.parts.covers(pipeline.config.watches[1]) == 2
+        assert pipeline.parts.local.scanner.progress.paths == watched(pipeline)
+
+
+def test_what_begins_to_match_asks_what_its_pattern_does(root: Path, state: Path) -> None:
+    asked = Criteria((Criterion("marker", "{name}.done"),))
+    config = globbing(root, state, rec=True, auto_add=True, criteria=asked)
+    with running(config) as (pipeline, sent):
+        for number, name in enumerate(("anna", "bert"), 1):
+            directory = root / name / "in"
+            directory.mkdir(parents=True)
+            (directory / "a.csv").write_text("1")
+            wait_until(lambda n=number: pipeline.parts.partial == n, what="it waits")  # type: ignore[misc]  # — binds n
+        assert sent.paths == []
+        (root / "anna/in/a.csv.done").touch()
+        await_count(sent, 1)
+        (root / "anna").rename(root / "anna.away")
+        wait_until(lambda: watched(pipeline) == [f"{root}/{n}/in" for n in ("bert", "anna.away")])
+        (root / "bert/in/a.csv.done").touch()
+        wait_until(lambda: f"{root}/bert/in/a.csv" in sent.paths, what="it is still asked")
+
+
+def test_what_waited_in_a_directory_that_is_late_goes_on_waiting(
+    root: Path, state: Path, tmp_path: Path
+) -> None:
+    asked = {"rec": True, "criteria": Criteria((Criterion("marker", "{name}.done"),))}
+    (root / "anna/in").mkdir(parents=True)
+    with running(globbing(root, state, **asked)) as (pipeline, _):
+        (root / "anna/in/a.csv").write_text("1")
+        (before,) = wait_until(lambda: pipeline.journal.partial.below(str(root)))
+    (root / "anna").rename(tmp_path / "aside")
+    with running(globbing(root, state, **asked)) as (pipeline, sent):
+        (tmp_path / "aside").rename(root / "anna")
+        wait_until(lambda: pipeline.parts.partial, what="it waits again")
+        assert pipeline.journal.partial.below(str(root)) == [before]
+        (root / "anna/in/a.csv.done").touch()
+        await_count(sent, 1)
+        wait_until(lambda: not pipeline.journal.partial.below(str(root)))
+
+
+def test_what_begins_to_match_has_the_mask_of_its_pattern(root: Path, state: Path) -> None:
+    with running(globbing(root, state, mask=IN_CREATE)) as (pipeline, sent):
+        directory = root / "anna/in"
+        directory.mkdir(parents=True)
+        wait_until(lambda: any(map(pipeline.parts.covers, pipeline.config.watches)))
+        # Most are made, written and closed before anybody looks: one hint, of the last event.
+        for number in range(300):
+            (directory / f"{number}.csv").write_text("1")
+        await_count(sent, 300)
 
 
 def test_a_processor_of_another_watch_goes_on_where_a_directory_begins_to_match(
@@ -310,6 +360,18 @@ def test_what_may_only_be_unmounted_is_missed(
         wait_until(lambda: not troubles(pipeline))
         (root / "anna/in/x.csv").touch()
         wait_until(lambda: sent.paths == [f"{root}/anna/in/x.csv"])
+
+
+def test_what_is_given_up_with_its_mount_is_no_trouble(root: Path, state: Path) -> None:
+    """What lies behind the mount point tells that it is no empty one."""
+    (root / "anna").mkdir(parents=True)
+    (root / "anna/behind").touch()
+    with mounted(root / "anna"):
+        (root / "anna/in").mkdir()
+        with running(globbing(root, state)) as (pipeline, _):
+            unmount(root / "anna")
+            wait_until(lambda: watched(pipeline) == [], what="it is given up")
+            wait_until(lambda: list(troubles(pipeline)) == [f"{root}/*/in"], what="none matches")
 
 
 def test_a_symlink_that_matches_is_no_way_out(root: Path, state: Path, tmp_path: Path) -> None:

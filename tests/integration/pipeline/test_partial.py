@@ -114,6 +114,22 @@ def test_a_partial_file_waits_across_a_restart_and_is_no_news(root: Path, state:
         await_sent(sent, half)
 
 
+def test_a_partial_file_that_settles_after_a_restart_goes_on_waiting(
+    root: Path, state: Path
+) -> None:
+    """The scan is over before that; it was found all the same."""
+    half = root / "half.gz"
+    config = asking(root, state, GZIP, watch={"settle": 0.5})
+    with running(config) as (pipeline, _):
+        half.write_bytes(WHOLE[:-5])
+        await_waiting(pipeline, half)
+        (before,) = pipeline.journal.partial.below(str(root))
+    with running(config) as (pipeline, _):
+        wait_until(lambda: pipeline.parts.partial, 60, "it is judged")
+        (after,) = pipeline.journal.partial.below(str(root))
+        assert after == before
+
+
 def test_what_became_whole_while_nobody_watched_is_announced(root: Path, state: Path) -> None:
     half, gone = root / "half.gz", root / "gone.gz"
     config = asking(root, state, GZIP)

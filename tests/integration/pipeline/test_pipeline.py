@@ -18,9 +18,10 @@ import pytest
 from tests.journals import counts
 from tests.running import Remembering, config_for, running, troubles
 from tests.waiting import wait_until
+from watchman.file_access import Look, Seen, look
 from watchman.journal import known
 from watchman.model import ACCEPTED, Answer, Existing, Outcome, Route, State, Version
-from watchman.pipeline import CLOCK_GRAIN_NS, NAMESPACE, Pipeline, task_id, watch_scan
+from watchman.pipeline import CLOCK_GRAIN_NS, NAMESPACE, Pipeline, files, task_id, watch_scan
 from watchman.pipeline.watcher import Watcher
 from watchman.sources.source import Hints
 
@@ -155,6 +156,26 @@ def test_a_file_is_not_sent_while_it_is_open_for_writing(root: Path, state: Path
         arrive(sent, root / "marker", root / "slow")
 
 
+def test_a_file_settles_while_another_is_written_all_the_time(root: Path, state: Path) -> None:
+    """There is always an event that is still unread then, which might tell more of it."""
+    over = threading.Event()
+
+    def write() -> None:
+        with (root / "growing").open("wb", buffering=0) as stream:
+            while not over.wait(0.0005):
+                stream.write(b"x")
+
+    writer = threading.Thread(target=write)
+    with running(config_for(root, state, watch={"settle": 0.2})) as (_, sent):
+        writer.start()
+        try:
+            (root / "a.csv").write_text("x")
+            arrive(sent, root / "a.csv")
+        finally:
+            over.set()
+            writer.join()
+
+
 def test_hard_links_and_unnamed_files_arrive(root: Path, state: Path, tmp_path: Path) -> None:
     with running(config_for(root, state)) as (_, sent):
         (tmp_path / "outside").write_text("x")
@@ -189,6 +210,36 @@ def test_a_rewritten_file_is_a_new_arrival(root: Path, state: Path) -> None:
             (root / "a").write_text("x" * count)
             await_count(sent, count)
         assert len({message.task_id for message in sent.messages}) == 3
+
+
+@pytest.mark.parametrize("has_lease", [True, False])
+def test_what_came_while_down_is_touched_before_the_scan_comes_to_it(
+    root: Path, state: Path, monkeypatch: pytest.MonkeyPatch, has_lease: bool
+) -> None:
+    def without_lease(name: str, directory: int, *, closed: bool = False) -> Look:
+        seen = look(name, directory, closed=closed)
+        return seen._replace(seen=Seen.UNTESTED) if seen.seen is Seen.COMPLETE else seen
+
+    def touched_first(scanner: watch_scan.Scanner) -> None:
+        if not touched.is_set():
+            touched.set()
+            late.chmod(0o600)
+            hints = scanner._source.wait(10.0)
+            assert [name for _, name in hints] == [late.name]
+            scanner._files.handle(hints)
+        drain(scanner)
+
+    if not has_lease:
+        monkeypatch.setattr(files, "look", without_lease)
+    config = config_for(root, state, watch={"settle": 0.1})
+    with running(config):
+        pass
+    late, touched, drain = root / "late.csv", threading.Event(), watch_scan.Scanner._drain
+    late.write_text("x")
+    monkeypatch.setattr(watch_scan.Scanner, "_drain", touched_first)
+    with running(config) as (_, sent):
+        arrive(sent, late)
+    assert touched.is_set()
 
 
 def test_what_changes_with_its_mode_in_the_same_moment_is_an_arrival(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.sources.uploads import exchange
 from tests.journals import counts, history
 from tests.running import Remembering, config_for, running
 from tests.servers.fuse import FuseServer, needs_fuse
@@ -18,6 +19,7 @@ from watchman.ignored_names import DEFAULT_IGNORE
 from watchman.journal.journal_reader import open_reader
 from watchman.model import ACCEPTED, Answer, Method, Outcome, State
 from watchman.pipeline import Pipeline
+from watchman.sources import reader, source
 
 OLD = 1_500_000_000_000_000_000
 
@@ -100,6 +102,26 @@ def test_truncated_by_its_path_is_an_arrival(root: Path, state: Path) -> None:
             os.truncate(path, size)
             wait_until(lambda size=size: sent.messages[-1].size == size, 10, f"{size} bytes")  # type: ignore[misc]  # — binds size
         assert flush(root, sent) == [str(path)] * 3
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_exchanged_files_are_arrivals_at_both_names(
+    root: Path, state: Path, monkeypatch: pytest.MonkeyPatch, split: bool
+) -> None:
+    """The second leaves its name after the first has come there (renameat2(2))."""
+    if split:  # each event by itself
+        monkeypatch.setattr(reader, "CHUNK", 48)
+        monkeypatch.setattr(source, "TAKEN", 1)
+    paths = [root / name for name in ("a.csv", "b.csv")]
+    with running(config_for(root, state)) as (pipeline, sent):
+        for path in paths:
+            path.write_text(path.name)
+        flush(root, sent)
+        exchange(*paths)
+        assert sorted(flush(root, sent)) == sorted(map(str, paths * 2))
+        pipeline.rescan()
+        flush(root, sent)
+        assert len(flush(root, sent)) == 4
 
 
 def test_made_again_at_once_while_unsent(root: Path, state: Path) -> None:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,12 +20,14 @@ from tests.servers.fuse import FuseServer, needs_fuse
 from tests.waiting import wait_until
 from watchman.checks.scanning import unknown
 from watchman.file_access import cannot_tell, look
+from watchman.journal import Scan
 from watchman.journal.journal_reader import open_reader
 from watchman.model import Config, Existing, Version, Watch, WatchKind
 from watchman.pipeline import Pipeline, schedule, unseen, watch_scan
 from watchman.pipeline.file_check import FileCheck
 from watchman.pipeline.first_runs import CLOCK_GRAIN_NS
-from watchman.sources.tree import Node
+from watchman.sources.tree import Listing, Node
+from watchman.sources.walk import Walker
 
 pytestmark = pytest.mark.usefixtures("often")
 
@@ -125,6 +128,50 @@ def test_what_was_announced_and_cannot_be_looked_at_is_not_announced_again(
         make(kind, later)
         wait_until(lambda: str(later) in sent.paths, 30)
         assert sent.paths == [str(known), str(later)]
+
+
+@needs_fuse
+def test_a_root_that_cannot_be_looked_at_once_it_is_open(
+    share: FuseServer, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, opened = share.point / "up", Walker._open
+    root.mkdir()
+    well = make(WatchKind.FILES, root / "well")
+
+    def fails_from_now_on(walker: Walker, *args: Any) -> int:
+        descriptor = opened(walker, *args)
+        monkeypatch.setattr(Walker, "_open", opened)
+        share.claim(root, look=errno.EIO)
+        return descriptor
+
+    monkeypatch.setattr(Walker, "_open", fails_from_now_on)
+    with running(config_of(WatchKind.FILES, root, state)) as (pipeline, sent):
+        await_trouble(pipeline, str(root), "Input/output error")
+        share.claim(root)
+        wait_until(lambda: sent.paths == [str(well)], 60)
+        wait_until(lambda: not troubles(pipeline), 60)
+
+
+@needs_fuse
+def test_a_directory_that_cannot_be_looked_at_once_it_is_listed(
+    share: FuseServer, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory, forget_missing = share.point / "d", watch_scan.Scanner._forget_missing
+    directory.mkdir()
+    well = make(WatchKind.FILES, directory / "well")
+
+    def fails_meanwhile(scanner: watch_scan.Scanner, listing: Listing, scanned: Scan) -> None:
+        share.claim(directory, look=errno.EIO)
+        try:
+            forget_missing(scanner, listing, scanned)
+        finally:
+            share.claim(directory)
+
+    monkeypatch.setattr(watch_scan.Scanner, "_forget_missing", fails_meanwhile)
+    config = config_of(WatchKind.FILES, share.point, state)
+    watches = (replace(config.watches[0], rec=True),)
+    with running(replace(config, watches=watches)) as (_, sent):
+        wait_until(lambda: sent.paths == [str(well)], 60)
 
 
 @needs_fuse

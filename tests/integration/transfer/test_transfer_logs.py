@@ -230,14 +230,17 @@ def test_with_require_log_nothing_is_sent_that_no_log_calls_complete(
     assert {line.split()[0] for line in caplog.messages if " waits: " in line} <= {str(local)}
 
 
-def test_an_incomplete_upload_waits_until_it_is_resumed(proftpd: Logged, tmp_path: Path) -> None:
+@pytest.mark.parametrize("settle", [None, 0.5])
+def test_an_incomplete_upload_waits_until_it_is_resumed(
+    proftpd: Logged, tmp_path: Path, settle: float | None
+) -> None:
     path, data = proftpd.root / "a.bin", bytes(range(256)) * 30
     config = config_for(
         proftpd.root,
         tmp_path,
         ignore=IGNORE,
         transfer_logs=(proftpd.log,),
-        watch={"require_log": True},
+        watch={"require_log": True, "settle": settle},
     )
     with running(config) as (pipeline, publisher):
         session_ends(proftpd, lambda: aborted(proftpd, path, data[:5000]))

@@ -210,7 +210,7 @@ def _status_of(destination: Destination) -> DestinationStatus:
     whole, others = destination.obstacles.shown()
     return DestinationStatus(
         *(destination.source, destination.root, destination.waiting()),
-        *(whole.since_ns if whole else None, whole.told if whole else "", others),
+        *(whole.begun.ns if whole else None, whole.told if whole else "", others),
         destination.copy_pool.running(),
         *(destination.moved_count, destination.moved_only_count),
     )

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Sequence, Set
 
 from watchman.backoff import Backoff
+from watchman.clock import Begun
 from watchman.model import Delivery
 from watchman.mover.copy import NoRoomError
 from watchman.mover.open_directories import OpenDirectories
@@ -69,7 +70,7 @@ _REMEDIES_FOR_A_FILE = {
 class Obstacle:
     """One obstacle, from its first occurrence until a move succeeds there."""
 
-    __slots__ = ("backoff", "code", "logged", "reason", "remedy", "retry_at", "since_ns")
+    __slots__ = ("backoff", "begun", "code", "logged", "reason", "remedy", "retry_at")
 
     def __init__(self, reason: str, what_to_do: str, code: int) -> None:
         self.reason = reason
@@ -77,7 +78,7 @@ class Obstacle:
         self.code = code
         """The errno."""
         self.logged = False
-        self.since_ns = time.time_ns()
+        self.begun = Begun()
         self.backoff = Backoff(FIRST_DELAY, LONGEST_DELAY, jitter=0.4)
         self.retry_at = 0.0
         """When to try again, by the monotonic clock."""
@@ -145,11 +146,11 @@ class Obstacles:
         active = dict(self.active)
         whole = active.pop(WHOLE, None)
         obstacles = list(active.values())
-        shown = [(obstacle.since_ns, obstacle.told) for obstacle in obstacles[:NAMED]]
+        shown = [(obstacle.begun.ns, obstacle.told) for obstacle in obstacles[:NAMED]]
         more = obstacles[NAMED:]
         if more:
             text = f"and {len(more)} more such troubles; mend these first"
-            shown.append((more[0].since_ns, text))
+            shown.append((more[0].begun.ns, text))
         return whole, tuple(shown)
 
     def any_beyond_files(self) -> bool:
@@ -170,8 +171,7 @@ class Obstacles:
         if not self._count[obstacle.code]:
             self._many.discard(obstacle.code)
         if obstacle.logged:
-            seconds = (time.time_ns() - obstacle.since_ns) / 1e9
-            reason = obstacle.reason
+            seconds, reason = obstacle.begun.seconds, obstacle.reason
             log.warning("Moving from %s again after %.0f s (%s)", self._names, seconds, reason)
         return True
 

@@ -29,7 +29,7 @@ from watchman.sender.messages import (
     words,
 )
 from watchman.sender.pages import BATCHES, FEW, PAGE, Pages, PrecheckedPage, ReadyStore
-from watchman.sender.targets import PausedTargets, routes_taken
+from watchman.sender.targets import PausedTargets
 
 log = logging.getLogger("watchman.notify")
 
@@ -367,7 +367,7 @@ class Sender:
         answers = self._publish(Tasks(good, page.bundles), len(good)) if good else []
         tried = any(answer is not _AGAIN or reason for answer, reason, _ in answers)
         self._tried = self._tried or tried
-        taken = routes_taken(good, answers)
+        taken = self._targets.taken(good, answers)
         changes = [(delivery.seq, State.VANISHED, reason) for delivery, reason in vanished]
         all_taken = answers.count(ACCEPTED) == len(good)
         sent = list(good) if all_taken else []
@@ -419,8 +419,10 @@ class Sender:
             self._targets.passed_over(target, delivery.seq)
             return True
         # The others of its route went to the same queue, unless a router of the user's chooses.
-        progress = id(delivery.route) in taken
-        return self._targets.not_taken(target, mask(reason), delivery.seq, progress=progress)
+        route = id(delivery.route)
+        return self._targets.not_taken(
+            target, mask(reason), delivery.seq, progress=route in taken, route=route
+        )
 
     def _publish(self, tasks: Tasks, deliveries: int) -> list[Outcome]:
         """Hand a page to the publisher, and return what became of each of its deliveries.

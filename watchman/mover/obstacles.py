@@ -138,10 +138,10 @@ class Obstacles:
             what_to_do,
         )
 
-    def shown(self) -> tuple[Obstacle | None, tuple[tuple[int, str], ...]]:
+    def shown(self, waiting: int) -> tuple[Obstacle | None, tuple[tuple[int, str], ...]]:
         """Return what is in the way of all, and (since_ns, what) for single directories and files.
 
-        Of those the first, and how many more there are.
+        Of those the first, and how many more there are: perhaps not all, where so many rows wait.
         """
         active = dict(self.active)
         whole = active.pop(WHOLE, None)
@@ -149,7 +149,8 @@ class Obstacles:
         shown = [(obstacle.begun.ns, obstacle.told) for obstacle in obstacles[:NAMED]]
         more = obstacles[NAMED:]
         if more:
-            text = f"and {len(more)} more such troubles; mend these first"
+            number = f"{len(more)} or more" if waiting > len(obstacles) else f"{len(more)} more"
+            text = f"and {number} such troubles; mend these first"
             shown.append((more[0].begun.ns, text))
         return whole, tuple(shown)
 
@@ -162,14 +163,28 @@ class Obstacles:
         obstacle = self.active.get(key)
         return obstacle if obstacle is not None and now < obstacle.retry_at else None
 
+    def leave(self, key: str) -> None:
+        """Forget what is in the way of a file whose row is not kept in memory: there may be many.
+
+        Not what was logged, since its end is to be logged as well.
+        """
+        obstacle = self.active.get(key)
+        if obstacle is not None and is_of_file(key) and not obstacle.logged:
+            self._drop(key)
+
+    def _drop(self, key: str) -> Obstacle | None:
+        obstacle = self.active.pop(key, None)
+        if obstacle is not None:
+            self._count[obstacle.code] -= 1
+            if not self._count[obstacle.code]:
+                self._many.discard(obstacle.code)
+        return obstacle
+
     def end(self, key: str) -> bool:
         """Take note of a success; say whether there had been an obstacle."""
-        obstacle = self.active.pop(key, None)
+        obstacle = self._drop(key)
         if obstacle is None:
             return False
-        self._count[obstacle.code] -= 1
-        if not self._count[obstacle.code]:
-            self._many.discard(obstacle.code)
         if obstacle.logged:
             seconds, reason = obstacle.begun.seconds, obstacle.reason
             log.warning("Moving from %s again after %.0f s (%s)", self._names, seconds, reason)

@@ -332,6 +332,26 @@ def test_thousands_of_files_with_one_trouble(
     assert any("more than 5 files" in line for line in said)
 
 
+def test_what_is_in_the_way_of_rows_that_are_not_in_memory_is_not_kept_either(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deferred, "MOST", 100)
+    monkeypatch.setattr(destination, "BATCH", 50)
+    rig.new_mover()
+
+    def failing(old: str, *_: Any, **__: Any) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), old)
+
+    monkeypatch.setattr("watchman.mover.rename.rename_noreplace", failing)
+    for number in range(600):
+        rig.put(f"d/{number}")
+    with rig.running():
+        wait_until(lambda: rig.status().waiting >= 600, what="all to be tried")
+        active = rig.destination.obstacles.active
+        assert len(active) <= 100 + obstacles.LOGGED_EACH
+        assert len(rig.status().troubles) == obstacles.NAMED + 1
+
+
 def test_a_destination_without_permission(rig: Rig) -> None:
     rig.root.chmod(0o500)
     if os.access(rig.root, os.W_OK):

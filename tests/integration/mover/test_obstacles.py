@@ -121,15 +121,20 @@ def test_a_full_destination(tmp_path: Path, small: Path, caplog: pytest.LogCaptu
     filler = small / "filler"
     filler.write_bytes(bytes(4 << 20))
     seqs = [rig.put(f"{number}", bytes([number]) * 100_000) for number in range(5)]
+    caplog.set_level(logging.INFO)
     with rig.running():
-        wait_until(lambda: rig.status().troubles or rig.status().reason, what="no space")
+        wait_until(lambda: len(rig.status().troubles) == 5 or rig.status().reason, what="no space")
         assert len(rig.left()) == 5
+        # Nothing is moved, and of none is it remembered that it was said to be.
+        assert not [line for line in lines(caplog, logging.INFO) if line.startswith("Moving /")]
         assert set(rig.files()) == {"filler"}
         filler.unlink()
         for seq in seqs:
             rig.wait(seq, State.READY)
     assert rig.files() == {f"{number}": bytes([number]) * 100_000 for number in range(5)}
     assert any("free space there" in line for line in lines(caplog))
+    moving = [line for line in lines(caplog, logging.INFO) if line.startswith("Moving /")]
+    assert len(moving) == len(set(moving)) == 5
 
 
 def test_a_file_too_large_for_the_rest_of_the_space_holds_up_only_itself(

@@ -171,6 +171,7 @@ def _copy_and_place(
         with contextlib.suppress(OSError):
             _clean_up_unfinished(row, target)
         raise
+    recorder.say(row)  # if it got another name than was said
     sync_directory(target)
     return row, copy.source
 

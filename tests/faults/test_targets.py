@@ -162,6 +162,25 @@ def test_deliveries_that_were_discarded_end_the_trouble(
     assert said == ["Nothing is to be sent to queue full of broker b now"]
 
 
+def test_while_a_broker_is_held_a_queue_in_trouble_costs_nothing(
+    bench: Bench, queues: Queues, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queues.room["full"] = 0
+    bench.record("a", route=to("full"))
+    bench.sender.start()
+    wait_until(bench.sender.troubles, 5, "it is in trouble")
+    asked: list[str] = []
+    monkeypatch.setattr(bench.journal, "is_held", lambda broker: bool(asked.append(broker) or True))
+    wait_until(lambda: asked, what="the hold is met")
+    never = threading.Event()
+    never.wait(0.3)
+    assert len(asked) < 10
+    monkeypatch.undo()
+    queues.room["full"] = 1
+    bench.sender.obey()
+    bench.until(SENT=1)
+
+
 def test_what_was_moved_late_is_sent_though_it_lies_among_what_waits(
     bench: Bench, queues: Queues
 ) -> None:

@@ -185,12 +185,16 @@ class Pages:
             self._store.leave_batches(seqs)
         return bool(seqs)
 
-    def batch_due(self) -> float | None:
-        """Return for how many seconds no open batch is due; None if none is open, or it is held."""
-        left = self._store.batch_due_in(self._broker)
-        if left is None or self._store.is_held(self._broker):
+    def next_due(self, *others: float | None) -> float | None:
+        """Return for how many seconds no open batch is due, nor any of the others.
+
+        None where there is none. While all is held nothing is due: a release wakes the sender.
+        """
+        if self._store.is_held(self._broker):
             return None
-        return max(0.01, left)
+        left = self._store.batch_due_in(self._broker)
+        batch = None if left is None else max(0.01, left)
+        return min((seconds for seconds in (batch, *others) if seconds), default=None)
 
     def give_up(self) -> None:
         """Wait for no file system any longer; from any thread."""

@@ -227,8 +227,8 @@ class Sender:
             return
         left = self._used_at + KEEPALIVE - time.monotonic()
         keepalive = max(0.01, left) if self._publisher is not None else None
-        timeouts = (self._look_again, self._targets.next_due(), keepalive, self._pages.batch_due())
-        timeout = min((seconds for seconds in timeouts if seconds), default=None)
+        due = self._pages.next_due(self._look_again, self._targets.next_due())
+        timeout = min((seconds for seconds in (due, keepalive) if seconds), default=None)
         with self._condition:
             self._condition.wait_for(lambda: self._stopping or self._woken, timeout)
 

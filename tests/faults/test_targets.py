@@ -170,7 +170,12 @@ def test_while_a_broker_is_held_a_queue_in_trouble_costs_nothing(
     bench.sender.start()
     wait_until(bench.sender.troubles, 5, "it is in trouble")
     asked: list[str] = []
-    monkeypatch.setattr(bench.journal, "is_held", lambda broker: bool(asked.append(broker) or True))
+
+    def is_held(broker: str) -> bool:
+        asked.append(broker)
+        return True
+
+    monkeypatch.setattr(bench.journal, "is_held", is_held)
     wait_until(lambda: asked, what="the hold is met")
     never = threading.Event()
     never.wait(0.3)

@@ -180,21 +180,28 @@ class Obstacles:
                 self._many.discard(obstacle.code)
         return obstacle
 
-    def end(self, key: str) -> bool:
-        """Take note of a success; say whether there had been an obstacle."""
+    def end(self, key: str, *, moved: bool) -> bool:
+        """Take note that nothing is in the way any more, or nobody; say whether there had been.
+
+        ``moved``: something was moved there.
+        """
         obstacle = self._drop(key)
         if obstacle is None:
             return False
-        if obstacle.logged:
-            seconds, reason = obstacle.begun.seconds, obstacle.reason
+        seconds, reason = obstacle.begun.seconds, obstacle.reason
+        if obstacle.logged and moved:
             log.warning("Moving from %s again after %.0f s (%s)", self._names, seconds, reason)
+        elif obstacle.logged:
+            log.warning("Nothing waits any more for a move from %s (%s)", self._names, reason)
         return True
 
     def end_disproved(self, moved: Sequence[Delivery], waited_for: Set[str]) -> set[str]:
         """End what a success disproves or no row waits for any more; return the keys."""
-        over = {key for row in moved for key in (WHOLE, directories_of(row), file_of(row))}
-        over |= self.active.keys() - waited_for
-        return {key for key in over if self.end(key)}
+        proven = {key for row in moved for key in (WHOLE, directories_of(row), file_of(row))}
+        others = self.active.keys() - waited_for - proven
+        sources = {row.source for row in moved}  # the final path may be another by now
+        proven |= {key for key in others if key.partition("\0")[0] in sources}
+        return {key for key in proven | others if self.end(key, moved=key in proven)}
 
 
 def describe(error: OSError, key: str = WHOLE) -> str:

@@ -534,7 +534,9 @@ def test_back_off_doubles_up_to_a_limit_with_jitter(monkeypatch: pytest.MonkeyPa
     assert delays == [1, 2, 4, 8, 16, 32, 60, 60, 60]
 
 
-def test_a_trouble_ends_with_the_last_row_that_waits_for_it(rig: Rig) -> None:
+def test_a_trouble_ends_with_the_last_row_that_waits_for_it(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
     (rig.root / "d").write_bytes(b"in the way")
     seq = rig.put("d/f")
     with rig.running():
@@ -544,3 +546,6 @@ def test_a_trouble_ends_with_the_last_row_that_waits_for_it(rig: Rig) -> None:
         rig.root.joinpath("d").unlink()
         rig.wait(seq, State.VANISHED)
         wait_until(lambda: not rig.status().troubles, what="the end of it")
+    # Nothing was moved.
+    (over,) = [line for line in lines(caplog) if "ENOTDIR" in line and "Cannot" not in line]
+    assert over.startswith(f"Nothing waits any more for a move from {rig.inbox} to {rig.root} (")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
@@ -88,6 +89,10 @@ class ReadyStore(Protocol):
 
     def tried(self, broker: str, first: int, last: int) -> set[int]:
         """Those from ``first`` to ``last`` that are READY and have a reason."""
+        ...
+
+    def shut_out(self, thread: threading.Thread) -> None:
+        """Let a thread that was left write no more."""
         ...
 
 
@@ -199,6 +204,20 @@ class Pages:
     def give_up(self) -> None:
         """Wait for no file system any longer; from any thread."""
         self.remote.give_up()
+
+    def join(self, sender: threading.Thread, timeout: float) -> bool:
+        """Wait for the sender's thread, in seconds; one that is still busy notes nothing more.
+
+        The next one goes on from the journal meanwhile, and may have sent it all.
+        """
+        if sender.ident is not None:
+            sender.join(timeout)
+        if not sender.is_alive():
+            return True
+        for thread in (sender, self._thread.thread):
+            if thread is not None:
+                self._store.shut_out(thread)
+        return False
 
     def stop(self) -> None:
         """End the threads."""

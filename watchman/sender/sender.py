@@ -186,10 +186,8 @@ class Sender:
             self._condition.notify()
 
     def join(self, timeout: float) -> bool:
-        """Wait for the thread's end; False if it is still busy after ``timeout`` seconds."""
-        if self._thread.ident is not None:
-            self._thread.join(timeout)
-        return not self._thread.is_alive()
+        """Wait for the thread's end; False if it is busy after ``timeout`` seconds, and left."""
+        return self._pages.join(self._thread, timeout)
 
     # -- the thread ----------------------------------------------------------------------
 

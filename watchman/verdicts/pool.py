@@ -427,7 +427,7 @@ class Pool:
             if now - worker.since < max(question.seconds, CPU) * WALL + 2 * LOOK:
                 continue
             worker.kill()
-            if not select.select([worker.descriptor], [], [], LOOK)[0]:
+            if not worker.has_ended(LOOK):
                 del self._workers[worker.descriptor]
                 self._left.append(worker)
                 reason = "its file system does not answer"

@@ -481,9 +481,9 @@ class Pool:
 
 def lane_of(asked: Iterable[Criterion | CriterionCheck], size: int) -> Lane:
     """Return the lane of a file of ``size`` bytes."""
-    functions = tuple(one.argument for one in asked if one.kind == "callable")
+    functions = [one.argument for one in asked if one.kind == "callable"]
     if functions:
-        return Lane(functions)
+        return Lane(tuple(functions))
     return LARGE_FILES if size >= LARGE else PLAIN
 
 

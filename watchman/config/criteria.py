@@ -133,8 +133,10 @@ def pattern_of(member: Member, pattern: str) -> str:
 
 def suffix_of(pattern: str) -> str:
     """Return the suffix of the names that a pattern matches; empty where it does not tell."""
-    tail = re.split(r"[*?\]]", pattern)[-1]
-    return tail[tail.rfind(".") :] if "." in tail and "/" not in tail else ""
+    _, slash, tail = re.split(r"[*?\]]", pattern)[-1].rpartition("/")
+    # Behind a slash it is the whole name, and a dot at its beginning is none of a suffix.
+    dot = (tail.lstrip(".") if slash else tail).rfind(".")
+    return tail[tail.rfind(".") :] if dot >= 0 else ""
 
 
 def _seconds(

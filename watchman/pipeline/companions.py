@@ -31,7 +31,9 @@ def is_shared(criterion: Criterion) -> bool:
 def name_for(template: str, name: str) -> str:
     """Return how the companion of the file called ``name`` is called."""
     stem = name[: name.rfind(".")] if "." in name.lstrip(".") else name
-    return template.replace("{name}", name).replace("{stem}", stem)
+    fields = {"name": name, "stem": stem}
+    # At once: the name may have a field in it itself.
+    return _FIELD.sub(lambda found: fields.get(found[1], found[0]), template)
 
 
 def size_by_name(template: str, name: str) -> int | None:
@@ -103,7 +105,7 @@ class Companions:
         """Return the paths of the main files with which the file at ``path`` goes; mostly none.
 
         It goes with none whose pattern stands behind the first that matches the file itself, nor
-        with what is a member as well.
+        with what is a member as well. What that pattern matches goes with shorter names alone.
         """
         found: dict[str, None] = {}
         for other, template in self._members.beside(path):
@@ -111,6 +113,9 @@ class Companions:
                 continue
             own = self._router.position(path)
             if own is not None and own < template.number:
+                continue
+            # Else each would go with the next, as a with a.hdr, and that with a.hdr.hdr.
+            if own == template.number and len(other) >= len(path):
                 continue
             if not self.is_ignored(other) and not self.main_files(other):
                 found[other] = None

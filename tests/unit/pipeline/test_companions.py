@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from watchman.model import Criteria, Criterion, Member, Route, Watch
-from watchman.pipeline.companions import Companions
+from watchman.pipeline.companions import Companions, name_for
 from watchman.router import Router
 
 SHP = Criteria((), members=(Member("{stem}.shx"), Member("{stem}.dbf"), Member("{stem}.prj", True)))
@@ -58,6 +58,25 @@ def test_sets_of_each_others_files_do_not_wait_for_one_another() -> None:
     found = companions(("*.a", one), ("*.b", other))
     assert found.main_files("/x.b") == ["/x.a"]
     assert found.main_files("/x.a") == []
+
+
+def test_a_member_without_the_suffix_of_its_main_file() -> None:
+    """As ENVI has it: a.hdr tells of a. Its pattern's own files would be members of longer ones."""
+    found = companions(("*.hdr", Criteria((), members=(Member("{stem}"),))), ("*", None))
+    assert found.main_files("/d/a") == ["/d/a.hdr"]
+    assert found.main_files("/d/a.hdr") == []
+
+
+def test_a_field_in_a_name_stands_for_nothing() -> None:
+    assert name_for("{name}.done", "a{stem}.csv") == "a{stem}.csv.done"
+    assert name_for("{stem}.{name}.done", "{name}.csv") == "{name}.{name}.csv.done"
+
+
+def test_a_pattern_that_tells_the_whole_name_tells_its_suffix() -> None:
+    done = Criteria((Criterion("marker", "{stem}.done"),))
+    found = companions(("/d/*/grid.shp", SHP), ("/d/*/a.csv", done), ("*", None))
+    assert found.main_files("/d/x/grid.dbf") == ["/d/x/grid.shp"]
+    assert found.tells_of_another("/d/x/a.done")
 
 
 def test_a_member_of_two_sets() -> None:

@@ -30,6 +30,8 @@ _NOT_FOR_EXPAT = (18, 43)
 """XML_ERROR_UNKNOWN_ENCODING, and XML_ERROR_AMPLIFICATION_LIMIT_BREACH."""
 _LONGEST_FIELD = 1 << 26
 """Characters of a field; Python's own limit is less than a coastline has."""
+_LONGEST_FIRST = 1 << 24
+"""Bytes in which the first line must end: a table may have a column for each of its stations."""
 _BEHIND_ALL = "\x1a behind all lines"
 
 
@@ -195,11 +197,20 @@ def _last_line_ends(file: OpenFile) -> bool:
 
 def _first_row(file: OpenFile) -> tuple[str, int]:
     """Return what separates the fields of the first line, and how many there are."""
-    lines = list(_lines([file.up_to(0, _TAIL)], _encoding(file)))
-    if not lines or not lines[0].endswith("\n"):
-        raise NotWhole("its first line has no end")
-    delimiter = max(",;\t|", key=lines[0].count)
-    return delimiter, len(next(_rows(lines, delimiter), []))
+    length = _TAIL
+    while True:
+        lines = list(_lines([file.up_to(0, length)], _encoding(file)))
+        if lines and lines[0].endswith("\n"):
+            delimiter = max(",;\t|", key=lines[0].count)
+            row = next(_rows([*lines, _BEHIND_ALL], delimiter))
+            # Else it goes on within quotes.
+            if not row or _BEHIND_ALL not in row[-1] or length >= min(file.size, _LONGEST_FIRST):
+                return delimiter, len(row)
+        elif length >= file.size:
+            raise NotWhole("its first line has no end")
+        elif length >= _LONGEST_FIRST:
+            raise CannotTell("the first line of its CSV is too long")
+        length *= 4
 
 
 def _last_row(pieces: Iterable[bytes], delimiter: str, encoding: str) -> list[str] | None:

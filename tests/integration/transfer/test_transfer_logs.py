@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -26,7 +27,7 @@ from tests.integration.transfer.logged import (
 from tests.running import Remembering, config_for, running, troubles
 from tests.waiting import wait_until
 from watchman.journal.journal_reader import open_reader
-from watchman.model import Answer, Config, Criteria, Member, Outcome, Route, Upload
+from watchman.model import Answer, Config, Criteria, Member, Outcome, Route, TransferLog, Upload
 from watchman.pipeline import Pipeline
 
 
@@ -228,6 +229,27 @@ def test_with_require_log_nothing_is_sent_that_no_log_calls_complete(
         wait_until(lambda: "no transfer log" in str(partial(pipeline)), 20, "it waits")
         assert publisher.paths == []
     assert {line.split()[0] for line in caplog.messages if " waits: " in line} <= {str(local)}
+
+
+def test_names_in_another_script_are_told_apart_where_a_log_has_them_whole(tmp_path: Path) -> None:
+    """Other formats would write all of them alike; what was uploaded while watchman was down."""
+    root, log = tmp_path / "ftp", tmp_path / "uploads"
+    root.mkdir()
+    log.touch()
+    form = "%h %u %{epoch} %m %{transfer-status} %b %{file-size} %f"
+    entry = TransferLog(str(log), "extended", form, {}, utc=False, wait=0.05)
+    required = {"require_log": True}
+    config = config_for(root, tmp_path / "state", transfer_logs=(entry,), watch=required)
+    with running(config):
+        pass
+    paths = [root / f"{name}.csv" for name in ("данные", "график", "погода", "осадки")]
+    for path in paths:
+        path.write_bytes(b"1")
+        with log.open("a", encoding="utf-8") as lines:
+            lines.write(f"10.0.0.1 anna {time.time():.0f} STOR success 1 1 {path}\n")
+    with running(config, resumed=True) as (_, publisher):
+        for path in paths:
+            assert sent(publisher, path)["watchman_upload_user"] == "anna"
 
 
 def test_an_incomplete_upload_waits_until_it_is_resumed(proftpd: Logged, tmp_path: Path) -> None:

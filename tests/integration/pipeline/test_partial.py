@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from tests.descriptors import no_descriptor_left
-from tests.journals import counts
+from tests.journals import counts, failures
 from tests.running import await_noted, config_for, running
 from tests.waiting import wait_until
 from watchman import file_access, signals
@@ -182,6 +182,16 @@ def test_a_file_that_stays_partial_is_incomplete_once(
         assert counts(pipeline.journal)[("b", State.FAILED)][0] == 1
         half.write_bytes(WHOLE)
         await_sent(sent, half)
+
+
+def test_a_companion_whose_name_would_be_too_long_is_not_there(root: Path, state: Path) -> None:
+    """It is one of a file of whose name the uploader has made nearly all that it can be."""
+    file = root / f"{'a' * 250}.gz"
+    with running(asking(root, state, DONE, {"incomplete_after": 1.0})) as (pipeline, _):
+        file.write_bytes(WHOLE)
+        wait_until(lambda: counts(pipeline.journal).get(("b", State.FAILED), (0,))[0] == 1, 30)
+        (record,) = failures(pipeline.journal)
+        assert f"{file.name}.done is not there" in record.reason
 
 
 def test_a_file_that_waits_since_a_time_in_the_future_is_incomplete_in_its_time(

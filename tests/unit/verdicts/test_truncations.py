@@ -9,6 +9,7 @@ import json
 import lzma
 import os
 import sqlite3
+import struct
 import tarfile
 import tempfile
 import zipfile
@@ -326,6 +327,22 @@ def test_a_grib_message_larger_than_its_edition_can_say() -> None:
         for length in (size - 1, size // 2, 200, 50, 9):
             os.ftruncate(cut.descriptor, length)
             assert not cut.is_whole(lambda file: check_format(file, "grib"))
+
+
+def test_all_strips_of_a_tiff_are_looked_for_however_many_there_are() -> None:
+    """The last one holds the file's last byte."""
+    count = (1 << 20) + 1
+    at = 8 + 2 + 2 * 12 + 4
+    end = at + 2 * 4 * count + 1
+    contents = struct.pack("<2sHI", b"II", 42, 8) + struct.pack("<H", 2)
+    contents += struct.pack("<HHII", 273, 4, count, at)
+    contents += struct.pack("<HHIII", 279, 4, count, at + 4 * count, 0)
+    contents += struct.pack("<I", 8) * (count - 1) + struct.pack("<I", end - 1)
+    contents += struct.pack("<I", 1) * count + b"1"
+    with closing(Cut(contents)) as cut:
+        assert cut.is_whole(FORMATS["tiff"].check)
+        os.ftruncate(cut.descriptor, end - 1)
+        assert not cut.is_whole(FORMATS["tiff"].check)
 
 
 WIDE = b"".join(b",".join(b"%d" % n for n in range(line, line + 20_000)) + b"\n" for line in (7, 8))

@@ -5,6 +5,7 @@ Markers, checksums and sizes tell of another file; the members of a set go with 
 
 from __future__ import annotations
 
+import bisect
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -76,22 +77,36 @@ class Companions:
         router: Router,
     ) -> None:
         self._router = router
-        # The innermost last: it wins.
-        around = sorted(watches, key=lambda watch: len(watch.path))
-        self._watches = [(watch.prefix, watch.criteria) for watch in around]
+        self._watches: list[tuple[str, Criteria | None]] = []
         self._both: dict[tuple[int, str], Criteria] = {}
         """What both a pattern and a watch ask, by the pattern's number and the watch."""
-        companions: list[_Template] = []
+        self._of_patterns: list[_Template] = []
         members: list[_Template] = []
         for number, (pattern, one) in enumerate(zip(patterns, criteria, strict=False)):
             if one is not None:
-                companions += _templates(_companions(one), pattern, number)
+                self._of_patterns += _templates(_companions(one), pattern, number)
                 members += _templates(one.members, pattern, number)
-        for _, one in self._watches:
-            if one is not None:
-                companions += _templates(_companions(one), "", -1)
-        self._companions = _Names(companions)
         self._members = _Names(members)
+        self._of_watches: dict[Criterion, None] = {}
+        self._companions = _Names(self._of_patterns)
+        for watch in watches:
+            self.add(watch)
+
+    def add(self, watch: Watch) -> None:
+        """Have asked what another watch asks, of all below it."""
+        # The innermost last: it wins.
+        entry = watch.prefix, watch.criteria
+        bisect.insort(self._watches, entry, key=lambda one: len(one[0]))
+        asked = dict.fromkeys(_companions(watch.criteria) if watch.criteria is not None else ())
+        if asked.keys() - self._of_watches.keys():
+            self._of_watches |= asked
+            of_watches = _templates(self._of_watches, "", -1)
+            self._companions = _Names([*self._of_patterns, *of_watches])
+
+    def remove(self, watch: Watch) -> None:
+        """Have it asked no more."""
+        self._watches = [one for one in self._watches if one[0] != watch.prefix]
+        self._both.clear()
 
     def tells_of_another(self, path: str) -> bool:
         """Say whether the file at ``path`` is a companion."""

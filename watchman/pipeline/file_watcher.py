@@ -74,9 +74,17 @@ class FileWatcher(Watcher[Hints]):
         for root, paths in found.items():
             self.files.notes.long_open(root.watch, paths)
 
+    def add(self, watch: Watch) -> None:
+        """Take another watch while it runs."""
+        if self.partial is not None:
+            self.partial.companions.add(watch)
+        super().add(watch)
+
     def remove(self, watch: Watch) -> None:
         """Give up a watch whose directory is gone."""
         super().remove(watch)
+        if self.partial is not None:
+            self.partial.companions.remove(watch)
         self.files.notes.left(watch)
 
     def end(self) -> None:

@@ -87,7 +87,7 @@ class PartialFiles:
         self._journal = journal
         self._router = router
         self._source = source
-        self._companions = companions
+        self.companions = companions
         self._logs = logs
         self._members = Members(journal, companions, logs)
         self._judge = Judge(pool, companions, self._members, logs, self._answered)
@@ -132,14 +132,14 @@ class PartialFiles:
             if waiting is not None and waiting.is_whole_as(found.version):
                 files[path] = found
                 continue
-            if self._companions.tells_of_another(path):
+            if self.companions.tells_of_another(path):
                 noted.append((path, found.version, Noted.COMPANION))
                 self.companion_came((found.node, found.name))
                 continue
-            main_files = self._companions.main_files(path)
+            main_files = self.companions.main_files(path)
             if main_files:
                 earlier = self._earlier_set_of(found, is_known=path in known)
-                asked = self._companions.criteria_of_member(path, main_files[0])
+                asked = self.companions.criteria_of_member(path, main_files[0])
                 if asked is None and self._members.is_taken_over(earlier, found.version):
                     continue
                 begun.append(path)
@@ -192,7 +192,7 @@ class PartialFiles:
     def _criteria(self, found: Found) -> Criteria | None:
         """Return what is asked of a file; nothing where it is neither moved nor announced."""
         path = found.path
-        criteria = self._companions.criteria(path)
+        criteria = self.companions.criteria(path)
         if criteria is None and self._logs is None:
             return None  # most files, where anything is asked of others
         if not self._router.is_wanted(path) or self._router.is_dry_run(path):

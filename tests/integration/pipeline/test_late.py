@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import gzip
 import logging
 import os
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from tests.running import Remembering, config_for, running, troubles
 from tests.waiting import wait_until
 from watchman.config.globs import expand
-from watchman.model import Config, Existing, Method, Watch, WatchKind
+from watchman.model import Config, Criteria, Criterion, Existing, Method, Watch, WatchKind
 from watchman.pipeline import Pipeline
 from watchman.sources import just_gone
 from watchman.sources.at_start import Starts
@@ -166,6 +167,25 @@ def test_what_begins_to_match_a_pattern_is_watched(root: Path, state: Path) -> N
         (root / "bert/in/below/live.csv").touch()
         await_count(sent, 3)
         assert pipeline.parts.covers(pipeline.config.watches[1]) == 2
+
+
+def test_what_a_pattern_asks_of_files_is_asked_where_a_directory_begins_to_match(
+    root: Path, state: Path
+) -> None:
+    asked = Criteria((Criterion("format", "gzip"), Criterion("marker", "{name}.done")))
+    config = globbing(root, state, rec=True, auto_add=True, criteria=asked)
+    whole = gzip.compress(b"rain\n" * 500)
+    with running(config) as (pipeline, sent):
+        (root / "anna/in").mkdir(parents=True)
+        wait_until(lambda: watched(pipeline) == [f"{root}/anna/in"], what="it is watched")
+        half, file = root / "anna/in/half.gz", root / "anna/in/whole.gz"
+        for path, contents in ((half, whole[:-5]), (file, whole)):
+            path.write_bytes(contents)
+            Path(f"{path}.done").touch()
+        await_count(sent, 1)
+        rows = pipeline.journal.partial.below
+        wait_until(lambda: [one.path for one in rows(str(root))] == [str(half)], what="it waits")
+        assert sent.paths == [str(file)]
 
 
 def test_a_processor_of_another_watch_goes_on_where_a_directory_begins_to_match(

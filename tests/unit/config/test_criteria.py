@@ -172,5 +172,9 @@ def test_functions_are_found_again_by_another_process(site: Site) -> None:
     (name,) = (one.argument for one in criteria.each if one.kind == "callable")
     path = site.root / "config.py"
     assert _callables(str(path))[name]("x", None) is True
+    later = "{'path': '$D/later/*', 'do_glob': True, 'complete': lambda *_: True}"
+    (watch,) = site.load(f"{BROKERS}WATCHES = [{later}]\nPATTERNS = []").globs
+    assert watch.criteria is not None
+    assert [one.argument for one in watch.criteria.each] == [*_callables(str(path))]
     path.write_text("(")
     assert _callables(str(path)) == {}

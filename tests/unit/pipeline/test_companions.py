@@ -115,3 +115,28 @@ def test_what_is_asked_of_a_member_by_itself() -> None:
     assert companions(("*", same)).criteria_of_member("/d/a.aux", "/d/a") is None
     of_both = companions(("*", Criteria((), members=same.members)), watches=(around,))
     assert of_both.criteria_of_member("/d/a.aux", "/d/a") == Criteria((auto,))
+
+
+def test_what_a_watch_asks_that_comes_and_goes() -> None:
+    done, size = Criterion("marker", "{name}.done"), Criterion("size", "{name}.size")
+    outer, inner = (
+        Watch("/d", criteria=Criteria((done,))),
+        Watch("/d/e", criteria=Criteria((size,))),
+    )
+    found = companions(("*.shp", SHP))
+    for _ in range(2):
+        found.add(inner)
+        found.add(outer)
+        assert found.tells_of_another("/d/a.done")
+        assert found.tells_of_another("/d/e/a.size")
+        assert not found.tells_of_another("/d/e/a.done")
+        asked = found.criteria("/d/e/a.shp")
+        assert asked is not None
+        assert (asked.each, asked.members) == ((size,), SHP.members)
+        found.remove(inner)
+        asked = found.criteria("/d/e/a.shp")
+        assert asked is not None
+        assert asked.each == (done,)
+        found.remove(outer)
+        assert found.criteria("/d/e/a.shp") == SHP
+        assert not found.tells_of_another("/d/a.done")

@@ -30,6 +30,7 @@ _NOT_FOR_EXPAT = (18, 43)
 """XML_ERROR_UNKNOWN_ENCODING, and XML_ERROR_AMPLIFICATION_LIMIT_BREACH."""
 _LONGEST_FIELD = 1 << 26
 """Characters of a field; Python's own limit is less than a coastline has."""
+_QUOTED = re.compile(r'"[^"]*"')
 _LONGEST_FIRST = 1 << 24
 """Bytes in which the first line must end: a table may have a column for each of its stations."""
 _BEHIND_ALL = "\x1a behind all lines"
@@ -161,7 +162,7 @@ def csv_by_end(file: OpenFile) -> None:
 
     A file that ends between two lines cannot be told from a whole one.
     """
-    delimiter, wanted = _first_row(file)
+    (delimiter, wanted), *_ = _first_row(file)
     if _encoding(file) == "utf-16" or not _last_line_ends(file):
         csv_all(file)
         return
@@ -175,14 +176,18 @@ def csv_by_end(file: OpenFile) -> None:
 
 def csv_all(file: OpenFile) -> None:
     """Do the same, by reading all lines: some may be ends of values in quotes."""
-    delimiter, wanted = _first_row(file)
+    first = _first_row(file)
     if not _last_line_ends(file):
         raise NotWhole("its last line has no end")
-    last = _last_row(file.pieces(), delimiter, _encoding(file))
-    if last is None:
-        raise NotWhole("it ends within quotes")
-    if len(last) != wanted:
-        raise NotWhole(f"its first line has {wanted} fields and its last {len(last)}")
+    wrong = ""
+    for delimiter, wanted in first:
+        last = _last_row(file.pieces(), delimiter, _encoding(file))
+        if last is None:
+            raise NotWhole(wrong or "it ends within quotes")
+        if len(last) == wanted:
+            return
+        wrong = wrong or f"its first line has {wanted} fields and its last {len(last)}"
+    raise NotWhole(wrong)
 
 
 def _encoding(file: OpenFile) -> str:
@@ -195,17 +200,23 @@ def _last_line_ends(file: OpenFile) -> bool:
     return file.tail(1) == b"\n"
 
 
-def _first_row(file: OpenFile) -> tuple[str, int]:
-    """Return what separates the fields of the first line, and how many there are."""
+def _first_row(file: OpenFile) -> list[tuple[str, int]]:
+    """Return what may separate the fields of the first line, and how many there are then.
+
+    The likeliest first: what is there most often, beside what stands in quotes.
+    """
     length = _TAIL
     while True:
         lines = list(_lines([file.up_to(0, length)], _encoding(file)))
         if lines and lines[0].endswith("\n"):
-            delimiter = max(",;\t|", key=lines[0].count)
-            row = next(_rows([*lines, _BEHIND_ALL], delimiter))
-            # Else it goes on within quotes.
-            if not row or _BEHIND_ALL not in row[-1] or length >= min(file.size, _LONGEST_FIRST):
-                return delimiter, len(row)
+            outside = _QUOTED.sub("", lines[0])
+            there = filter(outside.count, ",;\t|")
+            likely = sorted(there, key=outside.count, reverse=True) or [","]
+            rows = [next(_rows([*lines, _BEHIND_ALL], delimiter)) for delimiter in likely]
+            # Else the first goes on within quotes.
+            is_whole = not rows[0] or _BEHIND_ALL not in rows[0][-1]
+            if is_whole or length >= min(file.size, _LONGEST_FIRST):
+                return list(zip(likely, map(len, rows), strict=True))
         elif length >= file.size:
             raise NotWhole("its first line has no end")
         elif length >= _LONGEST_FIRST:

@@ -111,6 +111,8 @@ class Companions:
     def tells_of_another(self, path: str) -> bool:
         """Say whether the file at ``path`` is a companion."""
         for other, template in self._companions.beside(path):
+            if self._is_main_file(path, other, template):
+                continue
             criteria = self.criteria(other)
             if criteria is not None and template.asked in criteria.each:
                 return True
@@ -129,12 +131,20 @@ class Companions:
             own = self._router.position(path)
             if own is not None and own < template.number:
                 continue
-            # Else each would go with the next, as a with a.hdr, and that with a.hdr.hdr.
-            if own == template.number and len(other) >= len(path):
+            if self._is_main_file(path, other, template):
                 continue
             if not self.is_ignored(other) and not self.main_files(other):
                 found[other] = None
         return list(found)
+
+    def _is_main_file(self, path: str, other: str, template: _Template) -> bool:
+        """Say whether a pattern means a file itself, though it may be called after ``other``.
+
+        Else each would go with the next: a with a.hdr, that with a.hdr.hdr, and so on.
+        """
+        if not template.field or len(other) < len(path):
+            return False
+        return self._router.position(path) == template.number
 
     def is_ignored(self, path: str) -> bool:
         """Say whether the file at ``path`` is never looked at, so that nothing comes of it."""

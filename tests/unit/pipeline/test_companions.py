@@ -67,6 +67,14 @@ def test_a_member_without_the_suffix_of_its_main_file() -> None:
     assert found.main_files("/d/a.hdr") == []
 
 
+def test_a_size_without_the_suffix_of_its_file() -> None:
+    found = companions(("*.bin", Criteria((Criterion("size", "{stem}"),))), ("*", None))
+    assert found.tells_of_another("/d/a")
+    assert not found.tells_of_another("/d/a.bin")
+    shared = companions(("*.csv", Criteria((Criterion("marker", "x.csv"),))))
+    assert shared.tells_of_another("/d/x.csv")
+
+
 def test_a_field_in_a_name_stands_for_nothing() -> None:
     assert name_for("{name}.done", "a{stem}.csv") == "a{stem}.csv.done"
     assert name_for("{stem}.{name}.done", "{name}.csv") == "{name}.{name}.csv.done"

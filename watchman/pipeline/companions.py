@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from watchman.config.criteria import suffix_of
+from watchman.config.criteria import example_suffix, suffix_of
 from watchman.model import Criteria, Criterion, Member, Watch
 from watchman.router import Router
 
@@ -51,7 +51,7 @@ class _Template(NamedTuple):
     """What the name tells of the other's: ``name``, ``stem``, or nothing."""
     asked: Criterion | Member
     suffix: str
-    """Of the files; empty where their pattern does not tell."""
+    """Of the files, or one of theirs; empty where their pattern tells none."""
     number: int
     """Of the files' pattern; less than 0 where a watch asks."""
 
@@ -209,10 +209,11 @@ def _companions(criteria: Criteria) -> list[Criterion]:
 def _templates(
     asked: Iterable[Criterion | Member], pattern: str, number: int
 ) -> Iterator[_Template]:
+    suffix = suffix_of(pattern) or example_suffix(pattern)
     for one in asked:
         text = _text(one)
         field = next(iter(_FIELD.findall(text)), "")
-        yield _Template(_pattern(text), field, one, suffix_of(pattern), number)
+        yield _Template(_pattern(text), field, one, suffix, number)
 
 
 def _text(asked: Criterion | Member) -> str:

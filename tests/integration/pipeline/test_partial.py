@@ -271,6 +271,24 @@ def test_a_marker_before_and_after_its_file(root: Path, state: Path) -> None:
         await_sent(sent, late, early)
 
 
+def test_a_marker_by_the_stem_where_the_pattern_tells_no_suffix(root: Path, state: Path) -> None:
+    """It is no arrival, also where a pattern below matches it."""
+    asked = Criteria((Criterion("marker", "{stem}.done"),))
+    patterns = ((f"{root}/*.[gG][zZ]", Route("b", "task")), (f"{root}/*", Route("b", "other")))
+    config = config_for(root, state, patterns=patterns, criteria=(asked, None))
+    before, after, plain = root / "a.gz", root / "b.GZ", root / "c.txt"
+    with running(config) as (pipeline, sent):
+        before.write_bytes(WHOLE)
+        await_waiting(pipeline, before)
+        (root / "a.done").touch()
+        await_sent(sent, before)
+        (root / "b.done").touch()
+        after.write_bytes(WHOLE)
+        (root / "b.done").touch()
+        plain.touch()
+        await_sent(sent, before, after, plain)
+
+
 @pytest.mark.parametrize("action", ["move", "remove", "keep"])
 def test_what_becomes_of_a_marker(root: Path, state: Path, tmp_path: Path, action: str) -> None:
     target = tmp_path / "target"

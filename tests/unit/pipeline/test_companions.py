@@ -67,6 +67,17 @@ def test_a_member_without_the_suffix_of_its_main_file() -> None:
     assert found.main_files("/d/a.hdr") == []
 
 
+@pytest.mark.parametrize(
+    "pattern", ["*.[gG][zZ]", "*.g?", "*.*", "/d/*.gz*", "*.[!a-fh]z", "/d/?.[g]z", "/d/*", "*"]
+)
+def test_what_stands_beside_files_of_several_suffixes(pattern: str) -> None:
+    done, sums = Criterion("marker", "{stem}.done"), Criterion("checksum", "SUMS")
+    found = companions((pattern, Criteria((done, sums))), ("*", None))
+    assert found.tells_of_another("/d/a.done")
+    assert found.tells_of_another("/d/SUMS")
+    assert not found.tells_of_another("/d/a.gz")
+
+
 def test_a_size_without_the_suffix_of_its_file() -> None:
     found = companions(("*.bin", Criteria((Criterion("size", "{stem}"),))), ("*", None))
     assert found.tells_of_another("/d/a")

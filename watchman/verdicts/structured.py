@@ -30,6 +30,8 @@ _NOT_FOR_EXPAT = (18, 43)
 """XML_ERROR_UNKNOWN_ENCODING, and XML_ERROR_AMPLIFICATION_LIMIT_BREACH."""
 _LONGEST_FIELD = 1 << 26
 """Characters of a field; Python's own limit is less than a coastline has."""
+_GIVEN = re.compile(r'"?sep=(\t|[^"\w\s])"?\r?\n', re.IGNORECASE)
+"""The line by which Excel is told what separates the fields."""
 _QUOTED = re.compile(r'"[^"]*"')
 _LONGEST_FIRST = 1 << 24
 """Bytes in which the first line must end: a table may have a column for each of its stations."""
@@ -208,15 +210,20 @@ def _first_row(file: OpenFile) -> list[tuple[str, int]]:
     length = _TAIL
     while True:
         lines = list(_lines([file.up_to(0, length)], _encoding(file)))
+        given = _GIVEN.fullmatch(lines[0]) if lines else None
+        if given:
+            del lines[0]
         if lines and lines[0].endswith("\n"):
             outside = _QUOTED.sub("", lines[0])
             there = filter(outside.count, ",;\t|")
             likely = sorted(there, key=outside.count, reverse=True) or [","]
-            rows = [next(_rows([*lines, _BEHIND_ALL], delimiter)) for delimiter in likely]
-            # Else the first goes on within quotes.
-            is_whole = not rows[0] or _BEHIND_ALL not in rows[0][-1]
+            likely = [given[1]] if given else likely
+            lines.append(_BEHIND_ALL)
+            row = next(_rows(lines, likely[0]))
+            # Else it goes on within quotes.
+            is_whole = not row or _BEHIND_ALL not in row[-1]
             if is_whole or length >= min(file.size, _LONGEST_FIRST):
-                return list(zip(likely, map(len, rows), strict=True))
+                return [(one, len(next(_rows(lines, one)))) for one in likely]
         elif length >= file.size:
             raise NotWhole("its first line has no end")
         elif length >= _LONGEST_FIRST:

@@ -351,6 +351,7 @@ WHOLE = {
     "a field as long as a coastline": ("csv", b'id,line\n1,"' + b"1 2," * 50_000 + b'"\n'),
     "a CSV whose last lines are empty": ("csv", b"a,b\r\n1,2\r\n\r\n\r\n"),
     "a CSV with a BOM": ("csv", b"\xef\xbb\xbfa;b\r\n1;2\r\n"),
+    "a CSV for Excel": ("csv", b"sep=;\r\na;b;c\r\n1,2;3;4\r\n"),
     "a CSV with commas in its titles": (
         "csv",
         "Zeit;Temperatur, °C;Druck, hPa\n1;2,5;1000\n".encode(),

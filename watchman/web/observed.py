@@ -160,9 +160,8 @@ class Observer:
         records = named if named and not asked.before else []
         records += [one for one in matches.records[:PAGE] if one not in named]
         more = len(matches.records) > PAGE
-        return FoundDeliveries(
-            records, more, way > 0 and bool(records), noted, partial, matches.unreadable
-        )
+        by_part = way > 0 and bool(records) and not named
+        return FoundDeliveries(records, more, by_part, noted, partial, matches.unreadable)
 
     def one(self, seq: int) -> Told | None:
         """Return the delivery with a number; None if there is none. Raises Busy, JournalError."""

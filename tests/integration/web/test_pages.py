@@ -517,3 +517,26 @@ def test_json_is_what_status_says(client: FlaskClient, journal: Journal) -> None
     assert found["deliveries"][0]["broker"] == "lizard"
     assert found["counted"]
     assert found["deliveries"][0]["count"] == 1
+
+
+def test_what_a_number_finds_is_not_said_to_have_it_in_its_path(
+    client: FlaskClient, journal: Journal
+) -> None:
+    record(journal, "/up/a", "/up/b", "/up/x2x")
+    for asked, seqs in (("%232", [2]), ("2", [2, 3])):
+        page = client.get(f"/files?q={asked}")
+        assert listed(page) == seqs
+        assert "These have it in their path" not in Tags(page).text
+
+
+def test_what_failed_without_a_task_is_not_linked_to_all_that_failed(
+    client: FlaskClient, journal: Journal
+) -> None:
+    record(journal, "/up/a", final="/store/a")
+    record(journal, "/up/b", route=None, final="/store/b")
+    journal.note([(1, State.FAILED, "refused"), (2, State.FAILED, "refused")])
+    links = [link for link in Tags(client.get("/")).links("/files?") if "state=failed" in link]
+    assert {link: listed(client.get(link)) for link in links} == {
+        "/files?state=failed": [2, 1],
+        "/files?broker=lizard&state=failed": [1],
+    }

@@ -22,8 +22,17 @@ class GonePatterns:
         self._count: Counter[tuple[str, str]] = Counter()
 
     def route_of(self, record: Record) -> Route | None:
-        """Return the route that a delivery's path has now; None if it has none."""
-        return None if self._router is None else self._router.route(record.source)
+        """Return the route that a delivery's path has now; None if it has none.
+
+        Where that is for another task: the one of incomplete files, if that is for its task.
+        """
+        if self._router is None:
+            return None
+        route, criteria = self._router.route(record.source), self._router.criteria(record.source)
+        incomplete = None if criteria is None else criteria.incomplete
+        if _is_of(record, incomplete) and not _is_of(record, route):
+            return incomplete
+        return route
 
     def is_main_file(self, record: Record) -> bool:
         """Say whether a delivery's path has a set now."""
@@ -34,8 +43,7 @@ class GonePatterns:
         """Take note of a delivery that is on its way again."""
         if self._router is None or record.task is None:
             return
-        route = self.route_of(record)
-        if route is None or (route.broker, route.task) != (record.broker, record.task):
+        if not _is_of(record, self.route_of(record)):
             self._count[record.task, record.broker or ""] += 1
 
     def tell(self) -> None:
@@ -45,3 +53,7 @@ class GonePatterns:
                 f"no pattern leads to task {printable(task)} on broker {printable(broker)} any "
                 f"more: {counted(number, 'delivery')} sent there all the same, as recorded"
             )
+
+
+def _is_of(record: Record, route: Route | None) -> bool:
+    return route is not None and (route.broker, route.task) == (record.broker, record.task)

@@ -125,7 +125,7 @@ def _check(wanted: Sequence[Named]) -> None:
     except WatchmanError:
         warn("the configuration cannot be used: that these names exist is not checked")
         return
-    tasks = {route.task for _, route in config.patterns}
+    tasks = {route.task for route in config.routes}
     for kind, name in wanted:
         if kind is HoldKind.BROKER and name not in config.brokers:
             there = ", ".join(map(printable, config.brokers)) or "none"

@@ -13,6 +13,9 @@ import pytest
 from tests.acceptance.daemon.site import AS_NOBODY, Site
 from tests.json_lines import parsed
 from tests.waiting import wait_until
+from watchman.cli import main
+from watchman.journal import Journal, NewDelivery
+from watchman.model import Route, State, Version
 
 
 @pytest.fixture
@@ -218,3 +221,61 @@ def test_a_terminal_has_colours_and_a_pager_and_a_pipe_neither(site: Site) -> No
         assert "\x1b[32msent" in bare
         assert "\x1b" not in shown(f"{command} --no-pager", NO_COLOR="1")
         assert "\x1b" not in site.notify(*command.split()).stdout
+
+
+def test_what_may_never_have_come_there_is_not_said_to_be_there_no_more(site: Site) -> None:
+    state = site.top / "var"
+    state.mkdir(mode=0o700)
+    journal = Journal(str(state))
+    store = site.top / "store"
+    for name, end in {"gone": State.VANISHED, "bad": State.FAILED, "sent": State.SENT}.items():
+        path, version = str(site.data / f"{name}.csv"), Version(1, 2, 3, 4)
+        route = Route("local", "tasks.load")
+        journal.record([NewDelivery(name, path, str(store / f"{name}.csv"), version, 5, route)])
+        journal.note([(journal.last_seq(), end, "")])
+    journal.close()
+    assert where(site, "gone.csv").endswith(f"{store}/gone.csv is not there\n")
+    assert where(site, "bad.csv").endswith(f"{store}/bad.csv is not there\n")
+    assert where(site, "sent.csv").endswith(f"{store}/sent.csv is not there any more\n")
+
+
+def record_sent(site: Site, paths: list[str]) -> None:
+    state = site.top / "var"
+    state.mkdir(mode=0o700)
+    journal = Journal(str(state))
+    route = Route("local", "tasks.load")
+    journal.record(
+        [
+            NewDelivery(f"id-{n}", path, f"/store{path}", Version(1, n, 3, n), n * 10**9, route)
+            for n, path in enumerate(paths, 1)
+        ]
+    )
+    journal.note([(n, State.SENT, "") for n in range(1, len(paths) + 1)])
+    journal.close()
+
+
+def test_a_file_of_many_deliveries_hides_no_other_of_its_name(site: Site) -> None:
+    often, once = str(site.data / "a/x.csv"), str(site.data / "b/x.csv")
+    record_sent(site, [once, *[often] * 250])
+    told = where(site, "x.csv")
+    assert told.splitlines()[0] == "2 files are x.csv, the newest first"
+    assert [line for line in told.splitlines() if line.startswith("/")] == [often, once]
+    assert " sent as id-1\n" in told
+    one, other = parsed(where(site, "x.csv", "--json"))
+    assert (one["path"], len(one["deliveries"]), one["left_out"]) == (often, 20, 230)
+    assert (other["path"], len(other["deliveries"])) == (once, 1)
+
+
+def test_where_the_time_is_too_short_for_all_deliveries_it_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site = Site(tmp_path)
+    often, once = str(site.data / "a/x.csv"), str(site.data / "b/x.csv")
+    record_sent(site, [once, *[often] * 250])
+    monkeypatch.setattr("watchman.commands.where._WORK", -1.0)
+    with pytest.raises(SystemExit) as ended:
+        main(["where", "--config", str(site.top / "config.py"), "x.csv"])
+    told = capsys.readouterr()
+    assert ended.value.code == 0
+    assert told.err.startswith("notify: x.csv: older deliveries were not looked at, for lack of t")
+    assert " sent as id-1\n" in told.out

@@ -164,16 +164,23 @@ class Hooks:
 
 
 def _wrong(snapshot: Snapshot) -> dict[str, ShownTrouble]:
-    """Return all that is wrong, by subject."""
+    """Return all that is wrong, by subject; of what holds up single files of a move, one for all.
+
+    That has a key of its own: it may last for long, and hides nothing that holds up everything.
+    """
     found = {one["subject"]: one for one in snapshot["troubles"]}
     for name, broker in snapshot["brokers"].items():
         if broker["trouble"]:
             found[f"broker {name}"] = broker_trouble(name, broker)
     for move in snapshot["moves"]:
+        subject = f"moving {move['source']} to {move['root']}"
         if move["reason"]:
-            subject = f"moving {move['source']} to {move['root']}"
             since_ns = move["stuck_since_ns"] or snapshot["beat_ns"]
             found[subject] = _trouble(subject, move["reason"], since_ns)
+        if move["troubles"]:
+            (since_ns, message), *more = move["troubles"]
+            message += "; 'notify status' names more" if more else ""
+            found[f"{subject}: single files"] = _trouble(subject, message, since_ns)
     return found
 
 

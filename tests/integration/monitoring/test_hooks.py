@@ -104,6 +104,27 @@ def test_brokers_and_moves_have_troubles_too(made: Hooks, told: dict[str, list[E
     wait_for(told[RECOVERED], 2)
 
 
+def test_what_holds_up_single_files_of_a_move_is_told_too(
+    made: Hooks, told: dict[str, list[Event]]
+) -> None:
+    """Once for all of them, and apart from what holds up everything."""
+    move = {"source": "/up", "root": "/s", "waiting": 3, "stuck_since_ns": None, "reason": ""}
+    move |= {"troubles": [[10**9, "/up/a: refused"], [2 * 10**9, "/up/b: refused"]], "copies": []}
+    look(made, brokers={}, moves=[move])
+    wait_for(told[TROUBLE], 1)
+    look(made, brokers={}, moves=[{**move, "troubles": [[2 * 10**9, "/up/b: refused"]]}])
+    look(made, moves=[{**move, "stuck_since_ns": 5, "reason": "full"}])
+    wait_for(told[TROUBLE], 2)
+    first, second = told[TROUBLE]
+    assert (first["subject"], second["subject"]) == ("moving /up to /s",) * 2
+    assert first["message"] == "/up/a: refused; 'notify status' names more"
+    assert second["message"] == "full"
+    assert first["since"] == "1970-01-01T00:00:01+00:00"
+    look(made, moves=[{**move, "troubles": []}])
+    wait_for(told[RECOVERED], 2)
+    assert len(told[TROUBLE]) == 2
+
+
 def test_a_reload_is_no_recovery(
     made: Hooks, config: Config, told: dict[str, list[Event]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,6 +36,9 @@ URLS = [
     "redis://127.0.0.1:{1}/0?password={0}",
     "redis+socket:///nonexistent{1}?password={0}",
     "mongodb://user:{}@127.0.0.1:{}/db",
+    "user:{}@127.0.0.1:{}//",
+    "amqp:user:{}@127.0.0.1:{}//",
+    "amqp:/user:{}@127.0.0.1:{}//",
 ]
 
 

@@ -23,8 +23,10 @@ _KEY = r"[^=&;?#\s]*(?:pass|secret|token|key|credential|auth)[^=&;?#\s]*"
 _SECRET = re.compile(rf"(?i)([?&;]{_KEY}=)([^&]*)")
 _SECRET_IN_TEXT = re.compile(rf"(?i)([?&;]{_KEY}=)[^&\s]*")
 _SECRET_NAME = re.compile(rf"(?i){_KEY}$")
-_NO_SECRET = re.compile(r"(?i)(cert|file|prefix|check|url|name)")
-"""Names such as ssl_keyfile and global_keyprefix: what they hold is no secret."""
+_NO_SECRET = re.compile(r"(?i)(cert|file|prefix|check|url|name|routing)")
+"""Names such as ssl_keyfile, global_keyprefix and routing_key: what they hold is no secret."""
+_SURE = re.compile(r"(?i)(pass(word|wd|phrase)?|secret|token)$")
+"""How the names of secrets end, whatever else is in them: tlsCertificateKeyFilePassword."""
 _SEVERAL = re.compile(r";(?=[A-Za-z][\w+.-]*://)")
 _QUERY = re.compile(r"\?[\w.-]+=")
 _DELIMITERS = re.compile(r"[@:/?#;\[\]]")
@@ -98,7 +100,7 @@ def _secrets_of(url: str) -> Iterator[str]:
 
 
 def _is_secret(name: str) -> bool:
-    return bool(_SECRET_NAME.match(name)) and not _NO_SECRET.search(name)
+    return bool(_SURE.search(name) or (_SECRET_NAME.match(name) and not _NO_SECRET.search(name)))
 
 
 def _secrets_in(options: Mapping[str, Any]) -> Iterator[str]:

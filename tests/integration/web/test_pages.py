@@ -540,3 +540,11 @@ def test_what_failed_without_a_task_is_not_linked_to_all_that_failed(
         "/files?state=failed": [2, 1],
         "/files?broker=lizard&state=failed": [1],
     }
+
+
+def test_the_next_upload_is_told_however_many_came_after_it(
+    client: FlaskClient, journal: Journal
+) -> None:
+    record(journal, *["/up/a"] * 300)
+    assert "by a later upload, delivery 2\n" in Tags(client.get("/files/1")).text
+    assert "uperseded" not in Tags(client.get("/files/300")).text

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from watchman import timelimit
 from watchman.commands import printing
@@ -20,7 +21,7 @@ from watchman.errors import WatchmanError
 from watchman.model import MOST_BATCHED, Config, State
 from watchman.mounts import MountTable
 from watchman.router import Router
-from watchman.text import iso, moment, printable
+from watchman.text import counted, iso, moment, printable
 
 if TYPE_CHECKING:
     from watchman.commands.timeline import DaemonNow, Event
@@ -75,6 +76,7 @@ def where(
     from watchman.journal.journal_reader import open_reader
 
     config, missing, texts = _config(), False, []
+    is_limited = ctx.get_parameter_source("limit") is not ParameterSource.DEFAULT
     with open_reader(load_own().state_dir) as journal:
         look = _Lookup(journal, config, limit)
         for name in names:
@@ -87,6 +89,9 @@ def where(
                 )
             if as_json:
                 printing.show_json(map(look.as_json, files))
+                if look.left_out and not is_limited:
+                    what = counted(look.left_out, "more file is", "more files are")
+                    warn(f"{what} {printable(name)}: --limit shows them")
             else:
                 texts += list(look.as_text(name, files))
     if texts:

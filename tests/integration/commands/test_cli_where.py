@@ -279,3 +279,11 @@ def test_where_the_time_is_too_short_for_all_deliveries_it_is_said(
     assert ended.value.code == 0
     assert told.err.startswith("notify: x.csv: older deliveries were not looked at, for lack of t")
     assert " sent as id-1\n" in told.out
+
+
+def test_json_says_beside_it_that_files_are_left_out(site: Site) -> None:
+    record_sent(site, [str(site.data / f"{n}/x.csv") for n in range(7)])
+    done = site.notify("where", "x.csv", "--json")
+    assert (done.returncode, len(parsed(done.stdout))) == (0, 5)
+    assert done.stderr == "notify: 2 more files are x.csv: --limit shows them\n"
+    assert len(parsed(where(site, "x.csv", "--json", "--limit", "5"))) == 5

@@ -130,12 +130,18 @@ def _such_as(count: int, path: str) -> str:
 
 
 def say_what_would_happen(
-    path: str, final: str | None, task: str | None, level: int = logging.INFO
+    path: str,
+    final: str | None,
+    task: str | None,
+    level: int = logging.INFO,
+    *,
+    is_asked: bool = False,
 ) -> None:
-    """Log what an ordinary run would do with an arrival."""
+    """Log what an ordinary run would do with an arrival; ``is_asked`` if it were judged first."""
     if final is not None:
         log.log(level, "Dry run: would move %s to %s", printable(path), printable(final))
     if task is None:
         log.log(level, "Dry run: would send no task for %s: no pattern matches", printable(path))
     else:
-        log.log(level, "Dry run: would send task %s", task)
+        condition = " if it is what is asked of it" if is_asked else ""
+        log.log(level, "Dry run: would send task %s%s", task, condition)

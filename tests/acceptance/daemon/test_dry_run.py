@@ -299,3 +299,13 @@ def test_what_was_there_before_the_first_run_is_not_said_to_be_moved(site: Site)
     (site.data / "new.txt").write_text("x")
     wait_until((store / "new.txt").exists, 20, "it is moved")
     assert sorted(path.name for path in site.data.iterdir()) == ["old.csv", "old.txt"]
+
+
+def test_what_is_asked_of_an_arrival_is_no_certain_task(site: Site) -> None:
+    options = "{'broker': 'local', 'task': 'tasks.load', 'complete': 'gzip'}"
+    site.configure(f"PATTERNS += [('*.gz', {options})]\n")
+    with dry_run(site) as run:
+        (site.data / "half.gz").write_text("x")
+        run.says("Dry run: would send task tasks.load if it is what is asked of it")
+        (site.data / "a.csv").write_text("x")
+        run.says("Dry run: would send task tasks.load")

@@ -144,7 +144,7 @@ def _check(wanted: Sequence[Named]) -> None:
 
 
 def _is_seen(config: Config, directory: str) -> bool:
-    roots = [watch.path for watch in config.watches] + [root for _, root in config.moves]
+    roots = [watch.path for watch in config.watches] + [root for _, root in config.all_moves]
     own = directory.rstrip("/") + "/"
     prefixes = [root.rstrip("/") + "/" for root in roots]
     return any(own.startswith(there) or there.startswith(own) for there in prefixes)

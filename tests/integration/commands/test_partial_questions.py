@@ -160,7 +160,9 @@ def test_incomplete_ones_are_counted(site: Site) -> None:
 
 
 def test_the_task_for_what_is_incomplete_is_one_that_is_sent(site: Site) -> None:
-    asking(site, "'gzip', 'incomplete_task': 'tasks.half'")
+    quarantine = site.top / "quarantine"
+    more = f"QUARANTINE = {str(quarantine)!r}\n"
+    asking(site, "'gzip', 'incomplete_task': 'tasks.half'", more)
     state = site.top / "var"
     state.mkdir(mode=0o700)
     journal = Journal(str(state))
@@ -170,7 +172,7 @@ def test_the_task_for_what_is_incomplete_is_one_that_is_sent(site: Site) -> None
     journal.record([NewDelivery("id", path, None, Version(1, 2, 3, 4), 5, route, told=told_of_it)])
     journal.note([(1, State.FAILED, "refused")])
     journal.close()
-    done = site.notify("hold", "task:tasks.half")
+    done = site.notify("hold", "task:tasks.half", str(quarantine / "anna"))
     assert (done.returncode, done.stderr) == (0, "")
     done = site.notify("retry", "1")
     assert (done.returncode, done.stderr) == (0, "")

@@ -43,9 +43,14 @@ def back_up(state_dir: str, target: str) -> BackupContents:
     directory, name = os.path.split(target)
     if not os.path.lexists(os.path.join(state_dir, JOURNAL)):
         raise JournalError(f"there is no journal in {state_dir}: nothing to back up")
+    own = os.path.realpath(state_dir)
+    if f"{os.path.realpath(directory)}/".startswith(f"{own.rstrip('/')}/"):
+        raise WatchmanError(
+            f"{target} lies in STATE_DIR, among what it is to be a copy of; name a file elsewhere"
+        )
     try:
         with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=directory) as scratch:
-            draft = os.path.join(scratch, name)
+            draft = os.path.join(scratch, f"{JOURNAL}.tar")  # the copy beside it is JOURNAL
             copied = _write(state_dir, scratch, draft)
             os.replace(draft, target)
             archive.sync(directory)

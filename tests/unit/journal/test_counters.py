@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.journals import discard, retry
 from watchman.journal import Journal, NewDelivery, counters
 from watchman.journal.failed_deliveries import Selection
-from watchman.journal.hold_orders import hold
+from watchman.journal.hold_orders import hold, release
 from watchman.journal.journal_reader import open_reader
 from watchman.journal.measures import OTHER_MOVES, Measures
 from watchman.model import HoldKind, Move, Noted, Route, State, Version
@@ -130,3 +130,18 @@ def test_what_an_operator_holds_is_not_late(journal: Journal, tmp_path: Path) ->
     assert found.oldest_ready_ns == {"b": 20}
     assert found.held == {"a": 1}
     assert found.counts[("a", State.READY)] == 1
+
+
+def test_what_was_released_and_not_sent_yet_is_late(journal: Journal, tmp_path: Path) -> None:
+    """Its mark stays until a sender has come to it, and none does while its broker is down."""
+    journal.record([new(1, A, 10), new(2, A, 20), new(3, B, 30)])
+    for name in ("task", "other"):
+        hold(str(tmp_path), [(HoldKind.TASK, name)], "root")
+    journal.holds.refresh()
+    for broker in ("a", "b"):
+        assert journal.holds.keep(journal.page_ready(broker, 0, 9)) == []
+    assert measured(tmp_path).oldest_ready_ns == {}
+    release(str(tmp_path), [(HoldKind.TASK, "task")])
+    assert measured(tmp_path).oldest_ready_ns == {"a": 10, "b": 30}
+    hold(str(tmp_path), [(HoldKind.BROKER, "a")], "root")
+    assert measured(tmp_path).oldest_ready_ns == {"b": 30}

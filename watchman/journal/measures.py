@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from watchman.journal import counters, soundness, tallies
+from watchman.journal.bundles import OF_BUNDLE
 from watchman.journal.held import holds, keeping
 from watchman.model import HoldKind, State
 
@@ -22,6 +24,10 @@ _OLDEST_READY = """SELECT arrived_ns FROM deliveries INDEXED BY deliveries_ready
 # What a hold has kept that is gone bears its mark until a sender comes to it.
 _OLDEST_RELEASED = """SELECT arrived_ns FROM deliveries INDEXED BY deliveries_held
     WHERE state = 2 AND held > 0 AND held = ? AND broker = ? ORDER BY seq LIMIT 1"""
+# A batch has no leader until it is completed, which nobody does while its broker is down.
+_OVERDUE = """SELECT bundle FROM open_batches WHERE broker = ? AND due_ns <= ?
+    ORDER BY due_ns LIMIT 1"""
+_OLDEST_OF_BATCH = f"SELECT arrived_ns FROM deliveries {OF_BUNDLE} ORDER BY seq LIMIT 1"  # noqa: S608 — our own words
 _OLDEST_MOVING = """SELECT arrived_ns FROM deliveries INDEXED BY deliveries_moving
     WHERE state = 1 AND move IS ? ORDER BY seq LIMIT 1"""
 _MOVES = "SELECT id, source, root FROM moves"
@@ -101,6 +107,8 @@ def _oldest_ready(
         rows = connection.execute(_OLDEST_READY, (broker,)).fetchall()
         for number in released:
             rows += connection.execute(_OLDEST_RELEASED, (number, broker)).fetchall()
+        for batch in connection.execute(_OVERDUE, (broker, time.time_ns())).fetchall():
+            rows += connection.execute(_OLDEST_OF_BATCH, batch).fetchall()
         if rows:
             found[broker] = min(int(arrived) for (arrived,) in rows)
     return found

@@ -254,7 +254,7 @@ class _Lookup:
 
     def _daemon(self, found: FoundFile) -> DaemonNow:
         """Return what is true of the daemon; it is asked once, and only where something waits."""
-        from watchman import daemon
+        from watchman import daemon, status
         from watchman.commands.timeline import DaemonNow
         from watchman.journal.held import active_holds
         from watchman.status.asking import ask
@@ -264,6 +264,8 @@ class _Lookup:
             own = load_own()
             active = daemon.running(own) is not None
             snapshot = ask(own, _ANSWER if active else 0.0).snapshot
+            if snapshot is not None and snapshot["run_ns"] != status.run_of(own.state_dir):
+                snapshot = None  # the word of an earlier process
             kept = tuple(active_holds(self._journal.connection))
             self._now = DaemonNow(active, snapshot, kept)
         return self._now or DaemonNow(True, None)

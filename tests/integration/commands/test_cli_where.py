@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -287,3 +288,19 @@ def test_json_says_beside_it_that_files_are_left_out(site: Site) -> None:
     assert (done.returncode, len(parsed(done.stdout))) == (0, 5)
     assert done.stderr == "notify: 2 more files are x.csv: --limit shows them\n"
     assert len(parsed(where(site, "x.csv", "--json", "--limit", "5"))) == 5
+
+
+def test_what_an_earlier_process_said_is_no_reason_now(site: Site) -> None:
+    """The one that runs opens its journal, and has said nothing yet."""
+    site.configure("BROKERS = {'local': 'redis://127.0.0.1:1/0'}\n")
+    pid = site.start()
+    (site.data / "1.csv").write_text("x")
+    wait_for(site, "1.csv", " because ")
+    site.hang(pid)
+    path = site.top / "var/status.json"
+    written = json.loads(path.read_text())
+    assert written["brokers"]["local"]["trouble"]
+    path.write_text(json.dumps({**written, "run_ns": written["run_ns"] - 1}))
+    told = where(site, "1.csv")
+    assert "waits for broker local" in told
+    assert "because" not in told

@@ -196,6 +196,8 @@ def _why_not_moved(record: Record, now: DaemonNow) -> str:
         for move in (now.snapshot["moves"] if now.snapshot else [])
         if record.final.startswith(move["root"].rstrip("/") + "/")
     ]
+    own = [move for move in inside if record.source.startswith(move["source"].rstrip("/") + "/")]
+    inside = own or inside  # what was recorded with an older configuration may have none
     above, below = (printable(os.path.dirname(one)) for one in (record.source, record.final))
     # As the mover says of one file, and of all between two directories.
     words = (

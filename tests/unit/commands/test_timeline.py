@@ -106,6 +106,20 @@ def test_the_daemon_says_why_it_waits() -> None:
     )
 
 
+def test_what_holds_up_another_move_to_the_same_place_is_no_reason() -> None:
+    moves = [
+        {"source": "/other", "root": "/store", "stuck_since_ns": 10**18, "reason": "it is away",
+         "troubles": []},
+        {"source": "/up", "root": "/store", "stuck_since_ns": None, "reason": "", "troubles": []},
+    ]  # fmt: skip
+    now = DaemonNow(True, cast("Snapshot", {**SNAPSHOT, "moves": moves}))
+    moving = RECORD._replace(state=State.MOVING)
+    assert told(moving, now=now)[-1] == "waits to be moved to /store/a.csv"
+    # Of what no entry means any more, the place is all that is known.
+    older = moving._replace(source="/old/a.csv")
+    assert told(older, now=now)[-1].endswith(" because it is away")
+
+
 @pytest.mark.parametrize("where", ["", "/store/sub"])
 @pytest.mark.parametrize("of", [directories_of, file_of])
 def test_what_holds_up_its_directory_or_itself_is_why_it_waits(

@@ -166,12 +166,13 @@ class Hooks:
 def _wrong(snapshot: Snapshot) -> dict[str, ShownTrouble]:
     """Return all that is wrong, by subject; of what holds up single files of a move, one for all.
 
-    That has a key of its own: it may last for long, and hides nothing that holds up everything.
+    What concerns a part of a broker or a move has its subject and another key than what concerns
+    all of it: it may last for long, and is to hide nothing.
     """
     found = {one["subject"]: one for one in snapshot["troubles"]}
     for name, broker in snapshot["brokers"].items():
         if broker["trouble"]:
-            found[f"broker {name}"] = broker_trouble(name, broker)
+            found[f"all of broker {name}"] = broker_trouble(name, broker)
     for move in snapshot["moves"]:
         subject = f"moving {move['source']} to {move['root']}"
         if move["reason"]:

@@ -104,6 +104,22 @@ def test_brokers_and_moves_have_troubles_too(made: Hooks, told: dict[str, list[E
     wait_for(told[RECOVERED], 2)
 
 
+def test_a_broker_that_is_down_is_told_beside_its_queues(
+    made: Hooks, told: dict[str, list[Event]]
+) -> None:
+    """Those beyond the first few are a trouble that bears the broker's name."""
+    look(made, "broker b")
+    wait_for(told[TROUBLE], 1)
+    broker = {"trouble": "refused", "since_ns": 2_000_000_000, "last_sent_ns": 0}
+    look(made, "broker b", brokers={"b": broker})
+    wait_for(told[TROUBLE], 2)
+    assert [one["subject"] for one in told[TROUBLE]] == ["broker b"] * 2
+    assert told[TROUBLE][1]["message"].startswith("refused; ")
+    look(made, "broker b")
+    wait_for(told[RECOVERED], 1)
+    assert told[RECOVERED][0]["message"].startswith("refused; ")
+
+
 def test_what_holds_up_single_files_of_a_move_is_told_too(
     made: Hooks, told: dict[str, list[Event]]
 ) -> None:

@@ -120,6 +120,27 @@ def test_a_broker_that_is_down_is_told_beside_its_queues(
     assert told[RECOVERED][0]["message"].startswith("refused; ")
 
 
+def test_two_troubles_of_one_subject_are_told_each(
+    made: Hooks, told: dict[str, list[Event]]
+) -> None:
+    """A log with lines that nobody understands may be gone as well."""
+
+    def see(*kinds: str) -> None:
+        troubles = [
+            {"subject": "/log", "message": kind, "since_ns": 1, "kind": kind} for kind in kinds
+        ]
+        made.look_at(snapshot(troubles=troubles, brokers={}))
+
+    see("garbage")
+    wait_for(told[TROUBLE], 1)
+    see("garbage", "missing")
+    wait_for(told[TROUBLE], 2)
+    see("garbage")
+    wait_for(told[RECOVERED], 1)
+    assert [one["message"] for one in told[TROUBLE]] == ["garbage", "missing"]
+    assert [one["message"] for one in told[RECOVERED]] == ["missing"]
+
+
 def test_what_holds_up_single_files_of_a_move_is_told_too(
     made: Hooks, told: dict[str, list[Event]]
 ) -> None:

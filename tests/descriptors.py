@@ -1,4 +1,4 @@
-"""A process that has no descriptor left."""
+"""A process that has no descriptor left, or many open."""
 
 from __future__ import annotations
 
@@ -19,6 +19,23 @@ def no_descriptor_left() -> Iterator[None]:
         with contextlib.suppress(OSError):
             while True:
                 held.append(os.open(os.devnull, os.O_RDONLY))
+        yield
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@contextlib.contextmanager
+def many_open() -> Iterator[None]:
+    """Have what is opened meanwhile get numbers of which select(2) does not take any."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 4096), hard))
+    held: list[int] = []
+    try:
+        # Some more: another thread may have closed one meanwhile.
+        while sum(number >= 1024 for number in held) < 8:
+            held.append(os.open(os.devnull, os.O_RDONLY))
         yield
     finally:
         for descriptor in held:

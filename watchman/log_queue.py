@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from watchman.clock import Begun
 from watchman.text import describe, printable
 
 log = logging.getLogger("watchman.service")
@@ -91,7 +92,7 @@ class HandlerQueue:
         self._lines = 0
         self._size = 0
         self._left_out = 0
-        self._left_out_ns = 0
+        self._gap_begun: Begun | None = None
         self._closed = False
         self._is_waited_for = threading.Event()
         """Set when somebody waits for the end of what is queued: the thread does not rest then."""
@@ -102,7 +103,8 @@ class HandlerQueue:
         """What the item in hand failed with."""
         self._missed = 0
         self._reason = ""
-        self._failing_ns = 0
+        self._failing = Begun()
+        """Since when it fails, where there is a reason."""
         self._last_failure = 0.0
         self._last_success = 0.0
         self._thread = threading.Thread(target=self._write, name=self.name, daemon=True)
@@ -140,7 +142,7 @@ class HandlerQueue:
             first = full and not self._left_out
             # A gap is closed by whoever writes, so that its count stands where the lines would.
             if full or self._left_out:
-                self._left_out_ns = self._left_out_ns or time.time_ns()
+                self._gap_begun = self._gap_begun or Begun()
                 self._left_out += lines
             else:
                 self._lines += lines
@@ -186,7 +188,7 @@ class HandlerQueue:
         found = []
         with self._lock:
             busy, waiting = self._busy_since, self._lines
-            left_out, since = self._left_out, self._left_out_ns
+            left_out, gap = self._left_out, self._gap_begun
         stalled = busy is not None and time.monotonic() - busy[0] > STALLED
         if (stalled or left_out) and not self._closed:
             if not self._stall_said:
@@ -196,14 +198,15 @@ class HandlerQueue:
                 f"takes no lines: {waiting} wait, {left_out} were left out; see who reads its "
                 "output (a stopped terminal, a dead log shipper), or reload with another LOGGING"
             )
-            found.append(LogTrouble(self.name, message, busy[1] if busy else since))
+            since_ns = busy[1] if busy else gap.ns if gap else 0
+            found.append(LogTrouble(self.name, message, since_ns))
         self._see_recovery()
         if self._reason:
             message = (
                 f"fails: {self._reason}; {self._missed} lines are missing there; see to its file "
                 "or server, or reload with another LOGGING"
             )
-            found.append(LogTrouble(self.name, message, self._failing_ns))
+            found.append(LogTrouble(self.name, message, self._failing.ns))
         return found
 
     # In the thread that writes
@@ -278,7 +281,8 @@ class HandlerQueue:
     def _gap(self) -> tuple[logging.LogRecord, str]:
         """End the gap; return what is to be written in its place, and to be told to the others."""
         count, self._left_out = self._left_out, 0
-        seconds, self._left_out_ns = (time.time_ns() - self._left_out_ns) / 1e9, 0
+        gap, self._gap_begun = self._gap_begun or Begun(), None
+        seconds = gap.seconds
         note = f"it took no lines for {seconds:.1f} s, and {count} lines are left out"
         arguments = (self.name, note)
         text = "The %s: %s here"
@@ -303,7 +307,7 @@ class HandlerQueue:
             first = not self._reason
             self._reason = printable(describe(error))
             if first:
-                self._failing_ns = time.time_ns()
+                self._failing = Begun()
         if first:
             note = "The %s fails: %s; its lines are missing there until that is corrected"
             self._tell_others(logging.ERROR, note, self._reason)
@@ -314,7 +318,7 @@ class HandlerQueue:
                 return
             if time.monotonic() - self._last_failure < QUIET:
                 return
-            missed, seconds = self._missed, (time.time_ns() - self._failing_ns) / 1e9
+            missed, seconds = self._missed, self._failing.seconds
             self._reason, self._missed = "", 0
         log.warning(
             "The %s works again after %.0f s; %d lines are missing", self.name, seconds, missed

@@ -113,7 +113,10 @@ def drain(seconds: float) -> bool:
 
 def troubles() -> list[LogTrouble]:
     """Return what is wrong with handlers; each is told what is new about the others."""
-    return [trouble for each in [*_queues.values()] for trouble in each.troubles()]
+    found = [trouble for each in [*_queues.values()] for trouble in each.troubles()]
+    # The daemon's own files, which it rotates itself: also for what no handler has written.
+    own = [getattr(stream, "trouble", None) for stream in (sys.stdout, sys.stderr)]
+    return found + [trouble for trouble in own if isinstance(trouble, LogTrouble)]
 
 
 def close(seconds: float = DRAIN_SECONDS) -> None:

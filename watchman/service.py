@@ -70,7 +70,9 @@ def locked(state_dir: str) -> Iterator[None]:
                     "first, or give this one another STATE_DIR"
                 )
         os.ftruncate(descriptor, 0)
-        os.write(descriptor, b"%d\n" % os.getpid())
+        # For people only. Of a full disk the journal tells, with the remedy.
+        with contextlib.suppress(OSError):
+            os.write(descriptor, b"%d\n" % os.getpid())
         yield
     finally:
         os.close(descriptor)

@@ -32,8 +32,8 @@ class Timers(Generic[Key]):
 
     def drop(self, key: Key) -> None:
         """Never come back to a key; it may have no time."""
-        self._times.pop(key, None)
-        self._drop_what_is_over()
+        if self._times.pop(key, None) is not None:
+            self._drop_what_is_over()
 
     def __contains__(self, key: Key) -> bool:
         return key in self._times

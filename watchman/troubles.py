@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from watchman.clock import ClockSteps
 from watchman.text import printable
 
 log = logging.getLogger("watchman.notify")
@@ -100,10 +101,14 @@ class Troubles:
 class Lasting:
     """Since when each trouble lasts, across reloads: each pipeline finds its troubles anew.
 
-    For the life of the process.
+    For the life of the process. All is kept by the wall clock as it was when that began, and told
+    by the one of now: who asks how long ago that was is right, whatever it was set to meanwhile.
     """
 
     def __init__(self) -> None:
+        self.steps = ClockSteps()
+        self._found: dict[str, tuple[int, int]] = {}
+        """By name: since when, as this pipeline says and as it is kept."""
         self._last: Mapping[str, int] = {}
         self._before: dict[str, int] = {}
         """Troubles of earlier pipelines that this one may still find."""
@@ -116,16 +121,28 @@ class Lasting:
         # One that ends before it has found all troubles passes on those that it was given.
         self._before |= self._last
         self._last = {}
+        self._found = {}
         self._until = time.monotonic() + KEEP
 
     def settle(self, found: Mapping[str, int]) -> Mapping[str, int]:
         """Return since when (ns since the epoch) each trouble found now lasts, by its name."""
+        steps_ns = self.steps.look()
+        self._found = {
+            name: self._kept(name, since, time.time_ns(), steps_ns) for name, since in found.items()
+        }
         over = self._last.keys() - found.keys()
         if time.monotonic() > self._until:
             over |= self._before.keys() - found.keys()
         for name in over:
             self._before.pop(name, None)
         self._last = {
-            name: min(since, self._before.get(name, since)) for name, since in found.items()
+            name: min(since, self._before.get(name, since))
+            for name, (_, since) in self._found.items()
         }
-        return self._last
+        return {name: since + steps_ns for name, since in self._last.items()}
+
+    def _kept(self, name: str, since: int, now_ns: int, steps_ns: int) -> tuple[int, int]:
+        before = self._found.get(name)
+        if before is not None and before[0] == since:
+            return before
+        return since, min(since, now_ns) - steps_ns

@@ -46,11 +46,16 @@ class Bench:
         self.open: Callable[[], Publisher] = lambda: self.publisher
         self.changed: list[str] = []
         self.failed: list[Delivery] = []
-        self.sender = Sender(
+        self._roots = str(self.root), str(directory)
+        self.sender = self.another()
+
+    def another(self) -> Sender:
+        """Return another sender for the same broker and journal."""
+        return Sender(
             "b",
             self.journal,
             self._open,
-            lambda path: max(filter(path.startswith, (str(self.root), str(directory))), key=len),
+            lambda path: max(filter(path.startswith, self._roots), key=len),
             Told(self.changed, self.failed),
         )
 

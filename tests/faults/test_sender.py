@@ -145,6 +145,39 @@ def test_what_a_broker_says_cannot_forge_a_log_line(
     assert all(row.reason.isprintable() for row in failures(bench.journal))
 
 
+class Late(Remembering):
+    """Answers when it may, and that nothing was taken."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.go_on = threading.Event(), threading.Event()
+
+    def publish(self, batch: Sequence[Message]) -> list[Outcome]:
+        self.asked.set()
+        assert self.go_on.wait(20)
+        return [Outcome(Answer.AGAIN, "no answer")] * len(batch)
+
+
+def test_what_one_learns_that_was_left_at_a_reload_is_too_late(bench: Bench) -> None:
+    """The next one has sent it all meanwhile: nothing is to be put back on its way."""
+    late = bench.publisher = Late()
+    left = bench.sender
+    bench.record("a")
+    left.start()
+    assert late.asked.wait(20)
+    left.stop()
+    assert not left.join(0.05)
+    bench.publisher = Remembering()
+    bench.sender = bench.another()
+    bench.sender.start()
+    bench.until(SENT=1)
+    late.go_on.set()
+    assert left.join(20)
+    bench.record("b")
+    bench.until(SENT=2)
+    assert len(bench.publisher.messages) == 2
+
+
 def test_too_few_answers_are_no_answers(bench: Bench) -> None:
     class Short(Remembering):
         def publish(self, batch: Sequence[Message]) -> list[Outcome]:

@@ -148,7 +148,7 @@ def test_what_waits_for_a_full_queue_is_said_to_be_sent_once_at_most(
 
 
 def test_deliveries_that_were_discarded_end_the_trouble(
-    bench: Bench, queues: Queues, quick: None
+    bench: Bench, queues: Queues, quick: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     queues.room["full"] = 0
     path = bench.record("a", route=to("full"))
@@ -157,6 +157,33 @@ def test_deliveries_that_were_discarded_end_the_trouble(
     path.unlink()
     bench.until(VANISHED=1)
     wait_until(lambda: not bench.sender.troubles(), 5, "nothing waits any more")
+    # Nobody knows whether it would take one.
+    said = wait_until(lambda: warnings_of(caplog, "queue full")[1:], what="it is said")
+    assert said == ["Nothing is to be sent to queue full of broker b now"]
+
+
+def test_while_a_broker_is_held_a_queue_in_trouble_costs_nothing(
+    bench: Bench, queues: Queues, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queues.room["full"] = 0
+    bench.record("a", route=to("full"))
+    bench.sender.start()
+    wait_until(bench.sender.troubles, 5, "it is in trouble")
+    asked: list[str] = []
+
+    def is_held(broker: str) -> bool:
+        asked.append(broker)
+        return True
+
+    monkeypatch.setattr(bench.journal, "is_held", is_held)
+    wait_until(lambda: asked, what="the hold is met")
+    never = threading.Event()
+    never.wait(0.3)
+    assert len(asked) < 10
+    monkeypatch.undo()
+    queues.room["full"] = 1
+    bench.sender.obey()
+    bench.until(SENT=1)
 
 
 def test_what_was_moved_late_is_sent_though_it_lies_among_what_waits(

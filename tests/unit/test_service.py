@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from watchman import config as configuration
-from watchman import guard, service, signals
+from watchman import guard, record_locks, service, signals
 from watchman.config import belongings
 from watchman.model import Config
 from watchman.service import Service
@@ -49,3 +51,14 @@ def test_what_is_not_taken_when_the_lock_was_let_go_is_rejected(
     made = Service(lambda: configuration.load(first.path))
     assert made._with_lock(first) is first
     assert set(signals.arrived.receivers) == before
+
+
+def test_a_full_disk_has_no_room_for_the_number_in_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "write", no_room)
+    with service.locked(str(tmp_path)):
+        assert Path(record_locks.lock_of(str(tmp_path))).read_bytes() == b""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from watchman import troubles as module
@@ -35,6 +37,25 @@ def test_one_that_is_over_soon_after_a_reload_begins_anew() -> None:
     assert troubles.settle({"a": 8}) == {"a": 5}
     troubles.settle({})
     assert troubles.settle({"a": 9}) == {"a": 9}
+
+
+@pytest.mark.parametrize("hours", [-1, 2])
+def test_how_long_it_has_lasted_is_right_after_the_clock_was_set(
+    monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    true, set_by = time.time_ns, hours * 3600 * 10**9
+    troubles, before = Lasting(), true() - 60 * 10**9
+    troubles.start()
+    troubles.settle({"a": before})
+    monkeypatch.setattr(time, "time_ns", lambda: true() + set_by)
+    now = time.time_ns()
+    found = troubles.settle({"a": before, "b": now})
+    assert round((now - found["a"]) / 1e9) == 60
+    assert abs(now - found["b"]) < 10**9
+    troubles.start()
+    assert troubles.settle({"a": now}) == {"a": found["a"]}
+    # One that began just before that and was not told yet.
+    assert troubles.settle({"c": now + 10**12})["c"] <= time.time_ns()
 
 
 def test_what_is_not_found_in_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -196,12 +196,12 @@ class AmqpConnection(Connection):
             left = deadline - time.monotonic()
             if left <= 0:
                 raise TimeoutError(self.blocked_reason or "the broker reads nothing")
-            readable, writable, _ = select.select([self._socket], [self._socket], [], left)
-            if readable:
+            ready = self._ready(select.POLLIN | select.POLLOUT, left)
+            if ready & ~select.POLLOUT:
                 self.read(ANSWER_SECONDS)
             if self._blocked_since is not None and self.blocked_for() > ANSWER_SECONDS:
                 raise TimeoutError(self.blocked_reason)
-            if writable:
+            if ready & select.POLLOUT:
                 self._socket.settimeout(0)
                 try:
                     sent = self._socket.send(view)
@@ -226,7 +226,14 @@ class AmqpConnection(Connection):
     def _has_input(self) -> bool:
         if isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
             return True
-        return bool(select.select([self._socket], [], [], 0)[0])
+        return bool(self._ready(select.POLLIN, 0))
+
+    def _ready(self, events: int, seconds: float) -> int:
+        """Wait for one of these events; return those that came, 0 if none did in that time."""
+        # Not by select(2), which takes no descriptor beyond 1023: a burst keeps more open.
+        poll = select.poll()
+        poll.register(self._socket, events)
+        return next((found for _, found in poll.poll(seconds * 1000)), 0)
 
     # -- the end -------------------------------------------------------------------------
 

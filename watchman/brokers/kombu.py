@@ -29,6 +29,7 @@ from watchman.model import ACCEPTED, Answer, Broker, Message, Outcome
 MAX_STUCK = 3
 """So many calls may hang at once; while they do, nothing new is tried."""
 
+_STUCK = "earlier calls still hang"
 _UNSTORED = (
     "no queue is bound there, so nothing was stored; bind one, or start the worker that does (a "
     "fanout exchange on Redis stores nothing, and only reaches workers that are running)"
@@ -54,6 +55,8 @@ class KombuPublisher(BasePublisher):
         self._in_trouble = False
         self._worker: _Worker | None = None
         self._stuck: list[_Worker] = []
+        self._checks: list[threading.Thread] = []
+        """Those that connect once, to see whether that works, and have not come back."""
 
     def publish(self, batch: Sequence[Message]) -> list[Outcome]:
         """Send the batch; see :class:`watchman.model.Publisher`."""
@@ -61,7 +64,7 @@ class KombuPublisher(BasePublisher):
             return []
         worker = self._ready()
         if worker is None:
-            return [self._answers.again("earlier calls still hang")] * len(batch)
+            return [self._answers.again(_STUCK)] * len(batch)
         worker.tasks.put(list(batch))
         outcomes: list[Outcome] = []
         try:
@@ -96,6 +99,9 @@ class KombuPublisher(BasePublisher):
 
     def check(self) -> str | None:
         """Connect once; None, or the reason why not."""
+        self._checks = [thread for thread in self._checks if thread.is_alive()]
+        if len(self._checks) >= MAX_STUCK:
+            return self._answers.reason(_STUCK)
         answer: queue.Queue[str | None] = queue.Queue()
 
         def connect() -> None:
@@ -108,7 +114,8 @@ class KombuPublisher(BasePublisher):
             else:
                 answer.put(None)
 
-        threading.Thread(target=connect, name="check", daemon=True).start()
+        self._checks.append(threading.Thread(target=connect, name="check", daemon=True))
+        self._checks[-1].start()
         try:
             return answer.get(timeout=STALL_SECONDS)
         except queue.Empty:

@@ -35,7 +35,7 @@ class Memory:
     """What was found at earlier looks."""
 
     left_out: set[_Key] = field(default_factory=set)
-    """What need not be looked at again."""
+    """What need not be looked at again, as long as it is there."""
     devices: dict[str, int] = field(default_factory=dict)
     """By path: the device that each directory that matched was on when it was last seen."""
 
@@ -59,18 +59,22 @@ def expand(
     """
     memory = memory or Memory()
     found = list(watches)
-    there = set(map(_key, watches)).union(memory.left_out)
+    there = set(map(_key, watches))
     wrong: dict[str, OSError] = {}
     for one in globs:
         before = {watch.path for watch in found if watch.pattern == one.path}
+        before |= {path for path, pattern, _ in memory.left_out if pattern == one.path}
         try:
             paths, gone = _look(one, before, memory.devices)
         except OSError as error:
             wrong[one.path] = error
             continue
         found = [w for w in found if w.pattern != one.path or w.path not in gone]
+        # An uploader may make and remove them for ever.
+        memory.left_out -= {k for k in memory.left_out if k[1] == one.path and k[0] in gone}
+        passed_over = there | memory.left_out
         matching = [replace(one, path=path) for path in paths]
-        found += [watch for watch in matching if _key(watch) not in there]
+        found += [watch for watch in matching if _key(watch) not in passed_over]
         if not paths and not any(watch.pattern == one.path for watch in found):
             wrong[one.path] = FileNotFoundError(errno.ENOENT, "no directory matches")
     return Expansion(tuple(found), wrong)

@@ -8,11 +8,17 @@ the same file.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import stat
+import time
 from typing import Any, TextIO
 
 from watchman.daemon.places import open_output
+from watchman.log_queue import LogTrouble
+from watchman.text import printable
+
+log = logging.getLogger("watchman.service")
 
 
 class Limits:
@@ -36,6 +42,8 @@ class RotatedStream:
         self._stream = stream
         self._path = path
         self._limits = limits
+        self.trouble: LogTrouble | None = None
+        """Why the file grows beyond its limit; ``queued_logging`` shows it in the status."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -44,22 +52,45 @@ class RotatedStream:
         """Write, then rotate the file if it is too large by now."""
         count = self._stream.write(text)
         if text.endswith("\n"):  # a line is never torn
-            self._rotate()
+            self._see(self._rotate())
         return count
 
-    def _rotate(self) -> None:
+    def _rotate(self) -> OSError | None:
+        """Rotate the file if it is too large; return why it cannot be."""
         size = self._limits.size
         if not size:
-            return
+            return None
         status = os.fstat(self._stream.fileno())
         if status.st_size <= size or not stat.S_ISREG(status.st_mode):
-            return
+            return None
         # Where somebody else has moved it away (a second process of ours, logrotate), the new one
         # is opened, and not rotated as well. A name that cannot be moved is written on.
-        with contextlib.suppress(OSError):
+        try:
             if _is_at(self._path, status):
                 _shift(self._path, self._limits.files)
             reopen(self._path, self._stream.fileno())
+        except OSError as error:
+            return error
+        return None
+
+    def _see(self, error: OSError | None) -> None:
+        """Say, once, that the file cannot be rotated, and that it can again.
+
+        Though what is logged may be written here: by then it has been said.
+        """
+        before = self.trouble
+        if error is None:
+            self.trouble = None
+            if before is not None:
+                log.warning("%s is no longer too large", printable(self._path))
+        elif before is None:
+            name = error.filename2 or error.filename or self._path
+            why = (
+                f"cannot be rotated: {printable(name)}: {error.strerror}; it is written on, and "
+                "grows; correct that, or set LOG_MEGABYTES = 0"
+            )
+            self.trouble = LogTrouble(self._path, why, time.time_ns())
+            log.error("%s %s", printable(self._path), why)
 
 
 def reopen(path: str, number: int) -> None:
@@ -77,8 +108,14 @@ def _is_at(path: str, status: os.stat_result) -> bool:
 
 
 def _shift(path: str, files: int) -> None:
-    """Move ``path`` to ``path.1``, and each older one a number further; the oldest goes."""
-    for number in range(files - 1, 0, -1):
+    """Move ``path`` to ``path.1``, and each older one a number further; the oldest goes.
+
+    Only as far as there is one: where ``path`` cannot be moved, each line tries it again, and none
+    of the older ones must be lost by that.
+    """
+    numbers = range(1, files)
+    free = next((n for n in numbers if not os.path.lexists(f"{path}.{n}")), files)
+    for number in range(free - 1, 0, -1):
         with contextlib.suppress(FileNotFoundError):
             os.replace(f"{path}.{number}", f"{path}.{number + 1}")
     os.replace(path, f"{path}.1")

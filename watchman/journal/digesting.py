@@ -22,9 +22,11 @@ class Digests:
 
     def step(self, last_seq: int) -> bool:
         """Make one, if all its seqs up to ``last_seq`` are given out; say whether to go on."""
+        before = self._next
         if self._is_due(last_seq):
             self._next = self._database.write(_make)
-        return self._is_due(last_seq)
+        # Where only the archive has numbers, there is nothing to make one of.
+        return self._is_due(last_seq) and self._next != before
 
     def _is_due(self, last_seq: int) -> bool:
         return self._next is None or self._next < last_seq >> BITS

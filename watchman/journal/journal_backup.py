@@ -10,10 +10,13 @@ would be in neither.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+import re
 import sqlite3
 import tarfile
 import tempfile
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from watchman.errors import JournalError, WatchmanError
@@ -21,6 +24,12 @@ from watchman.journal import archive, soundness
 from watchman.journal.journal_reader import open_reader
 
 JOURNAL = "journal.db"
+_DRAFT, _LOCK = "draft.tar", "lock"
+"""In a directory beside the target; the lock is held as long as that is of use."""
+_RANDOM = "[a-z0-9_]{8}"
+"""How the names of tempfile's directories end."""
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_CREATED = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class BackupContents(NamedTuple):
@@ -36,8 +45,9 @@ def back_up(state_dir: str, target: str) -> BackupContents:
     """Write journal and archive into the tar ``target`` (0600); what had the name stays till then.
 
     The paths in it are relative to STATE_DIR. Needs room for the journal twice in the directory of
-    ``target``. Raises JournalError where the journal is missing or damaged, WatchmanError where
-    the copy cannot be written; ``target`` is as it was then.
+    ``target``, where it removes what earlier backups to it have left that were killed. Raises
+    JournalError where the journal is missing or damaged, WatchmanError where the copy cannot be
+    written; ``target`` is as it was then.
     """
     target = os.path.abspath(target)
     directory, name = os.path.split(target)
@@ -49,8 +59,9 @@ def back_up(state_dir: str, target: str) -> BackupContents:
             f"{target} lies in STATE_DIR, among what it is to be a copy of; name a file elsewhere"
         )
     try:
-        with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=directory) as scratch:
-            draft = os.path.join(scratch, f"{JOURNAL}.tar")  # the copy beside it is JOURNAL
+        _remove_left(directory, name)
+        with _scratch(directory, name) as scratch:
+            draft = os.path.join(scratch, _DRAFT)
             copied = _write(state_dir, scratch, draft)
             os.replace(draft, target)
             archive.sync(directory)
@@ -60,6 +71,67 @@ def back_up(state_dir: str, target: str) -> BackupContents:
             "permissions there, or name another file"
         ) from error
     return copied
+
+
+@contextlib.contextmanager
+def _scratch(directory: str, name: str) -> Iterator[str]:
+    """Make a directory beside the target that no other backup removes meanwhile."""
+    while True:
+        with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=directory) as scratch:
+            path = os.path.join(scratch, _LOCK)
+            try:
+                lock = os.open(path, _CREATED, 0o600)
+            except FileNotFoundError:
+                continue  # another one has taken it for one that was left, before it was locked
+            try:
+                # Where locks cannot be had, nobody removes anything.
+                if _lock(lock) is not False and os.path.exists(path):
+                    yield scratch
+                    return
+            finally:
+                os.close(lock)
+
+
+def _lock(descriptor: int) -> bool | None:
+    """Hold a scratch directory; False where another process does, None if there are no locks."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
+def _remove_left(directory: str, name: str) -> None:
+    """Remove the scratch directories of backups that were killed; what is in doubt stays."""
+    ours = re.compile(re.escape(f".{name}.") + _RANDOM)
+    with contextlib.suppress(OSError):
+        for left in filter(ours.fullmatch, os.listdir(directory)):
+            with contextlib.suppress(OSError):
+                _remove(os.path.join(directory, left), name)
+
+
+def _remove(path: str, name: str) -> None:
+    """Remove a scratch directory, unless it is in use or another's. Raises OSError."""
+    copies = {JOURNAL + suffix for suffix in ("", "-journal", "-wal", "-shm")}
+    # As older versions have called it, too.
+    made = {name, _DRAFT, _LOCK, *copies}
+    directory = os.open(path, _DIRECTORY)
+    try:
+        if os.fstat(directory).st_uid != os.geteuid() or set(os.listdir(directory)) - made:
+            return
+        lock = os.open(_LOCK, _CREATED, 0o600, dir_fd=directory)
+        try:
+            if not _lock(lock):
+                return
+            for one in os.listdir(directory):
+                os.unlink(one, dir_fd=directory)
+        finally:
+            os.close(lock)
+    finally:
+        os.close(directory)
+    os.rmdir(path)
 
 
 def _write(state_dir: str, scratch: str, draft: str) -> BackupContents:

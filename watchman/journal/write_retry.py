@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from watchman import queued_logging
 from watchman.backoff import Backoff
+from watchman.clock import Begun
 from watchman.errors import JournalError
 
 log = logging.getLogger("watchman.journal")
@@ -50,15 +51,20 @@ class WriteRetry:
         """Called every few seconds while waiting; must not write to the database."""
         self.trouble = ""
         """Why nothing can be written at the moment; empty while it can."""
-        self.since_ns = 0
+        self._begun = Begun()
         """Since when, if there is trouble."""
+
+    @property
+    def since_ns(self) -> int:
+        """Since when, if there is trouble."""
+        return self._begun.ns
 
     def __enter__(self) -> None:
         self._backoff.reset()
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self.trouble and kind is None:
-            seconds = (time.time_ns() - self.since_ns) / 1e9
+            seconds = self._begun.seconds
             log.warning("The journal %s can be written again after %.0f s", self._path, seconds)
             self.trouble = ""
 
@@ -69,7 +75,7 @@ class WriteRetry:
         :attr:`give_up` says so.
         """
         if not self.trouble:
-            self.since_ns = time.time_ns()
+            self._begun = Begun()
             self.trouble = f"{error}; {remedy(error)}"
             log.error(
                 "The journal %s cannot be %s: %s. Nothing is lost: new files wait where "

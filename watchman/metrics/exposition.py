@@ -78,9 +78,6 @@ class _Collector:
         text = f"{about}, in seconds since the epoch; 0 for never."
         return self._gauge(f"{name}_timestamp_seconds", text, ns / 1e9)
 
-    def _age(self, ns: int) -> float:
-        return max(0.0, (self._facts.now_ns - ns) / 1e9)
-
     # What there is
 
     def _process(self) -> Iterator[Metric]:
@@ -142,7 +139,7 @@ class _Collector:
             "Age of the oldest delivery that waits for a broker and is not held; 0 for none.",
             ("broker",),
             (
-                ([broker], self._age(found.oldest_ready_ns.get(broker, self._facts.now_ns)))
+                ([broker], self._facts.age(found.oldest_ready_ns.get(broker, self._facts.now_ns)))
                 for broker in brokers
             ),
         )
@@ -150,7 +147,7 @@ class _Collector:
             "oldest_move_seconds",
             "Age of the oldest delivery that waits to be moved by a MOVES entry.",
             ("source", "destination"),
-            ((list(move), self._age(ns)) for move, ns in found.oldest_moving_ns.items()),
+            ((list(move), self._facts.age(ns)) for move, ns in found.oldest_moving_ns.items()),
         )
         yield self._time("last_arrival", "When the last file arrived", self._last_arrival(found))
         yield self._time("last_sent", "When the last task was sent", found.last_sent_ns)
@@ -202,7 +199,7 @@ class _Collector:
             (
                 (
                     [move["source"], move["root"]],
-                    self._age(move["stuck_since_ns"] or self._facts.now_ns),
+                    self._facts.age(move["stuck_since_ns"] or self._facts.now_ns),
                 )
                 for move in found["moves"]
             ),

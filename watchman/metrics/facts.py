@@ -43,6 +43,12 @@ class Facts(NamedTuple):
     watch_limit: int | None
     """How many directories one user may watch; None where the kernel does not tell."""
 
+    def age(self, since_ns: int) -> float:
+        """Return the seconds since a time; one from the future is of before the clock was set."""
+        if since_ns > self.now_ns and self.snapshot is not None:
+            since_ns += self.snapshot["clock_set_ns"]
+        return max(0.0, (self.now_ns - since_ns) / 1e9)
+
 
 def of_now(config: Config) -> Facts:
     """Ask the running daemon, for two seconds at most, and look at the journal.

@@ -118,11 +118,11 @@ def _not_watching(facts: Facts) -> Iterator[str]:
 def _down_for_long(facts: Facts, found: Snapshot, max_age: float) -> Iterator[str]:
     """Yield what has had trouble for longer than deliveries may wait."""
     for name, broker in found["brokers"].items():
-        age = _age(facts, broker["since_ns"])
+        age = facts.age(broker["since_ns"])
         if broker["trouble"] and age > max_age:
             yield f"broker {name} takes no tasks for {span(age)}: {broker['trouble']}"
     for move in found["moves"]:
-        age = _age(facts, move["stuck_since_ns"] or facts.now_ns)
+        age = facts.age(move["stuck_since_ns"] or facts.now_ns)
         if age > max_age:
             where = f"from {move['source']} to {move['root']}"
             yield f"nothing is moved {where} for {span(age)}: {move['reason']}"
@@ -130,18 +130,14 @@ def _down_for_long(facts: Facts, found: Snapshot, max_age: float) -> Iterator[st
 
 def _waiting_for_long(facts: Facts, max_age: float) -> Iterator[str]:
     for broker, since_ns in facts.measures.oldest_ready_ns.items():
-        age = _age(facts, since_ns)
+        age = facts.age(since_ns)
         if age > max_age:
             yield f"tasks wait for broker {broker} for {span(age)}"
     for (source, root), since_ns in facts.measures.oldest_moving_ns.items():
-        age = _age(facts, since_ns)
+        age = facts.age(since_ns)
         if age > max_age:
             what = f"from {source} to {root}" if source else "of an older configuration"
             yield f"files wait for their move {what} for {span(age)}"
-
-
-def _age(facts: Facts, since_ns: int) -> float:
-    return (facts.now_ns - since_ns) / 1e9
 
 
 def _number(facts: Facts, state: State) -> int:
@@ -153,7 +149,7 @@ def _numbers(facts: Facts, max_age: float, max_failed: int | None) -> str:
         return ""
     waiting = _number(facts, State.MOVING) + _number(facts, State.READY)
     since = [*facts.measures.oldest_ready_ns.values(), *facts.measures.oldest_moving_ns.values()]
-    oldest = max(0.0, _age(facts, min(since, default=facts.now_ns)))
+    oldest = max(map(facts.age, since), default=0.0)
     limit = "" if max_failed is None else f";{max_failed}"
     failed = _number(facts, State.FAILED)
     return f"waiting={waiting} oldest={oldest:.1f}s;;{max_age:g} failed={failed}{limit}"

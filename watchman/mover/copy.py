@@ -60,6 +60,8 @@ class CopyProgress:
         self.total = 0
         self.done = 0
         self._stop = stop
+        self.begin: Callable[[], None] = lambda: None
+        """Called when there is room, before the first byte; of a tree more often."""
         self.began = self._said = time.monotonic()
 
     def check(self) -> None:
@@ -113,6 +115,7 @@ def copied(
             raise SourceChanged
         _refuse_undeletable(source, before, directory, name)
         require_room(data_size(source, before.st_size), new_directory, progress.final)
+        progress.begin()
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         target = os.open(new, flags, 0o600, dir_fd=new_directory)
         try:

@@ -362,6 +362,7 @@ class Destination:
             self._in_progress.discard(row.seq)
             self._deferred.forget((row.seq,))
             self._backlog.add(row.seq, time.monotonic())
+        self.obstacles.leave(key)
 
     def _source_changed(self, row: Delivery, batch: MoveBatch) -> str | None:
         """Find out what became of a row whose source is gone, changed or in use.

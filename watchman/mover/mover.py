@@ -207,10 +207,11 @@ class Mover:
 
 def _status_of(destination: Destination) -> DestinationStatus:
     """Say what is being done for one entry, and what stands in its way."""
-    whole, others = destination.obstacles.shown()
+    waiting = destination.waiting()
+    whole, others = destination.obstacles.shown(waiting)
     return DestinationStatus(
-        *(destination.source, destination.root, destination.waiting()),
-        *(whole.since_ns if whole else None, whole.told if whole else "", others),
+        *(destination.source, destination.root, waiting),
+        *(whole.begun.ns if whole else None, whole.told if whole else "", others),
         destination.copy_pool.running(),
         *(destination.moved_count, destination.moved_only_count),
     )

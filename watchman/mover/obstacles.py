@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Sequence, Set
 
 from watchman.backoff import Backoff
+from watchman.clock import Begun
 from watchman.model import Delivery
 from watchman.mover.copy import NoRoomError
 from watchman.mover.open_directories import OpenDirectories
@@ -69,7 +70,7 @@ _REMEDIES_FOR_A_FILE = {
 class Obstacle:
     """One obstacle, from its first occurrence until a move succeeds there."""
 
-    __slots__ = ("backoff", "code", "logged", "reason", "remedy", "retry_at", "since_ns")
+    __slots__ = ("backoff", "begun", "code", "logged", "reason", "remedy", "retry_at")
 
     def __init__(self, reason: str, what_to_do: str, code: int) -> None:
         self.reason = reason
@@ -77,7 +78,7 @@ class Obstacle:
         self.code = code
         """The errno."""
         self.logged = False
-        self.since_ns = time.time_ns()
+        self.begun = Begun()
         self.backoff = Backoff(FIRST_DELAY, LONGEST_DELAY, jitter=0.4)
         self.retry_at = 0.0
         """When to try again, by the monotonic clock."""
@@ -137,19 +138,20 @@ class Obstacles:
             what_to_do,
         )
 
-    def shown(self) -> tuple[Obstacle | None, tuple[tuple[int, str], ...]]:
+    def shown(self, waiting: int) -> tuple[Obstacle | None, tuple[tuple[int, str], ...]]:
         """Return what is in the way of all, and (since_ns, what) for single directories and files.
 
-        Of those the first, and how many more there are.
+        Of those the first, and how many more there are: perhaps not all, where so many rows wait.
         """
         active = dict(self.active)
         whole = active.pop(WHOLE, None)
         obstacles = list(active.values())
-        shown = [(obstacle.since_ns, obstacle.told) for obstacle in obstacles[:NAMED]]
+        shown = [(obstacle.begun.ns, obstacle.told) for obstacle in obstacles[:NAMED]]
         more = obstacles[NAMED:]
         if more:
-            text = f"and {len(more)} more such troubles; mend these first"
-            shown.append((more[0].since_ns, text))
+            number = f"{len(more)} or more" if waiting > len(obstacles) else f"{len(more)} more"
+            text = f"and {number} such troubles; mend these first"
+            shown.append((more[0].begun.ns, text))
         return whole, tuple(shown)
 
     def any_beyond_files(self) -> bool:
@@ -161,25 +163,45 @@ class Obstacles:
         obstacle = self.active.get(key)
         return obstacle if obstacle is not None and now < obstacle.retry_at else None
 
-    def end(self, key: str) -> bool:
-        """Take note of a success; say whether there had been an obstacle."""
+    def leave(self, key: str) -> None:
+        """Forget what is in the way of a file whose row is not kept in memory: there may be many.
+
+        Not what was logged, since its end is to be logged as well.
+        """
+        obstacle = self.active.get(key)
+        if obstacle is not None and is_of_file(key) and not obstacle.logged:
+            self._drop(key)
+
+    def _drop(self, key: str) -> Obstacle | None:
         obstacle = self.active.pop(key, None)
+        if obstacle is not None:
+            self._count[obstacle.code] -= 1
+            if not self._count[obstacle.code]:
+                self._many.discard(obstacle.code)
+        return obstacle
+
+    def end(self, key: str, *, moved: bool) -> bool:
+        """Take note that nothing is in the way any more, or nobody; say whether there had been.
+
+        ``moved``: something was moved there.
+        """
+        obstacle = self._drop(key)
         if obstacle is None:
             return False
-        self._count[obstacle.code] -= 1
-        if not self._count[obstacle.code]:
-            self._many.discard(obstacle.code)
-        if obstacle.logged:
-            seconds = (time.time_ns() - obstacle.since_ns) / 1e9
-            reason = obstacle.reason
+        seconds, reason = obstacle.begun.seconds, obstacle.reason
+        if obstacle.logged and moved:
             log.warning("Moving from %s again after %.0f s (%s)", self._names, seconds, reason)
+        elif obstacle.logged:
+            log.warning("Nothing waits any more for a move from %s (%s)", self._names, reason)
         return True
 
     def end_disproved(self, moved: Sequence[Delivery], waited_for: Set[str]) -> set[str]:
         """End what a success disproves or no row waits for any more; return the keys."""
-        over = {key for row in moved for key in (WHOLE, directories_of(row), file_of(row))}
-        over |= self.active.keys() - waited_for
-        return {key for key in over if self.end(key)}
+        proven = {key for row in moved for key in (WHOLE, directories_of(row), file_of(row))}
+        others = self.active.keys() - waited_for - proven
+        sources = {row.source for row in moved}  # the final path may be another by now
+        proven |= {key for key in others if key.partition("\0")[0] in sources}
+        return {key for key in proven | others if self.end(key, moved=key in proven)}
 
 
 def describe(error: OSError, key: str = WHOLE) -> str:

@@ -52,6 +52,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 from collections.abc import Callable, Iterator
 
@@ -160,7 +161,8 @@ def _copy_and_place(
     clean_up(row, target)
     if exists(final, target):
         row = redirect(row, target, recorder)
-    recorder.say(row)
+    # Not where there is no room: a full destination may have millions wait for it.
+    progress.begin = functools.partial(recorder.say, row)
     try:
         with _whole_copy(row, name, source, target, progress) as copy:
             row = _put_in_place(row, target, recorder, copy.descriptor)
@@ -169,6 +171,7 @@ def _copy_and_place(
         with contextlib.suppress(OSError):
             _clean_up_unfinished(row, target)
         raise
+    recorder.say(row)  # if it got another name than was said
     sync_directory(target)
     return row, copy.source
 
@@ -192,6 +195,7 @@ def _whole_copy(
         return
     progress.total, needed = room_for(name, source)
     require_room(needed, target, row.final)
+    progress.begin()
     copy_tree(name, source, temporary, target, progress)
     look = look_at(row, name, source)
     if not matches(row, look.version) or busy(name, source):

@@ -35,6 +35,8 @@ class FileCheck:
     def __init__(self, name: str, version: Version, directory: int, criteria: Criteria) -> None:
         self.asked: list[CriterionCheck] = []
         """What has to be read in another process."""
+        self.is_to_be_read = False
+        """Whether anything of it can only be told by reading; since :meth:`look_beside`."""
         self.companions: list[Companion] = []
         self.awaited: list[str] = []
         """Companions that may bring an answer when they come."""
@@ -63,7 +65,9 @@ class FileCheck:
         Raises OSError where that cannot be told now.
         """
         for one in self._criteria.each:
-            if one.kind == "size" and not is_companion(one):
+            if one.kind in ("format", "callable"):
+                self.is_to_be_read = True
+            elif one.kind == "size" and not is_companion(one):
                 size = size_by_name(one.argument, self._name)
                 if size is None:
                     return f"its name tells no size, as {one.argument} has it"
@@ -73,6 +77,7 @@ class FileCheck:
                 reason = self._look_at_companion(one)
                 if reason:
                     return reason
+                self.is_to_be_read |= one.kind != "marker"
         return ""
 
     def look_at_members(self) -> str:
@@ -119,14 +124,6 @@ class FileCheck:
             elif one.kind in ("format", "callable"):
                 self.asked.append(CriterionCheck(one.kind, one.argument))
         return version
-
-    @property
-    def is_to_be_read(self) -> bool:
-        """Whether anything of it can only be told by reading."""
-        return any(
-            one.kind in ("format", "callable") or (one.kind != "marker" and is_companion(one))
-            for one in self._criteria.each
-        )
 
     def _open(self, name: str) -> Version:
         # First of all: to open a FIFO lets go who waits for its reader.

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 
 from watchman import hanging
 from watchman.config.globs import Memory, expand_again
@@ -44,7 +45,9 @@ class GlobWatcher:
 
     def start(self) -> None:
         """Begin to look; what is wrong with the patterns is told before this returns."""
-        self._tell(expand_again(self._config, self._memory)[1])
+        fresh, wrong = expand_again(self._config, self._memory)
+        self._tell(wrong)
+        self._tell_left_out(fresh)
         self._thread.start()
 
     def stop(self) -> None:
@@ -77,13 +80,20 @@ class GlobWatcher:
         self._tell(wrong)
         if fresh is self._config:
             return
-        for warning in fresh.warnings[len(self._config.warnings) :]:
-            log.warning("%s", printable(warning))
+        self._tell_left_out(fresh)
+        # What has been said is not kept: who makes and removes directories could fill the memory.
+        fresh = replace(fresh, warnings=self._config.warnings)
         other = fresh.watches != self._config.watches
         self._config = fresh
         if other and not self._stopping.is_set():
             self._found = fresh
             self._watcher.check_soon()
+
+    def _tell_left_out(self, fresh: Config) -> None:
+        """Say what is left out now, but for what was when the configuration was loaded."""
+        for warning in fresh.warnings[len(self._config.warnings) :]:
+            if warning not in self._config.warnings:
+                log.warning("%s", printable(warning))
 
     def _tell(self, wrong: Mapping[str, OSError]) -> None:
         for pattern, error in wrong.items():

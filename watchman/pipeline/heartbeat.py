@@ -18,6 +18,7 @@ from watchman import status
 from watchman.pipeline.snapshot import Snapshots
 from watchman.sources.source import Source
 from watchman.status import Snapshot
+from watchman.text import printable
 from watchman.troubles import Troubles
 
 log = logging.getLogger("watchman.notify")
@@ -56,14 +57,17 @@ class Heartbeat:
         """``troubles.changes`` as of the last beat."""
         self._next_answer = 0.0
         """When, by the monotonic clock, another question may be answered."""
-        self._unwritten = False
-        """Whether the status file could not be written, which has been said."""
+        self._untouched = self._unwritten = False
+        """Whether the heartbeat could not be touched, and the status file not be written, which has
+        been said."""
 
     def start(self) -> None:
         """Make the heartbeat file and have it watched. Raises OSError."""
         status.remove_drafts(self._state_dir)
-        with open(self._file, "ab"):
-            self._source.listen(self._file)
+        if not os.path.exists(self._file):  # else a reload must do where nothing can be written
+            with open(self._file, "ab"):
+                pass
+        self._source.listen(self._file)
 
     def beat(self, now: float) -> bool:
         """Touch the heartbeat when it is due; True if it was."""
@@ -76,6 +80,17 @@ class Heartbeat:
         except FileNotFoundError:
             with contextlib.suppress(OSError):  # the whole directory is gone, and the journal
                 self.start()
+        except OSError as error:
+            if not self._untouched:
+                log.error(
+                    "%s cannot be touched: %s; 'notify status' says that watchman hangs until "
+                    "STATE_DIR can be written",
+                    printable(self._file),
+                    error.strerror,
+                )
+            self._untouched = True
+        else:
+            self._untouched = False
         return True
 
     def answer(self) -> None:

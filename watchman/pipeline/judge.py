@@ -84,7 +84,9 @@ class Judge:
                 reason = check.look_beside()
             except OSError as error:
                 return briefly(error=error.errno or errno.EIO)  # unknown is not missing
-            waiting.awaited.update(check.awaited, names_of(waiting))
+            waiting.awaited.update(check.awaited)
+            if waiting.criteria.members:
+                waiting.awaited.update(names_of(waiting))
             if reason:
                 return Said(Progress.PARTIAL, reason)
             waiting.companions = tuple(check.companions)

@@ -20,8 +20,8 @@ _UNMOUNTED = "unmounted"
 class LostMounts:
     """Remembers what was mounted on the way to each watch, and says what is missing of it.
 
-    ``seen`` has the mount points by path of the watch, for the life of the process: a reload
-    forgets none, since it comes from logrotate too.
+    ``seen`` has the mount points by path of the watch, as long as it is one: a reload forgets
+    none, since it comes from logrotate too.
     """
 
     def __init__(self, seen: dict[str, set[str]], troubles: Troubles) -> None:
@@ -39,8 +39,9 @@ class LostMounts:
         paths = {watch.path for watch in watches}
         if not self._changes.any() and paths == self._looked_at:
             return
-        for path in self._looked_at - paths:
-            self._troubles.end(path, _UNMOUNTED)  # it is watched no more
+        for path in self._looked_at - paths:  # it matched a pattern, and is gone
+            self._seen.pop(path, None)
+            self._troubles.end(path, _UNMOUNTED)
         self._looked_at = paths
         table = mounts.mounts()
         for path in paths:

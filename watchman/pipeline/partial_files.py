@@ -333,7 +333,7 @@ class PartialFiles:
     def moved_along(self, found: Found) -> list[Found]:
         """Return the companions that are moved with a file, and with the members of its set."""
         waiting = self._waiting.get((found.node, found.name))
-        if waiting is None:
+        if waiting is None or not (waiting.companions or waiting.members):
             return []
         directory = found.path[: found.path.rfind("/") + 1]
         return [

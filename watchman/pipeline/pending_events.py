@@ -34,7 +34,7 @@ class PendingEvents(Generic[T]):
         """(:meth:`Source.mark` after the look, files): settled when as much has been parsed."""
         self._overflows = source.overflows
 
-    def __contains__(self, key: Key) -> bool:
+    def __contains__(self, key: object) -> bool:
         return any(key in group for _, group in self._groups)
 
     def add(self, items: Mapping[Key, T]) -> None:

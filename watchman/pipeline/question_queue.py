@@ -27,7 +27,10 @@ class QuestionQueue:
 
     def put(self, key: Key, lane: Lane) -> None:
         """Add a file."""
-        self._queues.setdefault(lane, OrderedDict())[key] = None
+        queue = self._queues.get(lane)
+        if queue is None:
+            queue = self._queues[lane] = OrderedDict()
+        queue[key] = None
 
     def drop(self, key: Key, lane: Lane) -> None:
         """Take a file out; it need not be there."""

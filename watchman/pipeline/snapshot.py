@@ -59,6 +59,7 @@ class Snapshots:
             "run_ns": self._run_ns,
             "beat_ns": time.time_ns(),
             "beat_monotonic_ns": time.monotonic_ns(),
+            "clock_set_ns": self._lasting.steps.look(),
             "watching": parts.watching,
             "watches": [
                 {

@@ -164,9 +164,13 @@ class Watcher(Generic[Hints]):
         self.source.wake()
 
     def look_again(self, paths: Iterable[str]) -> None:
-        """Look at what is not what was recorded; from any thread."""
-        self._changed.extend(paths)
-        self.source.wake()
+        """Look at what is not what was recorded, if it is in a watch of these; from any thread."""
+        # Only then: a loop that hangs takes nothing of it, perhaps for days.
+        prefixes = tuple(root.watch.prefix for root in self.source.roots)
+        own = [path for path in paths if path.startswith(prefixes)]
+        if own:
+            self._changed.extend(own)
+            self.source.wake()
 
     def _time_left(self) -> float:
         """Seconds until something is due."""

@@ -182,6 +182,8 @@ class ExactEvents:
             self._tree.forget(directory)
         elif raw.mask & ev.IN_ISDIR and raw.name:
             self._missed.pop((directory, raw.name), None)
+            if raw.mask & (ev.IN_MOVED_FROM | ev.IN_DELETE):
+                self._tree.gone(directory, raw.name)
             if raw.mask & (ev.IN_MOVED_FROM | ev.IN_DELETE) and raw.name not in directory.children:
                 self._tree.left(directory, raw.name, raw.cookie)
             if raw.mask & _CAME:

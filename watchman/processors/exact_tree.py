@@ -246,8 +246,20 @@ class ExactTree:
                 self._instance.remove(directory.wd)
             directory.wd = -1
 
+    def gone(self, directory: WatchedDirectory, name: str) -> None:
+        """Note that nothing is left under this name of what could not be watched there."""
+        if self._troubled:
+            path = self.path(directory, name)
+            self._end({one for one in self._troubled if f"{one}/".startswith(f"{path}/")})
+
+    def _end(self, paths: set[str]) -> None:
+        self._troubled -= paths
+        for path in paths:
+            self._listener.left(path)
+
     def _walk(self, *, first: bool) -> None:
         visited = {self.root.wd}
+        troubled = self._troubled - {self._watch.path}
         queue = [self.root]
         for directory in queue:  # grows meanwhile
             known, directory.children = directory.children, {}
@@ -264,10 +276,12 @@ class ExactTree:
             for name in names:
                 if self.excluded(directory, name):
                     continue
+                troubled.discard(self.path(directory, name))
                 watched = self.add(directory, name, self._mask & ~_LISTING)
                 if watched is not None and watched.wd not in visited:
                     visited.add(watched.wd)
                     queue.append(self.settle(watched, directory, name))
+        self._end(troubled)  # what the walk has not met
         for wd in self.by_wd.keys() - visited:
             del self.by_wd[wd]
             self._instance.remove(wd)

@@ -21,13 +21,14 @@ class CallThread:
     def __init__(self, name: str) -> None:
         self._name = name
         self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self.thread: threading.Thread | None = None
+        """None before the first call."""
 
     def submit(self, work: Callable[[], T]) -> Future[T]:
         """Have ``work`` done after all that was submitted before; return its future."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-            self._thread.start()
+        if self.thread is None:
+            self.thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+            self.thread.start()
         future: Future[T] = Future()
 
         def call() -> None:
@@ -41,7 +42,7 @@ class CallThread:
 
     def finish(self) -> None:
         """Wait until all that was submitted is done."""
-        if self._thread is not None:
+        if self.thread is not None:
             self.submit(lambda: None).result()
 
     def stop(self) -> None:

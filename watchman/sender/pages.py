@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
@@ -88,6 +89,10 @@ class ReadyStore(Protocol):
 
     def tried(self, broker: str, first: int, last: int) -> set[int]:
         """Those from ``first`` to ``last`` that are READY and have a reason."""
+        ...
+
+    def shut_out(self, thread: threading.Thread) -> None:
+        """Let a thread that was left write no more."""
         ...
 
 
@@ -185,16 +190,34 @@ class Pages:
             self._store.leave_batches(seqs)
         return bool(seqs)
 
-    def batch_due(self) -> float | None:
-        """Return for how many seconds no open batch is due; None if none is open, or it is held."""
-        left = self._store.batch_due_in(self._broker)
-        if left is None or self._store.is_held(self._broker):
+    def next_due(self, *others: float | None) -> float | None:
+        """Return for how many seconds no open batch is due, nor any of the others.
+
+        None where there is none. While all is held nothing is due: a release wakes the sender.
+        """
+        if self._store.is_held(self._broker):
             return None
-        return max(0.01, left)
+        left = self._store.batch_due_in(self._broker)
+        batch = None if left is None else max(0.01, left)
+        return min((seconds for seconds in (batch, *others) if seconds), default=None)
 
     def give_up(self) -> None:
         """Wait for no file system any longer; from any thread."""
         self.remote.give_up()
+
+    def join(self, sender: threading.Thread, timeout: float) -> bool:
+        """Wait for the sender's thread, in seconds; one that is still busy notes nothing more.
+
+        The next one goes on from the journal meanwhile, and may have sent it all.
+        """
+        if sender.ident is not None:
+            sender.join(timeout)
+        if not sender.is_alive():
+            return True
+        for thread in (sender, self._thread.thread):
+            if thread is not None:
+                self._store.shut_out(thread)
+        return False
 
     def stop(self) -> None:
         """End the threads."""

@@ -29,7 +29,7 @@ from watchman.sender.messages import (
     words,
 )
 from watchman.sender.pages import BATCHES, FEW, PAGE, Pages, PrecheckedPage, ReadyStore
-from watchman.sender.targets import PausedTargets, routes_taken
+from watchman.sender.targets import PausedTargets
 
 log = logging.getLogger("watchman.notify")
 
@@ -186,10 +186,8 @@ class Sender:
             self._condition.notify()
 
     def join(self, timeout: float) -> bool:
-        """Wait for the thread's end; False if it is still busy after ``timeout`` seconds."""
-        if self._thread.ident is not None:
-            self._thread.join(timeout)
-        return not self._thread.is_alive()
+        """Wait for the thread's end; False if it is busy after ``timeout`` seconds, and left."""
+        return self._pages.join(self._thread, timeout)
 
     # -- the thread ----------------------------------------------------------------------
 
@@ -227,8 +225,8 @@ class Sender:
             return
         left = self._used_at + KEEPALIVE - time.monotonic()
         keepalive = max(0.01, left) if self._publisher is not None else None
-        timeouts = (self._look_again, self._targets.next_due(), keepalive, self._pages.batch_due())
-        timeout = min((seconds for seconds in timeouts if seconds), default=None)
+        due = self._pages.next_due(self._look_again, self._targets.next_due())
+        timeout = min((seconds for seconds in (due, keepalive) if seconds), default=None)
         with self._condition:
             self._condition.wait_for(lambda: self._stopping or self._woken, timeout)
 
@@ -367,7 +365,7 @@ class Sender:
         answers = self._publish(Tasks(good, page.bundles), len(good)) if good else []
         tried = any(answer is not _AGAIN or reason for answer, reason, _ in answers)
         self._tried = self._tried or tried
-        taken = routes_taken(good, answers)
+        taken = self._targets.taken(good, answers)
         changes = [(delivery.seq, State.VANISHED, reason) for delivery, reason in vanished]
         all_taken = answers.count(ACCEPTED) == len(good)
         sent = list(good) if all_taken else []
@@ -419,8 +417,10 @@ class Sender:
             self._targets.passed_over(target, delivery.seq)
             return True
         # The others of its route went to the same queue, unless a router of the user's chooses.
-        progress = id(delivery.route) in taken
-        return self._targets.not_taken(target, mask(reason), delivery.seq, progress=progress)
+        route = id(delivery.route)
+        return self._targets.not_taken(
+            target, mask(reason), delivery.seq, progress=route in taken, route=route
+        )
 
     def _publish(self, tasks: Tasks, deliveries: int) -> list[Outcome]:
         """Hand a page to the publisher, and return what became of each of its deliveries.

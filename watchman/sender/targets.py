@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from watchman.backoff import Backoff
 from watchman.model import Answer, Delivery, Outcome
@@ -34,6 +34,8 @@ class _Pause:
     """The seq of the first delivery that waits for it."""
     backoff: Backoff
     due: float = 0.0
+    routes: set[int] = field(default_factory=set)
+    """Those (by id) of what it has not taken."""
 
 
 class PausedTargets:
@@ -50,6 +52,8 @@ class PausedTargets:
         """Those that are tried in this pass, and have taken all so far."""
         self._unavailable: set[str] = set()
         """Those that have not taken something in this pass."""
+        self._proven: set[str] = set()
+        """Those that have taken something in it."""
 
     def __bool__(self) -> bool:
         return bool(self._paused)
@@ -57,14 +61,18 @@ class PausedTargets:
     def begin_pass(self, now: float) -> bool:
         """Begin a pass: those whose pause is over are tried. True if there are any."""
         self._trying = {name for name, pause in self._paused.items() if pause.due <= now}
-        self._unavailable = set()
+        self._unavailable, self._proven = set(), set()
         return bool(self._trying)
 
     def end_pass(self) -> None:
         """End a pass that came to its end: those that were tried and took all are well."""
         for name in self._trying:
             del self._paused[name]
-            log.warning("Broker %s takes tasks for %s again", self._broker, name)
+            if name in self._proven:
+                log.warning("Broker %s takes tasks for %s again", self._broker, name)
+            else:
+                # Discarded, held, or gone: whether it would take one nobody knows.
+                log.warning("Nothing is to be sent to %s of broker %s now", name, self._broker)
         self._trying = set()
 
     @property
@@ -87,10 +95,26 @@ class PausedTargets:
         if pause is not None:
             pause.first = min(pause.first, seq)
 
-    def not_taken(self, name: str, reason: str, seq: int, *, progress: bool) -> bool:
+    def taken(self, good: Sequence[Delivery], answers: Sequence[Outcome]) -> set[int]:
+        """Return the routes (by id) of what was accepted, where any queue is in trouble.
+
+        Of one that is tried it shows that it takes tasks.
+        """
+        if not (self._paused or any(outcome.target for outcome in answers)):
+            return set()
+        pairs = zip(good, answers, strict=True)
+        routes = {id(one.route) for one, outcome in pairs if outcome.answer is Answer.ACCEPTED}
+        for name in self._trying:
+            if not self._paused[name].routes.isdisjoint(routes):
+                self._proven.add(name)
+        return routes
+
+    def not_taken(
+        self, name: str, reason: str, seq: int, *, progress: bool, route: int = 0
+    ) -> bool:
         """Pause a queue that did not take a delivery; ``progress``: it took others before that.
 
-        Return False if there is no room for it.
+        ``route`` is the delivery's, by id. Return False if there is no room for it.
         """
         if name in self._unavailable:
             return True
@@ -108,6 +132,7 @@ class PausedTargets:
                 reason, time.time_ns(), seq, Backoff(FIRST_RETRY, LONGEST_RETRY, jitter=0.4)
             )
         pause.reason = reason
+        pause.routes.add(route)
         # Of one that was tried, all before this delivery has been taken.
         pause.first = seq if name in self._trying else min(pause.first, seq)
         if progress:
@@ -135,11 +160,3 @@ class PausedTargets:
                 f"and {len(paused) - _SHOWN} more queues; {_REMEDY}",
                 since,
             )
-
-
-def routes_taken(good: Sequence[Delivery], answers: Sequence[Outcome]) -> set[int]:
-    """Return the routes (by id) of what was accepted, where something was not by its queue."""
-    if not any(outcome.target for outcome in answers):
-        return set()
-    pairs = zip(good, answers, strict=True)
-    return {id(delivery.route) for delivery, outcome in pairs if outcome.answer is Answer.ACCEPTED}

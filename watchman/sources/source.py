@@ -44,7 +44,7 @@ _ROOT_LOST = _SELF | ev.IN_UNMOUNT | ev.IN_IGNORED
 MASK = CONTENT | GONE | ATTRIB | MODIFY | _SELF | ev.IN_ONLYDIR
 _SPECIAL = ev.IN_ISDIR | ev.IN_Q_OVERFLOW | _ROOT_LOST
 
-TAKEN = 1024 * 1024
+TAKEN = 256 * 1024
 """Bytes parsed at a time: hints take several times the memory of the events they come from."""
 
 _HALVES = 4096

@@ -152,6 +152,8 @@ class Snapshot(TypedDict):
     """When this was written; the proof that events come through."""
     beat_monotonic_ns: int
     """The same by the monotonic clock, which goes on while the other is set."""
+    clock_set_ns: int
+    """By how much the clock of all other times was set since the process began."""
     watching: bool
     """Whether the first scan is over."""
     watches: list[ShownWatch]

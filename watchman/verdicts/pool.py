@@ -427,7 +427,7 @@ class Pool:
             if now - worker.since < max(question.seconds, CPU) * WALL + 2 * LOOK:
                 continue
             worker.kill()
-            if not select.select([worker.descriptor], [], [], LOOK)[0]:
+            if not worker.has_ended(LOOK):
                 del self._workers[worker.descriptor]
                 self._left.append(worker)
                 reason = "its file system does not answer"
@@ -481,9 +481,9 @@ class Pool:
 
 def lane_of(asked: Iterable[Criterion | CriterionCheck], size: int) -> Lane:
     """Return the lane of a file of ``size`` bytes."""
-    functions = tuple(one.argument for one in asked if one.kind == "callable")
+    functions = [one.argument for one in asked if one.kind == "callable"]
     if functions:
-        return Lane(functions)
+        return Lane(tuple(functions))
     return LARGE_FILES if size >= LARGE else PLAIN
 
 

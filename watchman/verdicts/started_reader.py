@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -32,6 +33,13 @@ class StartedReader:
         """End it. One that hangs in the kernel ends when it comes back."""
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.descriptor, signal.SIGKILL)
+
+    def has_ended(self, timeout: float) -> bool:
+        """Wait for its end, so many seconds at the most."""
+        # Not by select(2), which takes no descriptor beyond 1023.
+        poll = select.poll()
+        poll.register(self.descriptor, select.POLLIN)
+        return bool(poll.poll(timeout * 1000))
 
     def close(self) -> None:
         """Give back what the daemon has of it."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -15,6 +17,7 @@ import pytest
 
 from tests.acceptance.daemon.site import Site
 from tests.waiting import wait_until
+from watchman import queued_logging
 from watchman.daemon.rotation import Limits, RotatedStream
 
 HOSTILE = 'a"\n\x1b[31m\u202eb\udcff.csv'
@@ -146,10 +149,60 @@ def test_a_file_that_somebody_else_has_rotated_is_opened_and_not_rotated_again(
     assert (tmp_path / "out.1").read_text() == "of another process\nshort\n"
 
 
-def test_a_name_that_cannot_be_moved_is_written_on(tmp_path: Path) -> None:
+def test_a_name_that_cannot_be_moved_is_written_on_and_that_is_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "out"
     (tmp_path / "out.1").mkdir()
     with stream(out, Limits(10, 1)) as written:
+        monkeypatch.setattr("sys.stderr", written)
         for _ in range(3):
             written.write("a line that is long\n")
-    assert out.read_text().count("\n") == 3
+        assert out.read_text().count("\n") == 3
+        [(subject, message, _)] = queued_logging.troubles()
+        why = (
+            f"cannot be rotated: {out}.1: Is a directory; it is written on, and grows; correct "
+            "that, or set LOG_MEGABYTES = 0"
+        )
+        assert (subject, message) == (str(out), why)
+        (tmp_path / "out.1").rmdir()
+        written.write("one more\n")
+        assert queued_logging.troubles() == []
+    assert (tmp_path / "out.1").read_text().count("\n") == 4
+    assert [r.message for r in caplog.records] == [f"{out} {why}", f"{out} is no longer too large"]
+
+
+def test_its_own_log_is_where_it_is_told(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (tmp_path / "out.1").mkdir()
+    with stream(out, Limits(10, 1)) as written:
+        handler = logging.StreamHandler(written)
+        log = logging.getLogger("watchman")
+        log.addHandler(handler)
+        try:
+            log.warning("a line that is long")
+        finally:
+            log.removeHandler(handler)
+    assert [line.split(":")[0] for line in out.read_text().splitlines()] == [
+        "a line that is long",
+        f"{out} cannot be rotated",
+    ]
+
+
+def test_older_files_stay_while_the_newest_cannot_be_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, replace = tmp_path / "out", os.replace
+    for number in (1, 2, 3):
+        (tmp_path / f"out.{number}").write_text(f"{number}")
+
+    def refused(source: str, target: str) -> None:
+        if source == str(out):
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), source, None, target)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", refused)
+    with stream(out, Limits(10, 4)) as written:
+        for _ in range(5):
+            written.write("a line that is long\n")
+    assert [(tmp_path / f"out.{n}").read_text() for n in (2, 3, 4)] == ["1", "2", "3"]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gc
 import os
+import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import kombu
@@ -47,6 +49,31 @@ def test_a_call_that_hangs_is_given_up_and_sends_nothing_more(
     with redis_server.client() as client:
         assert client.llen(queue) < 1 + MAX_STUCK + 1
     wait_until(lambda: answers(publisher.publish(batch)) == {Answer.ACCEPTED}, what="accepted")
+    publisher.close()
+
+
+def test_a_broker_that_never_answers_is_asked_only_so_often(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("watchman.brokers.kombu.STALL_SECONDS", 0.01)
+    publisher = KombuPublisher(Broker("broker", ("memory://",)), {})
+    publisher._in_trouble = True
+    wakes_up = threading.Event()
+    hanging = SimpleNamespace(connect=lambda: wakes_up.wait(20), drop=lambda: None)
+    monkeypatch.setattr(publisher, "new_connection", lambda: hanging)
+
+    def asking() -> int:
+        return sum(thread.name == "check" for thread in threading.enumerate())
+
+    try:
+        for _ in range(MAX_STUCK + 5):
+            assert publisher.keepalive() is not None
+        assert asking() == MAX_STUCK
+    finally:
+        wakes_up.set()
+    wait_until(lambda: not asking(), what="the threads")
+    monkeypatch.setattr("watchman.brokers.kombu.STALL_SECONDS", 10.0)
+    assert publisher.keepalive() is None
     publisher.close()
 
 

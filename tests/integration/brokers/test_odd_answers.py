@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.descriptors import many_open
 from tests.integration.brokers.messages import message, messages, route
 from tests.servers.fake_amqp import CHANNEL_OPEN, CLOSE, FakeAmqp, Reply, frame
 from tests.servers.fake_redis import FakeRedis
@@ -312,3 +313,16 @@ def test_no_full_stop_stands_before_what_follows_a_reason() -> None:
     assert answers.reason(error) == clause
     assert answers.again(error, "celery").reason == f"{clause} (celery)"
     assert answers.reason(Unusable([(url, error)] * 2)) == f"{clause}; {clause}"
+
+
+def test_a_connection_is_of_use_however_many_descriptors_are_open(
+    on_amqp: FakeAmqp, open_one: Callable[..., Publisher]
+) -> None:
+    """A burst keeps hundreds of directories open, and each MOVES entry its own."""
+    assert open_one(on_amqp.url).keepalive() is None  # all is loaded
+    with many_open():
+        publisher = open_one(on_amqp.url)
+        for one in messages(route("q"), 3):
+            assert publisher.publish([one]) == [ACCEPTED]
+        assert publisher.keepalive() is None
+    assert on_amqp.connections == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import shutil
 import threading
@@ -54,6 +55,23 @@ def test_a_large_copy_holds_up_nobody(far: Rig, monkeypatch: pytest.MonkeyPatch)
         for seq in large:
             far.wait(seq, State.READY)
     assert len(far.files()) == 26
+
+
+def test_where_a_copy_goes_whose_name_is_taken_meanwhile_is_in_the_log(
+    far: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    begun, go_on = holding(monkeypatch, 1)
+    seq = far.put("f.csv", b"mine")
+    with far.running():
+        assert begun.wait(20)
+        (far.root / "f.csv").write_bytes(b"another's")
+        go_on.set()
+        final = far.wait(seq, State.READY).final
+    assert far.files() == {"f.csv": b"another's", os.path.basename(final): b"mine"}
+    said = [r.getMessage() for r in caplog.records if r.getMessage().startswith("Moving ")]
+    source = far.inbox / "f.csv"
+    assert said == [f"Moving {source} to {far.root}/f.csv", f"Moving {source} to {final}"]
 
 
 def test_a_stop_gives_up_a_copy_and_leaves_nothing_behind(

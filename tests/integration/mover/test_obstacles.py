@@ -121,15 +121,20 @@ def test_a_full_destination(tmp_path: Path, small: Path, caplog: pytest.LogCaptu
     filler = small / "filler"
     filler.write_bytes(bytes(4 << 20))
     seqs = [rig.put(f"{number}", bytes([number]) * 100_000) for number in range(5)]
+    caplog.set_level(logging.INFO)
     with rig.running():
-        wait_until(lambda: rig.status().troubles or rig.status().reason, what="no space")
+        wait_until(lambda: len(rig.status().troubles) == 5 or rig.status().reason, what="no space")
         assert len(rig.left()) == 5
+        # Nothing is moved, and of none is it remembered that it was said to be.
+        assert not [line for line in lines(caplog, logging.INFO) if line.startswith("Moving /")]
         assert set(rig.files()) == {"filler"}
         filler.unlink()
         for seq in seqs:
             rig.wait(seq, State.READY)
     assert rig.files() == {f"{number}": bytes([number]) * 100_000 for number in range(5)}
     assert any("free space there" in line for line in lines(caplog))
+    moving = [line for line in lines(caplog, logging.INFO) if line.startswith("Moving /")]
+    assert len(moving) == len(set(moving)) == 5
 
 
 def test_a_file_too_large_for_the_rest_of_the_space_holds_up_only_itself(
@@ -332,6 +337,26 @@ def test_thousands_of_files_with_one_trouble(
     assert any("more than 5 files" in line for line in said)
 
 
+def test_what_is_in_the_way_of_rows_that_are_not_in_memory_is_not_kept_either(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deferred, "MOST", 100)
+    monkeypatch.setattr(destination, "BATCH", 50)
+    rig.new_mover()
+
+    def failing(old: str, *_: Any, **__: Any) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), old)
+
+    monkeypatch.setattr("watchman.mover.rename.rename_noreplace", failing)
+    for number in range(600):
+        rig.put(f"d/{number}")
+    with rig.running():
+        wait_until(lambda: rig.status().waiting >= 600, what="all to be tried")
+        active = rig.destination.obstacles.active
+        assert len(active) <= 100 + obstacles.LOGGED_EACH
+        assert len(rig.status().troubles) == obstacles.NAMED + 1
+
+
 def test_a_destination_without_permission(rig: Rig) -> None:
     rig.root.chmod(0o500)
     if os.access(rig.root, os.W_OK):
@@ -509,7 +534,9 @@ def test_back_off_doubles_up_to_a_limit_with_jitter(monkeypatch: pytest.MonkeyPa
     assert delays == [1, 2, 4, 8, 16, 32, 60, 60, 60]
 
 
-def test_a_trouble_ends_with_the_last_row_that_waits_for_it(rig: Rig) -> None:
+def test_a_trouble_ends_with_the_last_row_that_waits_for_it(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
     (rig.root / "d").write_bytes(b"in the way")
     seq = rig.put("d/f")
     with rig.running():
@@ -519,3 +546,6 @@ def test_a_trouble_ends_with_the_last_row_that_waits_for_it(rig: Rig) -> None:
         rig.root.joinpath("d").unlink()
         rig.wait(seq, State.VANISHED)
         wait_until(lambda: not rig.status().troubles, what="the end of it")
+    # Nothing was moved.
+    (over,) = [line for line in lines(caplog) if "ENOTDIR" in line and "Cannot" not in line]
+    assert over.startswith(f"Nothing waits any more for a move from {rig.inbox} to {rig.root} (")

@@ -459,6 +459,22 @@ def test_what_would_be_watched_twice_is_left_out_and_said_once(
     assert sent.paths == [f"{root}/bert/in/x.csv"]
 
 
+def test_what_is_left_out_is_said_also_where_it_came_just_before_the_first_look(
+    root: Path, state: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (root / "bert").mkdir(parents=True)
+    around = Watch(f"{root}/bert", rec=True, auto_add=True)
+    config = dataclasses.replace(globbing(root, state), watches=(around,))
+    (root / "bert/in").mkdir()  # since the configuration was loaded
+    with running(config) as (pipeline, _):
+        (root / "carl/in").mkdir(parents=True)
+        wait_until(lambda: watched(pipeline)[-1] == f"{root}/carl/in")
+        # Nothing of it is kept: whoever makes and removes directories could fill the memory.
+        assert pipeline.config.warnings == ()
+    said = f"{root}/bert/in matches {root}/*/in and is left out: it would be watched twice"
+    assert [r.message for r in caplog.records if "left out" in r.message] == [f"WATCHES: {said}"]
+
+
 # Destinations
 
 

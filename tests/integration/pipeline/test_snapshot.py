@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from tests.running import Remembering, config_for, running
 from tests.waiting import wait_until
 from watchman.model import Answer, Outcome
 from watchman.monitoring import Monitoring
+from watchman.pipeline import heartbeat
 from watchman.status import Snapshot, read
+from watchman.status.status_file import HEARTBEAT
 from watchman.troubles import Lasting
 
 QUEUE = "queue big of broker b"
@@ -80,3 +87,31 @@ def test_what_lasts_is_in_its_last_word(root: Path, state: Path, tmp_path: Path)
         again = wait_until(word, 30)
         assert again["troubles"][0]["since_ns"] == before["troubles"][0]["since_ns"]
         assert pipeline.snapshots.renew(again)["troubles"] == again["troubles"]
+
+
+def test_a_state_directory_that_is_read_only_ends_nothing(
+    root: Path, state: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A disk that fails is mounted so by the kernel; a full one refuses it on Btrfs."""
+    monkeypatch.setattr(heartbeat, "BEAT", 0.05)
+    utime = os.utime
+    tried: list[str] = []
+
+    def refused(path: str, *rest: Any, **more: Any) -> None:
+        if str(path) == str(state / HEARTBEAT):
+            tried.append(path)
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
+        utime(path, *rest, **more)
+
+    with running(config_for(root, state)) as (pipeline, publisher):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "utime", refused)
+            pipeline._local.check_soon()
+            wait_until(lambda: len(tried) > 1, 20, "it beats twice")
+            (root / "file").touch()
+            wait_until(lambda: publisher.paths == [str(root / "file")], what="its task")
+        said = [r.getMessage() for r in caplog.records if "heartbeat" in r.getMessage()]
+        assert len(said) == 1
+        assert said[0].startswith(f"{state}/heartbeat cannot be touched: Read-only file system; ")
+        before = (state / HEARTBEAT).stat().st_mtime_ns
+        wait_until(lambda: (state / HEARTBEAT).stat().st_mtime_ns > before, 20, "it beats again")

@@ -43,6 +43,7 @@ def snapshot(**changes: Any) -> Snapshot:
         "run_ns": RUN,
         "beat_ns": NOW - 10 * SECOND,
         "beat_monotonic_ns": UP - 10 * SECOND,
+        "clock_set_ns": 0,
         "watching": True,
         "watches": [WATCH],
         "troubles": [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import random
@@ -362,6 +363,44 @@ def test_a_lost_and_remade_root_is_watched_again(tmp_path: Path) -> None:
         wait_until(lambda: heard.well == [False, True] and directories() == 1)
         (root / "file").write_bytes(b"")
         wait_until(lambda: ("IN_CLOSE_WRITE", str(root / "file")) in recorder.seen)
+
+
+@pytest.mark.parametrize("how", ["removed", "renamed", "moved out", "overflow"])
+def test_what_cannot_be_watched_is_no_trouble_once_it_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    add = instance.Instance.add
+
+    def refuse(self: instance.Instance, descriptor: int, mask: int) -> int:
+        if os.readlink(f"/proc/self/fd/{descriptor}").endswith("/bad"):
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+        return add(self, descriptor, mask)
+
+    monkeypatch.setattr(instance.Instance, "add", refuse)
+    root, heard = tmp_path / "root", UnwatchedHeard()
+    (root / "a").mkdir(parents=True)
+    watch = Watch(str(root), rec=True, auto_add=True, mask=CHANGES)
+    source = ExactEvents(watch, heard)
+    try:
+        source.start()
+        bad = root / "a/bad"
+        bad.mkdir()
+        wait_until(lambda: source.take(0.1) and heard.said == [(str(bad), "Permission denied")])
+        if how == "renamed":
+            (root / "a").rename(root / "b")
+        elif how == "moved out":
+            (root / "a").rename(tmp_path / "outside")
+        else:
+            bad.rmdir()
+        if how == "overflow":
+            source._pending.clear()
+            source._instance.drain()
+            source._handle(instance.Raw(-1, pyinotify.IN_Q_OVERFLOW, 0, ""))
+        wait_until(lambda: source.take(0.1) is not None and heard.gone == [str(bad)])
+        later = [(str(root / "b/bad"), "Permission denied")] if how == "renamed" else []
+        assert heard.said[1:] == later
+    finally:
+        source.close()
 
 
 def test_a_function_is_called_with_each_event(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.config.conftest import Site
-from watchman.config.globs import expand
+from watchman.config.globs import Memory, expand, expand_again
 from watchman.model import Watch
 
 
@@ -76,3 +76,21 @@ def test_the_directory_of_the_configuration_is_left_out(site: Site) -> None:
     assert loaded.watches == ()
     why = f"{site.root} matches {site.root}* and is left out: the configuration lies there"
     assert f"WATCHES: {why}" in loaded.warnings
+
+
+def test_what_was_left_out_is_remembered_as_long_as_it_is_there(site: Site) -> None:
+    glob = {"path": f"{site.ftp}/*/in", "do_glob": True, "rec": True}
+    around = {"path": f"{site.ftp}/a", "rec": True}
+    (site.ftp / "b/in").mkdir(parents=True)
+    config = site.load(f"WATCHES = [{around!r}, {glob!r}]")
+    memory = Memory()
+    for number in range(3):  # who makes and removes them may be an uploader
+        left_out = site.ftp / "a" / "in"
+        left_out.mkdir(parents=True, exist_ok=True)
+        fresh, _ = expand_again(config, memory)
+        assert f"{left_out} matches" in fresh.warnings[-1], number
+        assert expand_again(config, memory) == (config, {})  # said once
+        left_out.rmdir()
+        assert expand_again(config, memory) == (config, {})
+        assert not memory.left_out
+        assert memory.devices.keys() == {f"{site.ftp}/b/in"}

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from watchman.journal import Journal, NewDelivery, digests
+from watchman.journal import Journal, NewDelivery, archive, digests
 from watchman.journal.answers import ask
 from watchman.journal.journal_reader import open_reader
 from watchman.journal.question import Question, by_name
@@ -121,6 +121,22 @@ def test_where_it_was_redirected_to_is_found(pair: tuple[Path, Path]) -> None:
         assert steps_of(top, Question(by_name("new-name.csv")))[0] == [MARKED + 2]
         assert steps_of(top, Question(by_name("newer-name.csv")))[0] == [MARKED + 5]
         assert steps_of(top, Question(("/elsewhere",)))[0] == [MARKED + 5, MARKED + 2]
+
+
+def test_there_is_none_to_make_where_only_the_archive_has_any(tmp_path: Path) -> None:
+    """The journal was begun anew."""
+    history = tmp_path / archive.DIRECTORY
+    history.mkdir()
+    (history / archive.name_of(1, 5 * digests.ROWS)).touch()
+    journal = Journal(str(tmp_path))
+    assert journal.last_seq() == 5 * digests.ROWS
+    steps = [journal.digests.step(journal.last_seq()) for _ in range(3)]
+    assert not any(steps[1:])
+    deliver(journal, 2 * digests.ROWS)
+    digest(journal)
+    journal.close()
+    with sqlite3.connect(tmp_path / "journal.db") as connection:
+        assert connection.execute("SELECT count(*) FROM digests").fetchone() == (2,)
 
 
 def test_there_is_one_for_each_block_that_is_full(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tarfile
 from pathlib import Path
 
@@ -98,7 +99,60 @@ def test_no_file_of_the_journal_is_replaced_by_its_backup(state: Path, tmp_path:
         with pytest.raises(WatchmanError, match="lies in STATE_DIR"):
             back_up(str(state), str(target))
     assert len(in_journal(state)) == 3
-    # The name alone is no reason.
-    assert back_up(str(state), str(tmp_path / "journal.db")).size > 0
-    assert len(records(unpacked(tmp_path / "journal.db"))) == 3
     journal.close()
+
+
+def killed(state: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a backup be killed while it writes."""
+    pid = os.fork()
+    if not pid:
+        try:
+            monkeypatch.setattr(archive, "files", lambda _: os.kill(os.getpid(), signal.SIGKILL))
+            back_up(str(state), str(target))
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+
+
+def test_what_a_killed_one_has_left_is_removed_by_the_next(
+    state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Journal(str(state)).close()
+    other, there = tmp_path / "b.tar.gz", tmp_path / ".b.tar.original"
+    there.mkdir()
+    (there / "precious").touch()
+    killed(state, tmp_path / "b.tar", monkeypatch)
+    killed(state, other, monkeypatch)
+    # As an older version has left it, and one that was killed in its first moment.
+    (tmp_path / ".b.tar.abcd_123").mkdir()
+    (tmp_path / ".b.tar.abcd_123/b.tar").touch()
+    (tmp_path / ".b.tar.00000000").mkdir()
+    back_up(str(state), str(tmp_path / "b.tar"))
+    left = {path.name for path in tmp_path.iterdir()} - {"state", "b.tar", there.name}
+    assert len(left) == 1
+    assert left.pop().startswith(".b.tar.gz.")
+    assert (there / "precious").exists()
+
+
+def test_one_that_is_at_work_is_left_alone(
+    state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Journal(str(state)).close()
+    target = str(tmp_path / "b.tar")
+    files = archive.files
+
+    def meanwhile(state_dir: str) -> object:
+        monkeypatch.setattr(archive, "files", files)
+        back_up(state_dir, target)
+        return files(state_dir)
+
+    monkeypatch.setattr(archive, "files", meanwhile)
+    assert back_up(str(state), target).parts == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"state", "b.tar"}
+
+
+@pytest.mark.parametrize("name", ["journal.db", "lock"])
+def test_any_name_will_do(state: Path, tmp_path: Path, name: str) -> None:
+    Journal(str(state)).close()
+    back_up(str(state), str(tmp_path / name))
+    assert tarfile.is_tarfile(tmp_path / name)

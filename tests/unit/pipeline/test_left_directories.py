@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import cast
 
@@ -9,7 +10,6 @@ import pytest
 
 from watchman.journal import Journal
 from watchman.model import Version
-from watchman.pipeline import left_directories
 from watchman.pipeline.left_directories import LEFT, LeftDirectories
 from watchman.sources.source import Source
 
@@ -34,7 +34,7 @@ def test_one_that_leaves_time_and_again_keeps_no_other_from_its_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now, away, journal = [0.0], Away(), Journal(str(tmp_path))
-    monkeypatch.setattr(left_directories.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     left = LeftDirectories(journal, cast(Source, away))
     journal.record((), [("/up/in/a", VERSION), ("/up/1/a", VERSION), ("/up/2/a", VERSION)])
     for paths in (["/up/in", "/up/1"], ["/up/in"], ["/up/2", "/up/in"], ["/up/in"]):

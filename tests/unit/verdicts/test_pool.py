@@ -18,6 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.descriptors import many_open
 from tests.unit.verdicts.test_truncations import NAMES, whole
 from tests.waiting import wait_until
 from watchman.troubles import Troubles
@@ -224,6 +225,24 @@ def test_a_killed_process_is_an_answer_and_another_takes_its_place(
     small.write_bytes(gzip.compress(b"rain"))
     asking.ask(small)
     assert asking.answer()[1].kind is Kind.WHOLE
+
+
+def test_one_that_takes_too_long_is_ended_however_many_descriptors_are_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "LOOK", 0.1)
+    monkeypatch.setattr(pool, "WALL", 0)
+    long = tmp_path / "long.bz2"
+    long.write_bytes(bz2.compress(b"\0" * (32 << 20)) * 1000)
+    made = Pool(Troubles())
+    with many_open():
+        made.start()
+        asking = Asking(made)
+        asking.ask(long, asked=BZIP2)
+        ended = FileVerdict(Kind.UNKNOWN, "its check ended by signal SIGKILL")
+        assert asking.answer() == ("long.bz2", ended)
+        made.stop()
+    assert made.error is None
 
 
 def test_that_no_process_can_be_started_is_said_and_over_when_one_can(

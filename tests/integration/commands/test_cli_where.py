@@ -304,3 +304,30 @@ def test_what_an_earlier_process_said_is_no_reason_now(site: Site) -> None:
     told = where(site, "1.csv")
     assert "waits for broker local" in told
     assert "because" not in told
+
+
+def test_a_directory_that_was_announced_is_known(site: Site) -> None:
+    site.configure(
+        f"WATCHES = [{{'path': {str(site.data)!r}, 'kind': 'directories'}}]\n"
+        f"PATTERNS = [('*', {{'broker': 'local', 'task': 'tasks.load'}})]\n"
+    )
+    site.start()
+    made = site.top / "made"
+    made.mkdir()
+    made.rename(site.data / "whole")
+    wait_for(site, "whole", " sent as ")
+    (site.data / "whole/more").touch()
+    told = where(site, "whole")
+    assert told.endswith("it is there, as it was seen\n")
+    assert parsed(where(site, "whole", "--json"))[0]["now"]["known"]
+    site.stop()
+    made.mkdir()
+    made.rename(site.data / "later")
+    assert "the next look at it makes task tasks.load" in where(site, "later")
+
+
+def test_a_directory_in_a_watch_for_files_gets_no_task(site: Site) -> None:
+    (site.data / "dir.csv").mkdir()
+    told = where(site, "dir.csv")
+    assert "no task: it is a directory, and the watch is for files" in told
+    assert "makes task" not in told

@@ -17,6 +17,7 @@ from tests import embedded
 from tests.acceptance.daemon.site import Site
 from tests.json_lines import parsed
 from tests.waiting import wait_until
+from watchman.directory_identity import identify
 from watchman.journal import Archive, Journal, NewDelivery, archive, sealing
 from watchman.model import Route, State, Version
 
@@ -324,3 +325,22 @@ def test_a_whole_directory_gets_a_second_task(site: Site) -> None:
     done = site.notify("resend", "1", "--yes")
     assert "is left out" in done.stderr
     assert "it has changed since it was sent" in done.stderr
+
+
+def test_a_directory_that_is_still_at_its_source_is_moved_again(site: Site) -> None:
+    """Whatever stands at its destination."""
+    source, final = site.data / "whole", site.top / "store/whole"
+    for path in (source, final):
+        path.mkdir(parents=True)
+    state = site.top / "var"
+    state.mkdir(mode=0o700)
+    directory = os.open(source, os.O_PATH)
+    found = identify("", directory)
+    os.close(directory)
+    assert found is not None
+    journal = Journal(str(state))
+    new = NewDelivery("id", str(source), str(final), found[0], 5, ROUTE, kind="directories")
+    journal.record([new])
+    journal.note([(1, State.FAILED, "refused")])
+    journal.close()
+    assert site.notify("retry", "1").stdout == f"1 is moving again: {source}\n"

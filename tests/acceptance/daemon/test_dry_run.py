@@ -309,3 +309,20 @@ def test_what_is_asked_of_an_arrival_is_no_certain_task(site: Site) -> None:
         run.says("Dry run: would send task tasks.load if it is what is asked of it")
         (site.data / "a.csv").write_text("x")
         run.says("Dry run: would send task tasks.load")
+
+
+@pytest.mark.parametrize("kind", ["files", "directories"])
+def test_what_was_sent_is_not_said_to_have_been_there_before(site: Site, kind: str) -> None:
+    site.configure(
+        f"WATCHES = [{{'path': {str(site.data)!r}, 'kind': {kind!r}}}]\n"
+        "PATTERNS = [('*', {'broker': 'local', 'task': 'tasks.load'})]\n"
+    )
+    site.start()
+    made = site.top / "made"
+    made.mkdir() if kind == "directories" else made.touch()
+    made.rename(site.data / "sent")
+    wait_until(lambda: states(site) == {"sent": "sent"}, 20)
+    site.stop()
+    with dry_run(site) as run:
+        assert run.end() == 0
+    assert [line for line in run.lines if f"{site.data}/sent" in line] == []

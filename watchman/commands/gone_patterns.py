@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from watchman.checks.asked import Asked
 from watchman.commands.common import warn
 from watchman.model import Config, Route
 from watchman.router import Router
@@ -19,6 +20,7 @@ class GonePatterns:
 
     def __init__(self, config: Config | None) -> None:
         self._router = None if config is None else Router(config.patterns, criteria=config.criteria)
+        self._asked = None if config is None or not config.has_criteria else Asked(config)
         self._count: Counter[tuple[str, str]] = Counter()
 
     def route_of(self, record: Record) -> Route | None:
@@ -43,8 +45,16 @@ class GonePatterns:
         """Take note of a delivery that is on its way again."""
         if self._router is None or record.task is None:
             return
-        if not _is_of(record, self.route_of(record)):
+        if not self._is_led_to(record):
             self._count[record.task, record.broker or ""] += 1
+
+    def _is_led_to(self, record: Record) -> bool:
+        if _is_of(record, self.route_of(record)):
+            return True
+        if self._router is None or self._asked is None:
+            return False
+        main_files = self._asked.main_files(record.source)
+        return any(_is_of(record, self._router.route(path)) for path in main_files)
 
     def tell(self) -> None:
         """Say how many there are, by task and broker."""

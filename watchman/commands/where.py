@@ -240,9 +240,12 @@ class _Lookup:
     def _events(self, found: FoundFile, record: Record, later: Record | None) -> list[Event]:
         from watchman.commands.timeline import Way, timeline
 
-        route, pattern = self._router.route(record.source), None
-        if route is not None and (route.broker, route.task) == (record.broker, record.task):
-            pattern = self._router.pattern(record.source)
+        pattern = None
+        for path in (record.source, *self._main_files(record.source)):
+            route = self._router.route(path)
+            if route is not None and (route.broker, route.task) == (record.broker, record.task):
+                pattern = self._router.pattern(path)
+                break
         brokers = None if self._config is None else self._config.brokers
         acts = [act for act in found.acts if record.seq in {act.seq, act.other}]
         watch = found.now.match.watch if found.now.match else None
@@ -251,6 +254,13 @@ class _Lookup:
         incomplete = self._journal.incomplete([record.seq]).get(record.seq, "")
         together = self._journal.memberships([record.seq]).get(record.seq)
         return timeline(record, acts, way, later, self._daemon(found), upload, incomplete, together)
+
+    def _main_files(self, path: str) -> list[str]:
+        if self._config is None or not self._config.has_criteria:
+            return []
+        from watchman.checks.asked import Asked
+
+        return Asked(self._config).main_files(path)
 
     def _daemon(self, found: FoundFile) -> DaemonNow:
         """Return what is true of the daemon; it is asked once, and only where something waits."""

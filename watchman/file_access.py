@@ -58,6 +58,8 @@ OTHER = Look(Seen.OTHER)
 
 # No entry, a component that is no directory (any more), or one that became a symlink.
 GONE_ERRNOS = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE})
+# A single name that is too long is that of no file: one that was made of another's, say.
+_NOT_THERE = GONE_ERRNOS | {errno.ENAMETOOLONG}
 # A symlink, a socket, a device without a driver.
 _OTHER_ERRNOS = frozenset({errno.ELOOP, errno.ENXIO, errno.ENODEV})
 # No descriptor or memory left; or another program's write lease, which this open has recalled.
@@ -234,7 +236,7 @@ def _look_without_opening(name: str, directory: int) -> Look:
         status = os.stat(name, dir_fd=directory, follow_symlinks=False)
     except OSError as error:
         # Where the directory must not be searched, its files are not gone.
-        return GONE if error.errno in GONE_ERRNOS else cannot_tell(error)
+        return GONE if error.errno in _NOT_THERE else cannot_tell(error)
     if not stat.S_ISREG(status.st_mode):
         return OTHER
     return Look(Seen.UNTESTED, version_of(status))

@@ -23,7 +23,9 @@ def _callables(path: str) -> Callables:
     except ConfigError:
         return {}  # it is being edited: what is asked of it is answered so
     each = [criteria for criteria in config.criteria if criteria is not None]
-    each += [watch.criteria for watch in config.watches if watch.criteria is not None]
+    # What matches a pattern of directories may have come since, or come later.
+    watches = (*config.watches, *config.globs)
+    each += [watch.criteria for watch in watches if watch.criteria is not None]
     return {
         one.argument: one.function
         for criteria in each

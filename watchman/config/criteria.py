@@ -5,7 +5,9 @@ And ``with``, of PATTERNS entries alone: which files must be there beside it.
 
 from __future__ import annotations
 
+import fnmatch
 import re
+import string
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -26,6 +28,7 @@ _SET_AFTER = 5.0
 ACTIONS = ("move", "remove", "keep")
 _COMPANIONS = ("marker", "checksum", "size")
 _FIELDS = re.compile(r"\{([^{}]*)\}")
+_WILDCARD = re.compile(r"\*|\?|\[!?\]?[^\]]*\]")
 
 
 def criteria(
@@ -133,8 +136,26 @@ def pattern_of(member: Member, pattern: str) -> str:
 
 def suffix_of(pattern: str) -> str:
     """Return the suffix of the names that a pattern matches; empty where it does not tell."""
-    tail = re.split(r"[*?\]]", pattern)[-1]
-    return tail[tail.rfind(".") :] if "." in tail and "/" not in tail else ""
+    _, slash, tail = re.split(r"[*?\]]", pattern)[-1].rpartition("/")
+    # Behind a slash it is the whole name, and a dot at its beginning is none of a suffix.
+    dot = (tail.lstrip(".") if slash else tail).rfind(".")
+    return tail[tail.rfind(".") :] if dot >= 0 else ""
+
+
+def example_suffix(pattern: str) -> str:
+    """Return one of the suffixes of the names that a pattern matches, where it takes several."""
+    last = pattern[pattern.rfind("/") + 1 :]
+    example = _WILDCARD.sub(_stand_in, last)
+    return example[example.rfind(".") :] if example != last and "." in example else ""
+
+
+def _stand_in(wildcard: re.Match[str]) -> str:
+    """Return what a wildcard matches."""
+    if wildcard[0] == "*":
+        return ""
+    # What stands in brackets comes first: it may be any letter.
+    likely = wildcard[0] + string.ascii_letters + string.digits
+    return next((one for one in likely if fnmatch.fnmatchcase(one, wildcard[0])), "")
 
 
 def _seconds(

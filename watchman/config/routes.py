@@ -185,7 +185,9 @@ def patterns(
         _check_reach(pattern, label, watched, problems)
         _check_brackets(pattern, label, watched, problems)
         found.append((pattern, route))
-        asked.append(_criteria(options, pattern, route, label, problems))
+        # Functions are found again by it, so it must be no other's.
+        of_entry = label if repr(pattern) in label else f"{label}, number {number}"
+        asked.append(_criteria(options, pattern, route, of_entry, problems))
         _check_members(pattern, asked[-1], shadows, label, problems)
     return tuple(found), tuple(asked)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from watchman.config.criteria import suffix_of
+from watchman.config.criteria import example_suffix, suffix_of
 from watchman.model import Criteria, Criterion, Member, Watch
 from watchman.router import Router
 
@@ -31,7 +31,9 @@ def is_shared(criterion: Criterion) -> bool:
 def name_for(template: str, name: str) -> str:
     """Return how the companion of the file called ``name`` is called."""
     stem = name[: name.rfind(".")] if "." in name.lstrip(".") else name
-    return template.replace("{name}", name).replace("{stem}", stem)
+    fields = {"name": name, "stem": stem}
+    # At once: the name may have a field in it itself.
+    return _FIELD.sub(lambda found: fields.get(found[1], found[0]), template)
 
 
 def size_by_name(template: str, name: str) -> int | None:
@@ -48,7 +50,7 @@ class _Template(NamedTuple):
     """What the name tells of the other's: ``name``, ``stem``, or nothing."""
     asked: Criterion | Member
     suffix: str
-    """Of the files; empty where their pattern does not tell."""
+    """Of the files, or one of theirs; empty where their pattern tells none."""
     number: int
     """Of the files' pattern; less than 0 where a watch asks."""
 
@@ -99,6 +101,8 @@ class Companions:
     def tells_of_another(self, path: str) -> bool:
         """Say whether the file at ``path`` is a companion."""
         for other, template in self._companions.beside(path):
+            if self._is_main_file(path, other, template):
+                continue
             criteria = self.criteria(other)
             if criteria is not None and template.asked in criteria.each:
                 return True
@@ -108,7 +112,7 @@ class Companions:
         """Return the paths of the main files with which the file at ``path`` goes; mostly none.
 
         It goes with none whose pattern stands behind the first that matches the file itself, nor
-        with what is a member as well.
+        with what is a member as well. What that pattern matches goes with shorter names alone.
         """
         found: dict[str, None] = {}
         for other, template in self._members.beside(path):
@@ -117,9 +121,20 @@ class Companions:
             own = self._router.position(path)
             if own is not None and own < template.number:
                 continue
+            if self._is_main_file(path, other, template):
+                continue
             if not self.is_ignored(other) and not self.main_files(other):
                 found[other] = None
         return list(found)
+
+    def _is_main_file(self, path: str, other: str, template: _Template) -> bool:
+        """Say whether a pattern means a file itself, though it may be called after ``other``.
+
+        Else each would go with the next: a with a.hdr, that with a.hdr.hdr, and so on.
+        """
+        if not template.field or len(other) < len(path):
+            return False
+        return self._router.position(path) == template.number
 
     def is_ignored(self, path: str) -> bool:
         """Say whether the file at ``path`` is never looked at, so that nothing comes of it."""
@@ -184,10 +199,11 @@ def _companions(criteria: Criteria) -> list[Criterion]:
 def _templates(
     asked: Iterable[Criterion | Member], pattern: str, number: int
 ) -> Iterator[_Template]:
+    suffix = suffix_of(pattern) or example_suffix(pattern)
     for one in asked:
         text = _text(one)
         field = next(iter(_FIELD.findall(text)), "")
-        yield _Template(_pattern(text), field, one, suffix_of(pattern), number)
+        yield _Template(_pattern(text), field, one, suffix, number)
 
 
 def _text(asked: Criterion | Member) -> str:

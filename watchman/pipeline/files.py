@@ -412,6 +412,9 @@ class Files:
             for item in found:
                 self._asked_for.pop((item.node, item.name), None)
         known = self._journal.known.versions([item.path for item in found])
+        if gone:
+            # Most have been moved, and the mover has forgotten them: nobody waits for a write.
+            gone = [*self._journal.known.versions(gone)]
         # By path: two hints may have come for one, by way of a directory that was renamed.
         unknown: dict[str, Found] = {}
         touched: dict[Key, tuple[str, Version]] = {}

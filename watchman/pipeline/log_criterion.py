@@ -1,7 +1,8 @@
 """What transfer logs ask of a file: that none calls it incomplete, or that one calls it complete.
 
 The first of every file below TRANSFER_LOGS, the second where its watch has ``require_log``. What a
-log has said of a version lasts, also across a restart: the journal's ``partial`` has the reason.
+log has said of a version lasts longer than its line, also across a restart: the journal's
+``partial`` has the reason. As logs are asked first, what waits for anything else has their word.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from watchman.pipeline.found import Found
 
 CALLED_INCOMPLETE = "a transfer log calls its upload incomplete"
 NOT_LOGGED = "no transfer log calls it complete"
+LOGGED = "no transfer log has anything against it"
+"""What is told of a member of a set that waits for others, as it waits for no log any more."""
 LATE = 1.0
 """Seconds that a file may wait for its line until that is told."""
 NOTHING_ELSE = Criteria(())
@@ -52,5 +55,5 @@ class LogCriterion:
         complete = self._logs.verdict(found.path, found.version)
         if complete is False or (complete is None and before == CALLED_INCOMPLETE):
             return CALLED_INCOMPLETE
-        required = complete is None and found.node.root.watch.require_log
-        return NOT_LOGGED if required else ""
+        is_told = complete is not None or before not in ("", NOT_LOGGED)
+        return NOT_LOGGED if found.node.root.watch.require_log and not is_told else ""

@@ -248,9 +248,9 @@ class TransferLogReader:
                 one.unmapped += 1
                 continue
             told = self._matching.logged(path, line, now)
-            waiting = self._matching.take_awaited(path, now)
-            if waiting is not None:
-                self._listener.changed([os.fsdecode(waiting)])
+            waiting = self._matching.take_awaited(path, now, exact=line.exact)
+            if waiting:
+                self._listener.changed(list(map(os.fsdecode, waiting)))
             if told is not None:
                 arrival, upload = told
                 self._journal.uploads.note(arrival.seq, upload)

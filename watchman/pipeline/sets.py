@@ -26,7 +26,13 @@ from watchman.model import Delivery, Noted, Version
 from watchman.pipeline.companions import Companions, name_for
 from watchman.pipeline.file_check import THERE, are_missing
 from watchman.pipeline.found import Found
-from watchman.pipeline.log_criterion import CALLED_INCOMPLETE, LATE, NOT_LOGGED, LogCriterion
+from watchman.pipeline.log_criterion import (
+    CALLED_INCOMPLETE,
+    LATE,
+    LOGGED,
+    NOT_LOGGED,
+    LogCriterion,
+)
 from watchman.pipeline.pending_events import Key
 from watchman.pipeline.waiting_file import WaitingFile
 from watchman.sources.tree import Node
@@ -64,6 +70,8 @@ class _Kept(NamedTuple):
     found: Found
     since: float
     """By the monotonic clock."""
+    logged: str = ""
+    """LOGGED where logs have let it pass, as it is; empty where they have not been asked."""
 
 
 class Members:
@@ -112,7 +120,7 @@ class Members:
         goes with what is there. ``now`` is of the monotonic clock.
         """
         old: list[Found] = []
-        for found, since in itertools.islice(self._complete.values(), _TOGETHER):
+        for found, since, _ in itertools.islice(self._complete.values(), _TOGETHER):
             if now - since < KEPT:
                 break
             old.append(found)
@@ -185,7 +193,11 @@ class Members:
             if kept is not None and is_same(kept.found.version, found.version):
                 into.take(kept.found)
                 if self._logs is not None:
-                    into.take_objection(name, self._logs.objection(kept.found, into.before(name)))
+                    before = into.before(name) or kept.logged
+                    objection = self._logs.objection(kept.found, before)
+                    if not objection:
+                        self._complete[node, name] = kept._replace(logged=LOGGED)
+                    into.take_objection(name, objection)
             elif name in known and is_same_content(known[name].version, found.version):
                 if known[name].seq > 0 and self._journal.moving(known[name].seq) is not None:
                     # With a set that is broken, say: this one would lose it.

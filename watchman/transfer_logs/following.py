@@ -12,6 +12,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import stat
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -240,7 +241,10 @@ class FollowedLog:
         return []
 
     def _rotated_names(self) -> list[str]:
-        """Return what the log may have become, the newest first: it with something behind."""
+        """Return what the log may have become, the newest first: it with something behind.
+
+        Or with its number or date before its suffix (logrotate's ``extension``).
+        """
         directory, name = os.path.split(os.fsencode(self.path))
         found = []
         try:
@@ -248,8 +252,11 @@ class FollowedLog:
         except OSError as error:
             self._pass_over(os.fsdecode(directory), error)
             return []
+        stem, suffix = map(re.escape, os.path.splitext(name))
+        numbered = re.compile(stem + rb"[-._]?\d[-._\d]*" + suffix)
         for other in names:
-            if other.startswith(name) and other != name and not other.endswith(_COMPRESSED):
+            is_rotated = other.startswith(name) or (suffix and numbered.fullmatch(other))
+            if is_rotated and other != name and not other.endswith(_COMPRESSED):
                 path = os.fsdecode(os.path.join(directory, other))
                 try:
                     status = os.stat(path)

@@ -48,8 +48,13 @@ class Prefixes:
 
     def may_lead_to(self, path: str) -> bool:
         """Say whether the log may tell of a file at a path."""
-        roots = [real.partition(USER)[0].rstrip("/") + "/" for _, real in self._prefixes]
-        return not roots or any(path.startswith(root) for root in roots)
+        if not self._prefixes:
+            return True
+        # What stands before a name may be its beginning: /srv/ftp/up-{user}.
+        ends = (real.partition(USER) for _, real in self._prefixes)
+        return path.startswith(
+            tuple(one if user else f"{one.rstrip('/')}/" for one, user, _ in ends)
+        )
 
 
 def _directory(path: str) -> bytes:

@@ -34,9 +34,13 @@ def _check_central(file: OpenFile, end: int, record: bytes) -> None:
     count, size, offset = struct.unpack("<HII", record[10:20])
     if end >= 20 and file.read(end - 20, 4) == _ZIP64_WHERE:
         (where,) = file.numbers("<Q", end - 12)
-        if file.read(where, 4) == _ZIP64_END:
-            count, size, offset = file.numbers("<QQQ", where + 32)
-            end = where
+        # Behind what was put in front it is not where it was; then it lies just before.
+        place = where if file.read(where, 4) == _ZIP64_END else max(0, end - 20 - 56)
+        if file.read(place, 4) == _ZIP64_END:
+            count, size, offset = file.numbers("<QQQ", place + 32)
+            if place != where and where != offset + size:
+                raise NotWhole("its zip archive's directory is not where its end says")
+            end = place
     start = end - size  # what was put in front of the archive shifts all offsets
     if start < offset:
         raise NotWhole("its zip archive's directory is not where its end says")

@@ -17,6 +17,10 @@ from watchman.verdicts.open_file import CannotTell, NotWhole, OpenFile
 _OUTPUT = 1 << 20
 """Bytes that are decompressed at a time, whatever the file makes of them."""
 _BZIP2_END = 0x177245385090
+_BZIP2_ZEROS = 5
+"""Bytes of a stream's end that may be zeros: of its checksum, and of what fills its last byte."""
+_PADDING = 1 << 16
+"""Bytes of zeros behind a stream of bzip2 that are left out, as of a block of a tape."""
 _XZ_MAGIC = b"\xfd7zXZ\0"
 _NOT_HERE = ("memory usage limit", "unsupported")
 """In what lzma says of a stream that asks for more memory, or a newer library, than there is."""
@@ -50,10 +54,17 @@ def gzip(file: OpenFile) -> None:
 
 
 def bzip2_by_end(file: OpenFile) -> None:
-    """Look for the end of a stream: 48 bits, a checksum of 32, and up to 7 bits of nothing."""
-    bits = int.from_bytes(file.tail(11), "big")
-    if not any(bits >> (32 + pad) & (1 << 48) - 1 == _BZIP2_END for pad in range(8)):
-        raise NotWhole("its last bytes are not the end of a bzip2 stream")
+    """Look for the end of a stream: 48 bits, a checksum of 32, and up to 7 bits of nothing.
+
+    Zeros may follow, of which some may be of that end.
+    """
+    tail = file.tail(_PADDING)
+    end = len(tail.rstrip(b"\0"))
+    for at in range(end, min(end + _BZIP2_ZEROS, len(tail)) + 1):
+        bits = int.from_bytes(tail[max(0, at - 11) : at], "big")
+        if any(bits >> (32 + pad) & (1 << 48) - 1 == _BZIP2_END for pad in range(8)):
+            return
+    raise NotWhole("its last bytes are not the end of a bzip2 stream")
 
 
 def bzip2(file: OpenFile) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 from watchman.verdicts.open_file import CannotTell, NotWhole, OpenFile
@@ -17,6 +18,8 @@ _GAP = 1 << 16
 """Bytes between two messages, in which the next is looked for: headings of bulletins."""
 _TIFF_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 _TIFF_SIZES |= {16: 8, 17: 8, 18: 8}
+_TOGETHER = 1 << 15
+"""Numbers of a TIFF entry that are read at a time."""
 
 
 class _Header:
@@ -211,20 +214,21 @@ class _Directory:
         if count > _MOST:
             raise NotWhole("its TIFF directory is damaged")
         size = 20 if self._big else 12
-        tags: dict[int, tuple[int, ...]] = {}
+        entries: dict[int, tuple[int, int, int]] = {}
         for number in range(count):
             at = self._offset + head + number * size
             tag, kind = self._file.numbers(order + "HH", at)
-            tags[tag] = self._values(at, kind, wanted=tag in (273, 279, 324, 325, 330))
+            entries[tag] = self._entry(at, kind)
         for places, lengths in ((273, 279), (324, 325)):
-            for place, length in zip(tags.get(places, ()), tags.get(lengths, ()), strict=False):
+            several = self._values(entries.get(places)), self._values(entries.get(lengths))
+            for place, length in zip(*several, strict=False):
                 self._file.reaches(place + length, "its TIFF directory")
         layout = order + ("Q" if self._big else "I")
         after = self._file.numbers(layout, self._offset + head + count * size)
-        return [*after, *tags.get(330, ())]
+        return [*after, *itertools.islice(self._values(entries.get(330)), _MOST)]
 
-    def _values(self, at: int, kind: int, *, wanted: bool) -> tuple[int, ...]:
-        """Return an entry's numbers, where they are ``wanted``; they must be there in any case."""
+    def _entry(self, at: int, kind: int) -> tuple[int, int, int]:
+        """Return an entry's kind, how many numbers it has, and where; they must be there."""
         width = self._width
         (count,) = self._file.numbers(self._order + ("Q" if self._big else "I"), at + 4)
         size = _TIFF_SIZES.get(kind, 1)
@@ -232,10 +236,16 @@ class _Directory:
         if count * size > width:
             (place,) = self._file.numbers(self._order + ("Q" if self._big else "I"), place)
         self._file.reaches(place + count * size, "its TIFF directory")
+        return kind, count, place
+
+    def _values(self, entry: tuple[int, int, int] | None) -> Iterator[int]:
+        """Yield an entry's numbers; a picture may have millions of tiles."""
+        kind, count, place = entry or (0, 0, 0)
         letter = {3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}.get(kind)
-        if not wanted or letter is None or count > _MOST:
-            return ()
-        return self._file.numbers(f"{self._order}{count}{letter}", place)
+        if letter is not None:
+            for start in range(0, count, _TOGETHER):
+                layout = f"{self._order}{min(_TOGETHER, count - start)}{letter}"
+                yield from self._file.numbers(layout, place + start * _TIFF_SIZES[kind])
 
 
 def parquet(file: OpenFile) -> None:

@@ -30,6 +30,11 @@ _NOT_FOR_EXPAT = (18, 43)
 """XML_ERROR_UNKNOWN_ENCODING, and XML_ERROR_AMPLIFICATION_LIMIT_BREACH."""
 _LONGEST_FIELD = 1 << 26
 """Characters of a field; Python's own limit is less than a coastline has."""
+_GIVEN = re.compile(r'"?sep=(\t|[^"\w\s])"?\r?\n', re.IGNORECASE)
+"""The line by which Excel is told what separates the fields."""
+_QUOTED = re.compile(r'"[^"]*"')
+_LONGEST_FIRST = 1 << 24
+"""Bytes in which the first line must end: a table may have a column for each of its stations."""
 _BEHIND_ALL = "\x1a behind all lines"
 
 
@@ -159,7 +164,7 @@ def csv_by_end(file: OpenFile) -> None:
 
     A file that ends between two lines cannot be told from a whole one.
     """
-    delimiter, wanted = _first_row(file)
+    (delimiter, wanted), *_ = _first_row(file)
     if _encoding(file) == "utf-16" or not _last_line_ends(file):
         csv_all(file)
         return
@@ -173,14 +178,18 @@ def csv_by_end(file: OpenFile) -> None:
 
 def csv_all(file: OpenFile) -> None:
     """Do the same, by reading all lines: some may be ends of values in quotes."""
-    delimiter, wanted = _first_row(file)
+    first = _first_row(file)
     if not _last_line_ends(file):
         raise NotWhole("its last line has no end")
-    last = _last_row(file.pieces(), delimiter, _encoding(file))
-    if last is None:
-        raise NotWhole("it ends within quotes")
-    if len(last) != wanted:
-        raise NotWhole(f"its first line has {wanted} fields and its last {len(last)}")
+    wrong = ""
+    for delimiter, wanted in first:
+        last = _last_row(file.pieces(), delimiter, _encoding(file))
+        if last is None:
+            raise NotWhole(wrong or "it ends within quotes")
+        if len(last) == wanted:
+            return
+        wrong = wrong or f"its first line has {wanted} fields and its last {len(last)}"
+    raise NotWhole(wrong)
 
 
 def _encoding(file: OpenFile) -> str:
@@ -193,13 +202,33 @@ def _last_line_ends(file: OpenFile) -> bool:
     return file.tail(1) == b"\n"
 
 
-def _first_row(file: OpenFile) -> tuple[str, int]:
-    """Return what separates the fields of the first line, and how many there are."""
-    lines = list(_lines([file.up_to(0, _TAIL)], _encoding(file)))
-    if not lines or not lines[0].endswith("\n"):
-        raise NotWhole("its first line has no end")
-    delimiter = max(",;\t|", key=lines[0].count)
-    return delimiter, len(next(_rows(lines, delimiter), []))
+def _first_row(file: OpenFile) -> list[tuple[str, int]]:
+    """Return what may separate the fields of the first line, and how many there are then.
+
+    The likeliest first: what is there most often, beside what stands in quotes.
+    """
+    length = _TAIL
+    while True:
+        lines = list(_lines([file.up_to(0, length)], _encoding(file)))
+        given = _GIVEN.fullmatch(lines[0]) if lines else None
+        if given:
+            del lines[0]
+        if lines and lines[0].endswith("\n"):
+            outside = _QUOTED.sub("", lines[0])
+            there = filter(outside.count, ",;\t|")
+            likely = sorted(there, key=outside.count, reverse=True) or [","]
+            likely = [given[1]] if given else likely
+            lines.append(_BEHIND_ALL)
+            row = next(_rows(lines, likely[0]))
+            # Else it goes on within quotes.
+            is_whole = not row or _BEHIND_ALL not in row[-1]
+            if is_whole or length >= min(file.size, _LONGEST_FIRST):
+                return [(one, len(next(_rows(lines, one)))) for one in likely]
+        elif length >= file.size:
+            raise NotWhole("its first line has no end")
+        elif length >= _LONGEST_FIRST:
+            raise CannotTell("the first line of its CSV is too long")
+        length *= 4
 
 
 def _last_row(pieces: Iterable[bytes], delimiter: str, encoding: str) -> list[str] | None:

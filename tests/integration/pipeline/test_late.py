@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import gzip
 import logging
 import os
 from pathlib import Path
@@ -216,6 +217,25 @@ def test_what_begins_to_match_has_the_mask_of_its_pattern(root: Path, state: Pat
         for number in range(300):
             (directory / f"{number}.csv").write_text("1")
         await_count(sent, 300)
+
+
+def test_what_a_pattern_asks_of_files_is_asked_where_a_directory_begins_to_match(
+    root: Path, state: Path
+) -> None:
+    asked = Criteria((Criterion("format", "gzip"), Criterion("marker", "{name}.done")))
+    config = globbing(root, state, rec=True, auto_add=True, criteria=asked)
+    whole = gzip.compress(b"rain\n" * 500)
+    with running(config) as (pipeline, sent):
+        (root / "anna/in").mkdir(parents=True)
+        wait_until(lambda: watched(pipeline) == [f"{root}/anna/in"], what="it is watched")
+        half, file = root / "anna/in/half.gz", root / "anna/in/whole.gz"
+        for path, contents in ((half, whole[:-5]), (file, whole)):
+            path.write_bytes(contents)
+            Path(f"{path}.done").touch()
+        await_count(sent, 1)
+        rows = pipeline.journal.partial.below
+        wait_until(lambda: [one.path for one in rows(str(root))] == [str(half)], what="it waits")
+        assert sent.paths == [str(file)]
 
 
 def test_a_processor_of_another_watch_goes_on_where_a_directory_begins_to_match(

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from tests.descriptors import no_descriptor_left
-from tests.journals import counts
+from tests.journals import counts, failures
 from tests.running import await_noted, config_for, running
 from tests.waiting import wait_until
 from watchman import file_access, signals
@@ -200,6 +200,16 @@ def test_a_file_that_stays_partial_is_incomplete_once(
         await_sent(sent, half)
 
 
+def test_a_companion_whose_name_would_be_too_long_is_not_there(root: Path, state: Path) -> None:
+    """It is one of a file of whose name the uploader has made nearly all that it can be."""
+    file = root / f"{'a' * 250}.gz"
+    with running(asking(root, state, DONE, {"incomplete_after": 1.0})) as (pipeline, _):
+        file.write_bytes(WHOLE)
+        wait_until(lambda: counts(pipeline.journal).get(("b", State.FAILED), (0,))[0] == 1, 30)
+        (record,) = failures(pipeline.journal)
+        assert f"{file.name}.done is not there" in record.reason
+
+
 def test_a_file_that_waits_since_a_time_in_the_future_is_incomplete_in_its_time(
     root: Path, state: Path
 ) -> None:
@@ -275,6 +285,24 @@ def test_a_marker_before_and_after_its_file(root: Path, state: Path) -> None:
         await_waiting(pipeline, early)  # the marker is older
         (root / "early.gz.done").touch()
         await_sent(sent, late, early)
+
+
+def test_a_marker_by_the_stem_where_the_pattern_tells_no_suffix(root: Path, state: Path) -> None:
+    """It is no arrival, also where a pattern below matches it."""
+    asked = Criteria((Criterion("marker", "{stem}.done"),))
+    patterns = ((f"{root}/*.[gG][zZ]", Route("b", "task")), (f"{root}/*", Route("b", "other")))
+    config = config_for(root, state, patterns=patterns, criteria=(asked, None))
+    before, after, plain = root / "a.gz", root / "b.GZ", root / "c.txt"
+    with running(config) as (pipeline, sent):
+        before.write_bytes(WHOLE)
+        await_waiting(pipeline, before)
+        (root / "a.done").touch()
+        await_sent(sent, before)
+        (root / "b.done").touch()
+        after.write_bytes(WHOLE)
+        (root / "b.done").touch()
+        plain.touch()
+        await_sent(sent, before, after, plain)
 
 
 @pytest.mark.parametrize("action", ["move", "remove", "keep"])

@@ -172,6 +172,18 @@ def test_an_optional_one_is_waited_for_and_gives_one_more_task_when_it_comes_lat
         assert first.task_id != second.task_id
 
 
+def test_a_member_without_the_suffix_of_its_main_file(root: Path, state: Path) -> None:
+    """As ENVI has it: the data beside their header."""
+    asked = Criteria((), members=(Member("{stem}"),))
+    patterns = ((f"{root}/*.hdr", Route("b", "load")), (f"{root}/*.txt", Route("b", "task")))
+    config = config_for(root, state, patterns=patterns, criteria=(asked, None))
+    data, header = root / "scene.raw", root / "scene.raw.hdr"
+    with watching(config) as (_, sent):
+        write(data, header)
+        wait_until(lambda: sent.sets, 30, "the set")
+        assert [message.files for message in sent.sets] == [(str(header), str(data))]
+
+
 def test_a_missing_one_is_said_and_waited_for(root: Path, state: Path) -> None:
     main = root / "a.shp"
     with watching(asking(root, state)) as (pipeline, sent):

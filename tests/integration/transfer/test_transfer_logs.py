@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -26,8 +27,19 @@ from tests.integration.transfer.logged import (
 from tests.running import Remembering, config_for, running, troubles
 from tests.waiting import wait_until
 from watchman.journal.journal_reader import open_reader
-from watchman.model import Answer, Config, Criteria, Member, Outcome, Route, Upload
+from watchman.model import (
+    Answer,
+    Config,
+    Criteria,
+    Criterion,
+    Member,
+    Outcome,
+    Route,
+    TransferLog,
+    Upload,
+)
 from watchman.pipeline import Pipeline
+from watchman.transfer_logs.line_matching import Matching
 
 
 def config_of(logged: Logged, state: Path) -> Config:
@@ -228,6 +240,74 @@ def test_with_require_log_nothing_is_sent_that_no_log_calls_complete(
         wait_until(lambda: "no transfer log" in str(partial(pipeline)), 20, "it waits")
         assert publisher.paths == []
     assert {line.split()[0] for line in caplog.messages if " waits: " in line} <= {str(local)}
+
+
+def test_names_in_another_script_are_told_apart_where_a_log_has_them_whole(tmp_path: Path) -> None:
+    """Other formats would write all of them alike; what was uploaded while watchman was down."""
+    root, log = tmp_path / "ftp", tmp_path / "uploads"
+    root.mkdir()
+    log.touch()
+    form = "%h %u %{epoch} %m %{transfer-status} %b %{file-size} %f"
+    entry = TransferLog(str(log), "extended", form, {}, utc=False, wait=0.05)
+    required = {"require_log": True}
+    config = config_for(root, tmp_path / "state", transfer_logs=(entry,), watch=required)
+    with running(config):
+        pass
+    paths = [root / f"{name}.csv" for name in ("данные", "график", "погода", "осадки")]
+    for path in paths:
+        path.write_bytes(b"1")
+        with log.open("a", encoding="utf-8") as lines:
+            lines.write(f"10.0.0.1 anna {time.time():.0f} STOR success 1 1 {path}\n")
+    with running(config, resumed=True) as (_, publisher):
+        for path in paths:
+            assert sent(publisher, path)["watchman_upload_user"] == "anna"
+
+
+def test_what_a_log_has_called_complete_may_wait_longer_than_its_line_is_remembered(
+    tmp_path: Path,
+) -> None:
+    root, log = tmp_path / "ftp", tmp_path / "uploads"
+    root.mkdir()
+    log.touch()
+    form = "%h %u %{epoch} %m %{transfer-status} %b %f"
+    config = config_for(
+        root,
+        tmp_path / "state",
+        transfer_logs=(TransferLog(str(log), "extended", form, {}, utc=False, wait=0.05),),
+        watch={"require_log": True},
+        patterns=((f"{root}/*.csv", Route("b", "t")), (f"{root}/*.shp", Route("b", "t"))),
+        criteria=(
+            Criteria((Criterion("marker", "{name}.done"),)),
+            Criteria((), members=(Member("{stem}.dbf"), Member("{stem}.shx"))),
+        ),
+    )
+
+    def uploaded(name: str) -> None:
+        (root / name).write_bytes(b"1")
+        with log.open("a") as lines:
+            lines.write(f"10.0.0.1 anna {time.time():.0f} STOR success 1 {root / name}\n")
+
+    def await_reason(pipeline: Pipeline, reason: str) -> None:
+        rows = pipeline.journal.partial.below
+        wait_until(lambda: any(one.reason == reason for one in rows(str(root))), 20, reason)
+
+    with running(config) as (pipeline, publisher):
+        for name in ("a.csv", "a.shp", "a.dbf"):
+            uploaded(name)
+        await_reason(pipeline, "a.csv.done is not there")
+        await_reason(pipeline, "a.shx is missing")
+        assert pipeline.parts.log_reader is not None
+        pipeline.parts.log_reader._matching = Matching()
+        (root / "a.csv.done").touch()
+        uploaded("a.shx")
+        sent(publisher, root / "a.csv")
+        sent(publisher, root / "a.shp")
+        uploaded("b.csv")
+        await_reason(pipeline, "b.csv.done is not there")
+    log.write_bytes(b"")
+    with running(config, resumed=True) as (pipeline, publisher):
+        (root / "b.csv.done").touch()
+        sent(publisher, root / "b.csv")
 
 
 @pytest.mark.parametrize("settle", [None, 0.5])

@@ -165,6 +165,19 @@ def test_directories_have_no_criteria(site: Site) -> None:
     assert problem.startswith("WATCHES[0]: 'complete' is about files; leave it out")
 
 
+def test_functions_of_patterns_that_differ_at_their_ends_are_told_apart(site: Site) -> None:
+    """Messages show no more than the beginning of such a pattern."""
+    above = f"$D/ftp/{'x' * 200}"
+    entries = [
+        f"('{above}/*.{end}', {{'broker': 'b', 'task': 't', 'complete': lambda *_: {number}}})"
+        for number, end in enumerate(("csv", "nc"))
+    ]
+    config = site.load(f"{BROKERS}{WATCHES}PATTERNS = [{', '.join(entries)}]")
+    asked = [criteria.each[0].argument for criteria in config.criteria if criteria is not None]
+    found = _callables(str(site.root / "config.py"))
+    assert [found[name]("x", None) for name in asked] == [0, 1]
+
+
 def test_functions_are_found_again_by_another_process(site: Site) -> None:
     text = pattern("'complete': ['auto', whole]", "def whole(path, file):\n    return True")
     (criteria,) = site.load(text).criteria
@@ -172,5 +185,9 @@ def test_functions_are_found_again_by_another_process(site: Site) -> None:
     (name,) = (one.argument for one in criteria.each if one.kind == "callable")
     path = site.root / "config.py"
     assert _callables(str(path))[name]("x", None) is True
+    later = "{'path': '$D/later/*', 'do_glob': True, 'complete': lambda *_: True}"
+    (watch,) = site.load(f"{BROKERS}WATCHES = [{later}]\nPATTERNS = []").globs
+    assert watch.criteria is not None
+    assert [one.argument for one in watch.criteria.each] == [*_callables(str(path))]
     path.write_text("(")
     assert _callables(str(path)) == {}

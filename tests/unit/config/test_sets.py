@@ -102,7 +102,20 @@ def test_a_mistake(site: Site, options: str, problem: str) -> None:
     assert site.problems(pattern(options)) == [f"{LABEL}: {problem}"]
 
 
-@pytest.mark.parametrize("text", ["$D/ftp/*", "$D/ftp/*.[sS]hp", "$D/ftp/*.d/roads*"])
+@pytest.mark.parametrize("text", ["$D/ftp/grid.shp", "$D/ftp/*/grid.shp", "$D/ftp/x.d/*.shp"])
+def test_a_name_without_its_suffix_is_told_by_a_pattern_of_the_whole_name(
+    site: Site, text: str
+) -> None:
+    assert asked(site, "'with': ['{stem}.shx']", text) is not None
+
+
+NO_SUFFIX = [
+    *("$D/ftp/*", "$D/ftp/*.[sS]hp", "$D/ftp/*.d/roads*"),
+    *("$D/ftp/x.d/roads", "$D/ftp/*.d/roads", "$D/ftp/*/.shp"),
+]
+
+
+@pytest.mark.parametrize("text", NO_SUFFIX)
 def test_the_suffix_has_to_be_known_where_only_the_stem_is_told(site: Site, text: str) -> None:
     (problem,) = site.problems(pattern("'with': ['{stem}.shx']", text))
     assert problem == (

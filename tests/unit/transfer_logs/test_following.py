@@ -117,6 +117,23 @@ def test_copied_and_truncated(path: Path, running: bool) -> None:
     log.close()
 
 
+@pytest.mark.parametrize("rotated", ["vsftpd-20261127.log", "vsftpd.1.log", "vsftpd.log.1"])
+def test_a_rotated_log_may_keep_its_suffix(path: Path, rotated: str) -> None:
+    """As logrotate's ``extension`` has it."""
+    path = path.rename(path.with_name("vsftpd.log"))
+    log = FollowedLog(str(path), None)
+    new_lines(log)
+    log.close()
+    append(path, b"three")
+    path.rename(path.with_name(rotated))
+    append(path, b"four")
+    append(path.with_name("vsftpd-other.log"), b"of another server")
+    again = FollowedLog(str(path), log.position())
+    assert new_lines(again) == [b"three", b"four"]
+    assert not again.lost
+    again.close()
+
+
 def test_what_was_compressed_meanwhile_is_said_to_be_lost(path: Path) -> None:
     log = FollowedLog(str(path), None)
     new_lines(log)

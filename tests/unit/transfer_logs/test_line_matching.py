@@ -151,6 +151,43 @@ def test_what_broke_off_before_the_last_line_says_nothing_of_a_file_of_another_s
     assert made.verdict(PATH, arrival(12).version, AT) is True
 
 
+CYRILLIC = [f"/srv/ftp/{name}.csv".encode() for name in ("данные", "график", "погода")]
+
+
+def test_whole_names_that_others_would_write_alike_are_told_apart() -> None:
+    assert len(set(map(fold, CYRILLIC))) == 1
+    made, other = Matching(), Matching()
+    for seq, path in enumerate(CYRILLIC):
+        made.logged(path, LINE._replace(path=path, user=str(seq)), AT)
+        assert other.arrived(arrival(path=path, seq=seq), AT) is None
+    for seq, path in enumerate(CYRILLIC):
+        of = arrival(path=path, seq=seq)
+        assert made.verdict(path, of.version, AT) is True
+        upload = made.arrived(of, AT)
+        assert upload is not None
+        assert upload.user == str(seq)
+        assert other.waits(path, AT)
+        told = other.logged(path, LINE._replace(path=path, user=str(seq)), AT)
+        assert told == (of, upload)
+        other.settled(of, AT)
+        assert not other.waits(path, AT)
+
+
+def test_who_waits_for_a_line_is_told_of_its_own_or_of_all_that_are_written_alike() -> None:
+    made = Matching()
+    for path in CYRILLIC:
+        made.await_line(path, AT)
+    assert made.take_awaited(CYRILLIC[0], AT, exact=True) == [CYRILLIC[0]]
+    assert made.take_awaited(CYRILLIC[0], AT, exact=True) == []
+    made.await_line(CYRILLIC[0], AT)
+    assert made.take_awaited(CYRILLIC[1], AT, exact=False) == [CYRILLIC[n] for n in (1, 0, 2)]
+    assert made.take_awaited(fold(CYRILLIC[1]), AT, exact=False) == []
+    for number in range(20):
+        made.await_line(b"/srv/ftp/" + bytes([200 + number]), AT)
+    newest = [b"/srv/ftp/" + bytes([200 + number]) for number in range(19, 11, -1)]
+    assert made.take_awaited(b"/srv/ftp/_", AT, exact=False) == newest
+
+
 def test_only_the_line_before_counts_of_those_that_are_written_alike() -> None:
     made = Matching()
     for size in (1, 2, 3):
@@ -206,3 +243,8 @@ def test_which_files_a_log_may_be_about() -> None:
     mapped = Prefixes({"/": "/srv/ftp/{user}/in"})
     assert mapped.may_lead_to("/srv/ftp/anna/in/a.csv")
     assert not mapped.may_lead_to("/srv/ftps/a.csv")
+    begun = Prefixes({"/": "/srv/ftp/up-{user}", "/data": "/data/"})
+    assert begun.may_lead_to("/srv/ftp/up-anna/a.csv")
+    assert not begun.may_lead_to("/srv/ftp/anna/a.csv")
+    assert begun.may_lead_to("/data/a.csv")
+    assert not begun.may_lead_to("/database/a.csv")

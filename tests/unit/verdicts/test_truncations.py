@@ -9,6 +9,7 @@ import json
 import lzma
 import os
 import sqlite3
+import struct
 import tarfile
 import tempfile
 import zipfile
@@ -20,6 +21,7 @@ from pathlib import Path
 import pytest
 
 from tests import docs
+from watchman.verdicts import compressed, structured
 from watchman.verdicts.format_names import FORMAT_NAMES
 from watchman.verdicts.formats import FORMATS, check_format
 from watchman.verdicts.open_file import PIECE, CannotTell, NotWhole, OpenFile
@@ -166,7 +168,7 @@ FALSE = {
     "block.h5": (0, 0, 518),
     # Cut between two lines, or where only the last line's end is missing.
     "csv": (119, 119, None),
-    "csv with quotes": (60, 60, None),
+    "csv with quotes": (30, 30, None),
     "csv in UTF-16": (238, 238, None),
     "jsonlines": (79, 79, None),
     "xml": (1, 1, 5),
@@ -327,10 +329,37 @@ def test_a_grib_message_larger_than_its_edition_can_say() -> None:
             assert not cut.is_whole(lambda file: check_format(file, "grib"))
 
 
+def test_all_strips_of_a_tiff_are_looked_for_however_many_there_are() -> None:
+    """The last one holds the file's last byte."""
+    count = (1 << 20) + 1
+    at = 8 + 2 + 2 * 12 + 4
+    end = at + 2 * 4 * count + 1
+    contents = struct.pack("<2sHI", b"II", 42, 8) + struct.pack("<H", 2)
+    contents += struct.pack("<HHII", 273, 4, count, at)
+    contents += struct.pack("<HHIII", 279, 4, count, at + 4 * count, 0)
+    contents += struct.pack("<I", 8) * (count - 1) + struct.pack("<I", end - 1)
+    contents += struct.pack("<I", 1) * count + b"1"
+    with closing(Cut(contents)) as cut:
+        assert cut.is_whole(FORMATS["tiff"].check)
+        os.ftruncate(cut.descriptor, end - 1)
+        assert not cut.is_whole(FORMATS["tiff"].check)
+
+
+WIDE = b"".join(b",".join(b"%d" % n for n in range(line, line + 20_000)) + b"\n" for line in (7, 8))
+
 WHOLE = {
     "a field as long as a coastline": ("csv", b'id,line\n1,"' + b"1 2," * 50_000 + b'"\n'),
     "a CSV whose last lines are empty": ("csv", b"a,b\r\n1,2\r\n\r\n\r\n"),
     "a CSV with a BOM": ("csv", b"\xef\xbb\xbfa;b\r\n1;2\r\n"),
+    "a CSV for Excel": ("csv", b"sep=;\r\na;b;c\r\n1,2;3;4\r\n"),
+    "a CSV with commas in its titles": (
+        "csv",
+        "Zeit;Temperatur, °C;Druck, hPa\n1;2,5;1000\n".encode(),
+    ),
+    "a CSV with commas in quoted titles": ("csv", b'"T (mean, C)";"P (mean, hPa)"\n2,5;1000,5\n'),
+    "a CSV of 20,000 columns": ("csv", WIDE),
+    "a CSV of 20,000 columns in UTF-16": ("csv", WIDE.decode().encode("utf-16")),
+    "a CSV with a long text in its first line": ("csv", b'a,"' + b"b\n" * 50_000 + b'",c\n1,2,3\n'),
     "a PDF behind what a server said": (
         "pdf",
         b"HTTP/1.1 200 OK\r\n\r\n" + (SAMPLES / "noise.pdf").read_bytes(),
@@ -339,9 +368,11 @@ WHOLE = {
     "a PNG with something behind": ("png", (SAMPLES / "noise.png").read_bytes() + b"behind"),
     "a JPEG with a film behind": ("jpeg", (SAMPLES / "noise.jpg").read_bytes() + b"\0\0ftypmp42"),
     "a zip behind a program": ("zip", b"#!/bin/sh\n" + a_zip()),
+    "a zip64 behind a program": ("zip", b"#!/bin/sh\n" + (SAMPLES / "zip64.zip").read_bytes()),
     "a zip with a comment": ("zip", a_zip()[:-2] + b"\7\0comment"),
     "JSON in UTF-16": ("json", JSON.decode().encode("utf-16")),
     "XML of its own DTD": ("xml", b"<!DOCTYPE a SYSTEM 'a.dtd'><a>&foo;</a>"),
+    "a large bzip2 with zeros behind": ("bzip2", bz2.compress(os.urandom(1 << 21)) + bytes(10_240)),
     "a gzip with garbage behind": ("gzip", gzip.compress(TEXT) + b"garbage"),
 }
 """As other programs write them."""
@@ -361,6 +392,26 @@ def test_a_database_whose_last_rows_are_in_its_log_is_whole(tmp_path: Path) -> N
         fill(path)
         with closing(Cut(path.read_bytes())) as cut:
             check_format(OpenFile(cut.descriptor), "sqlite")
+
+
+def test_the_first_line_of_a_csv_is_not_looked_for_without_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(structured, "_LONGEST_FIRST", 1 << 16)
+    with closing(Cut(WIDE)) as cut, pytest.raises(CannotTell, match="too long"):
+        check_format(OpenFile(cut.descriptor), "csv")
+    with closing(Cut(WIDE[:1000])) as cut, pytest.raises(NotWhole, match="has no end"):
+        check_format(OpenFile(cut.descriptor), "csv")
+
+
+def test_where_the_end_of_a_bzip2_stream_has_zeros_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each cut of what ends in them is told."""
+    end = (0x177245385090 << 32).to_bytes(10, "big")
+    for pad in range(8):
+        stream = (int.from_bytes(b"BZh9" + os.urandom(40) + end, "big") << pad).to_bytes(55, "big")
+        with closing(Cut(stream.lstrip(b"\0") + bytes(3))) as cut:
+            assert cut.is_whole(compressed.bzip2_by_end)
+            assert cut.taken_for_whole(compressed.bzip2_by_end) == 3
 
 
 def test_a_csv_that_ends_within_quotes_is_partial() -> None:

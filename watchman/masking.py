@@ -23,8 +23,10 @@ _KEY = r"[^=&;?#\s]*(?:pass|secret|token|key|credential|auth)[^=&;?#\s]*"
 _SECRET = re.compile(rf"(?i)([?&;]{_KEY}=)([^&]*)")
 _SECRET_IN_TEXT = re.compile(rf"(?i)([?&;]{_KEY}=)[^&\s]*")
 _SECRET_NAME = re.compile(rf"(?i){_KEY}$")
-_NO_SECRET = re.compile(r"(?i)(cert|file|prefix|check|url|name)")
-"""Names such as ssl_keyfile and global_keyprefix: what they hold is no secret."""
+_NO_SECRET = re.compile(r"(?i)(cert|file|prefix|check|url|name|routing)")
+"""Names such as ssl_keyfile, global_keyprefix and routing_key: what they hold is no secret."""
+_SURE = re.compile(r"(?i)(pass(word|wd|phrase)?|secret|token)$")
+"""How the names of secrets end, whatever else is in them: tlsCertificateKeyFilePassword."""
 _SEVERAL = re.compile(r";(?=[A-Za-z][\w+.-]*://)")
 _QUERY = re.compile(r"\?[\w.-]+=")
 _DELIMITERS = re.compile(r"[@:/?#;\[\]]")
@@ -40,7 +42,7 @@ def public_url(url: str) -> str:
 
     It errs on the side of hiding: a password with an unquoted ``/``, ``@`` or ``?`` in it is a
     frequent mistake, so all between ``://`` and the last ``@`` goes, and all of the URL behind
-    ``://`` where it could be read in two ways.
+    ``://`` where it could be read in two ways. Where that is missing, so does all before the ``@``.
     """
     return ";".join(map(_public, _SEVERAL.split(url)))
 
@@ -54,23 +56,25 @@ def split_urls(urls: str) -> list[str]:
 
 
 def _public(url: str) -> str:
-    scheme, mark, rest = url.partition("://")
-    if not mark:
-        return _SECRET.sub(rf"\1{MASK}", _USERINFO.sub(f"{MASK}@", url))
-    credentials, at, behind = _split(rest)
+    begin, credentials, at, behind = _split(url)
     if not at:
         return _SECRET.sub(rf"\1{MASK}", url)
     if _QUERY.search(credentials):
-        return f"{scheme}://{MASK}"
-    return _SECRET.sub(rf"\1{MASK}", f"{scheme}://{MASK}@{behind}")
+        return f"{begin}{MASK}"
+    return _SECRET.sub(rf"\1{MASK}", f"{begin}{MASK}@{behind}")
 
 
-def _split(rest: str) -> tuple[str, str, str]:
-    """Return what is before and behind the last ``@``; nothing before it where no host is named."""
+def _split(url: str) -> tuple[str, str, str, str]:
+    """Return the scheme with its mark, what is before the last ``@``, that, and what is behind it.
+
+    Nothing before it where no host is named.
+    """
+    scheme, mark, rest = url.partition("://")
+    if not mark:
+        scheme, rest = "", url
     if rest.startswith("/"):  # a path, as of a socket
-        return "", "", rest
-    credentials, at, behind = rest.rpartition("@")
-    return credentials, at, behind
+        return f"{scheme}{mark}", "", "", rest
+    return f"{scheme}{mark}", *rest.rpartition("@")
 
 
 def remember(*urls: str, options: Mapping[str, Any] | None = None) -> None:
@@ -87,7 +91,7 @@ def remember(*urls: str, options: Mapping[str, Any] | None = None) -> None:
 
 def _secrets_of(url: str) -> Iterator[str]:
     for part in _SEVERAL.split(url):
-        credentials, at, _ = _split(part.partition("://")[2])
+        _, credentials, at, _ = _split(part)
         if at:
             yield from _shapes(credentials.partition(":")[2] or credentials)
         for key, value in _SECRET.findall(part):
@@ -96,7 +100,7 @@ def _secrets_of(url: str) -> Iterator[str]:
 
 
 def _is_secret(name: str) -> bool:
-    return bool(_SECRET_NAME.match(name)) and not _NO_SECRET.search(name)
+    return bool(_SURE.search(name) or (_SECRET_NAME.match(name) and not _NO_SECRET.search(name)))
 
 
 def _secrets_in(options: Mapping[str, Any]) -> Iterator[str]:

@@ -588,6 +588,13 @@ class Config:
     """What its code brought into the process (``config.belongings``)."""
 
     @property
+    def routes(self) -> tuple[Route, ...]:
+        """Every route that a delivery can get: those of PATTERNS, and of what is incomplete."""
+        asked = (one.incomplete for one in self.criteria if one is not None)
+        incomplete = (route for route in asked if route is not None)
+        return (*(route for _, route in self.patterns), *incomplete)
+
+    @property
     def has_criteria(self) -> bool:
         """Whether anything is asked of any file."""
         watches = (*self.watches, *self.globs)

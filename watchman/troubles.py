@@ -25,6 +25,8 @@ class Trouble(NamedTuple):
     message: str
     """What is wrong, and the remedy."""
     since_ns: int
+    kind: str = ""
+    """What tells it from others of the same subject."""
 
 
 class Troubles:
@@ -71,7 +73,7 @@ class Troubles:
         with self._lock:
             before = self._found.get(key)
             since_ns = before.since_ns if before else time.time_ns()
-            self._found[key] = Trouble(subject, message, since_ns)
+            self._found[key] = Trouble(subject, message, since_ns, kind)
             if before is not None:
                 return False
             self.changes += 1

@@ -57,6 +57,14 @@ MISTAKES = {
         "BROKERS = {'import': 'rabbitmq'}",
         "BROKERS['import']: 'rabbitmq' is no URL; write",
     ),
+    "no scheme": (
+        "BROKERS = {'import': 'amqp:user:sesame@host//'}",
+        "BROKERS['import']: '*@host//' is no URL; write",
+    ),
+    "exception with a URL": (
+        "raise ValueError('amqp://user:sesame@host//')",
+        "config.py, line 5: ValueError: amqp://*@host//",
+    ),
     "package not installed": (
         "BROKERS = {'import': 'qpid://user:sesame@host/'}",
         "BROKERS['import']: qpid://*@host/: the Python package for qpid:// is missing; run pip",

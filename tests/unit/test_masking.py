@@ -11,7 +11,7 @@ from tests.integration.brokers.messages import message, route
 from tests.servers import free_port
 from watchman import masking
 from watchman.brokers import check_url, open_publisher
-from watchman.masking import mask, public_url
+from watchman.masking import mask, public, public_url
 from watchman.model import Broker
 
 PASSWORDS = [
@@ -36,6 +36,9 @@ URLS = [
     "redis://127.0.0.1:{1}/0?password={0}",
     "redis+socket:///nonexistent{1}?password={0}",
     "mongodb://user:{}@127.0.0.1:{}/db",
+    "user:{}@127.0.0.1:{}//",
+    "amqp:user:{}@127.0.0.1:{}//",
+    "amqp:/user:{}@127.0.0.1:{}//",
 ]
 
 
@@ -89,9 +92,19 @@ def test_secrets_in_options_are_remembered() -> None:
         "sentinel_kwargs": {"password": "Zq7Xk9inner"},
         "global_keyprefix": "kept:",
         "ssl_keyfile": "/etc/key.pem",
+        "tlsCertificateKeyFilePassword": "Zq7Xk9file",
     }
     open_publisher(Broker("b", ("redis://127.0.0.1:1/0",), options), {}, "/nonexistent")
     assert mask("AUTH Zq7Xk9inner kept: /etc/key.pem") == "AUTH ** kept: /etc/key.pem"
+    assert mask("PEM Zq7Xk9file") == "PEM **"
+    assert public({**options, "routing_key": "a.b", "profile_token": "Zq7"}) == {
+        "sentinel_kwargs": {"password": "**"},
+        "global_keyprefix": "kept:",
+        "ssl_keyfile": "/etc/key.pem",
+        "tlsCertificateKeyFilePassword": "**",
+        "routing_key": "a.b",
+        "profile_token": "**",
+    }
 
 
 def test_log_records_and_tracebacks_are_blotted(caplog: pytest.LogCaptureFixture) -> None:

@@ -77,7 +77,7 @@ def test_a_trouble_is_said_once_and_shown_as_it_is_now(caplog: pytest.LogCapture
     assert troubles.begin("a\n", "first\n")
     [begun] = troubles.all()
     assert not troubles.begin("a\n", "second")
-    assert troubles.all() == [("a\n", "second", begun.since_ns)]
+    assert troubles.all() == [("a\n", "second", begun.since_ns, "")]
     assert troubles.changes == 1
     troubles.end("a\n", line="%s is well")
     troubles.end("a\n", line="%s is well")

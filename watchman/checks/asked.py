@@ -62,6 +62,10 @@ class Asked:
         }
         return {one: asked for one, asked in found.items() if asked is not None}
 
+    def main_files(self, path: str) -> list[str]:
+        """Return the files with which the file at a path goes, by whose pattern it has its task."""
+        return [] if self._companions is None else self._companions.main_files(path)
+
     def words(self, path: str) -> tuple[str, ...]:
         """Return all that is asked of the file at a path."""
         criteria, name = self.criteria(path), os.path.basename(path)

@@ -11,12 +11,15 @@ from typing import Any
 from watchman import timelimit
 from watchman.checks.matching import Match, match
 from watchman.checks.writers import Writer, writers_of
+from watchman.directory_identity import identify
 from watchman.file_access import Seen, ignoring_sigio, look, release, version_of
 from watchman.identity import is_same_content
 from watchman.journal.journal_reader import JournalReader
 from watchman.journal.partial import PartialFile
-from watchman.model import Config, Noted, Version
+from watchman.model import Config, Noted, Version, WatchKind
 from watchman.router import Router
+
+_FOR_FILES = "it is a directory, and the watch is for files"
 
 
 @dataclass(frozen=True)
@@ -61,8 +64,7 @@ def present(config: Config | None, journal: JournalReader, path: str) -> Present
         return replace(Present(path), **_expected(config, path, is_directory=False))
     except OSError as error:
         return Present(path, error.strerror or str(error))
-    status, seen, writers = found
-    version = version_of(status)
+    status, version, seen, writers = found
     before = _known(journal, path)
     known = before is not None and is_same_content(before, version)
     is_directory = stat.S_ISDIR(status.st_mode)
@@ -70,7 +72,7 @@ def present(config: Config | None, journal: JournalReader, path: str) -> Present
         path,
         kind="directory" if is_directory else "file" if stat.S_ISREG(status.st_mode) else "other",
         size=status.st_size,
-        mtime_ns=version.mtime_ns,
+        mtime_ns=version_of(status).mtime_ns,
         seen="" if seen is None else seen.value,
         writers=writers,
         known=known,
@@ -86,19 +88,24 @@ def waits(journal: JournalReader, path: str, version: Version) -> PartialFile | 
     return found if found is not None and is_same_content(found.version, version) else None
 
 
-def _look(path: str) -> tuple[os.stat_result, Seen | None, list[Writer]]:
+def _look(path: str) -> tuple[os.stat_result, Version, Seen | None, list[Writer]]:
+    """Return what is there, what the journal would know it as, and how a file is seen."""
     status = os.lstat(path)
-    if not stat.S_ISREG(status.st_mode):
-        return status, None, []
+    version = version_of(status)
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+        return status, version, None, []
     above, _, name = path.rpartition("/")
     directory = os.open(above or "/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
+        if stat.S_ISDIR(status.st_mode):
+            unit = identify(name, directory)
+            return status, version if unit is None else unit[0], None, []
         seen = look(name, directory).seen
     finally:
         release(directory)
     # Who may not be asked for a lease may still see who has it open.
     writers = [] if seen is Seen.COMPLETE else writers_of(status)
-    return status, seen, writers
+    return status, version, seen, writers
 
 
 def _known(journal: JournalReader, path: str) -> Version | None:
@@ -111,9 +118,15 @@ def _expected(config: Config | None, path: str, *, is_directory: bool) -> dict[s
     if config is None:
         return {}
     found = match(config, path)
+    if is_directory and not found.reason and _is_for_files(config, found.watch):
+        found = Match(path, found.watch, reason=_FOR_FILES)
     if not found.ignored:
         return {"match": found}
     return {"match": found, "ignored_by": ignored_by(config, path, is_directory=is_directory)}
+
+
+def _is_for_files(config: Config, watch: str | None) -> bool:
+    return {one.kind for one in config.watches if one.path == watch} == {WatchKind.FILES}
 
 
 def ignored_by(config: Config, path: str, *, is_directory: bool = False) -> str:

@@ -232,9 +232,10 @@ class _Walk:
         self, path: str, size: int, state: str, note: str, changed_ns: int | None
     ) -> Unknown:
         route = self.router.route(path)
-        if self.router.is_dry_run(path):
+        # What a first run only takes note of is not moved either, whatever matches it.
+        if not note and self.router.is_dry_run(path):
             note = "DRY_RUN matches"
-        elif route is None:
+        elif not note and route is None:
             note = NO_PATTERN
         task = route.task if route else None
         destination = self.router.destination(path)

@@ -55,7 +55,7 @@ def check_workers(
 ) -> Iterator[Check]:
     """Yield what is found for each broker that a pattern names."""
     for broker in config.brokers.values():
-        routes = [route for _, route in config.patterns if route.broker == broker.name]
+        routes = [route for route in config.routes if route.broker == broker.name]
         sent = list(dict.fromkeys(_Sent(route.task, preview(route)) for route in routes))
         sent = [one for one in sent if not one.target.problem]
         if sent:

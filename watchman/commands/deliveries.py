@@ -28,10 +28,11 @@ from watchman.commands.gone_patterns import GonePatterns
 from watchman.commands.history import MOST
 from watchman.commands.narrowing import is_narrowed, narrowing, question
 from watchman.commands.operator import have_obeyed, operator
+from watchman.directory_identity import identify
 from watchman.errors import ConfigError, WatchmanError
 from watchman.file_access import version_of
 from watchman.identity import is_same_content
-from watchman.model import Config, Delivery
+from watchman.model import Config, Delivery, Version
 from watchman.mounts import MountTable
 from watchman.text import counted, printable
 
@@ -270,9 +271,22 @@ def _is_moved(table: MountTable, record: Record) -> bool:
         return False
 
 
+def _known_as(record: Record) -> Version | None:
+    """Return what is at a source, as the journal would know it. Raises OSError."""
+    if record.kind != "directories":
+        return version_of(os.lstat(record.source))
+    directory = os.open(record.source, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        found = identify("", directory)
+    finally:
+        os.close(directory)
+    return None if found is None else found[0]
+
+
 def _is_at_its_end(record: Record) -> bool:
     with contextlib.suppress(OSError):
-        if is_same_content(record.version, version_of(os.lstat(record.source))):
+        there = _known_as(record)
+        if there is not None and is_same_content(record.version, there):
             return False
     try:
         version = version_of(os.lstat(record.final))

@@ -125,7 +125,7 @@ def _check(wanted: Sequence[Named]) -> None:
     except WatchmanError:
         warn("the configuration cannot be used: that these names exist is not checked")
         return
-    tasks = {route.task for _, route in config.patterns}
+    tasks = {route.task for route in config.routes}
     for kind, name in wanted:
         if kind is HoldKind.BROKER and name not in config.brokers:
             there = ", ".join(map(printable, config.brokers)) or "none"
@@ -144,7 +144,7 @@ def _check(wanted: Sequence[Named]) -> None:
 
 
 def _is_seen(config: Config, directory: str) -> bool:
-    roots = [watch.path for watch in config.watches] + [root for _, root in config.moves]
+    roots = [watch.path for watch in config.watches] + [root for _, root in config.all_moves]
     own = directory.rstrip("/") + "/"
     prefixes = [root.rstrip("/") + "/" for root in roots]
     return any(own.startswith(there) or there.startswith(own) for there in prefixes)

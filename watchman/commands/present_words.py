@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from watchman.journal.record import Record
 
 
+# What vanished or failed may have done so before its move.
+_ABSENT = {State.MOVING: " yet", State.VANISHED: "", State.FAILED: ""}
+
+
 class FoundFile(NamedTuple):
     """A file, and all that is known of it."""
 
@@ -77,16 +81,15 @@ def now_words(found: FoundFile) -> Iterator[str]:
     if now.is_there and now.seen == "untested" and not now.known:
         yield from _open(now)
     if found.final is not None:
-        moved = found.records[0].state is not State.MOVING
-        yield f"{printable(found.final.path)} {_there(found.final, moved=moved)}"
+        yield f"{printable(found.final.path)} {_there(found.final, found.records[0].state)}"
 
 
-def _there(final: Present, *, moved: bool) -> str:
+def _there(final: Present, state: State) -> str:
     if final.trouble:
         return f"cannot be looked at: {final.trouble}"
     if final.is_there:
         return "is there"
-    return f"is not there {'any more' if moved else 'yet'}"
+    return f"is not there{_ABSENT.get(state, ' any more')}"
 
 
 def _gone(found: FoundFile) -> Iterator[str]:

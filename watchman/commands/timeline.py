@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -195,9 +196,17 @@ def _why_not_moved(record: Record, now: DaemonNow) -> str:
         for move in (now.snapshot["moves"] if now.snapshot else [])
         if record.final.startswith(move["root"].rstrip("/") + "/")
     ]
-    path = f" {printable(record.source)} to "
+    own = [move for move in inside if record.source.startswith(move["source"].rstrip("/") + "/")]
+    inside = own or inside  # what was recorded with an older configuration may have none
+    above, below = (printable(os.path.dirname(one)) for one in (record.source, record.final))
+    # As the mover says of one file, and of all between two directories.
+    words = (
+        f" {printable(record.source)} to ",
+        f" {above} to {below};",
+        f" between {above} and {below};",
+    )
     for since, message in (trouble for move in inside for trouble in move["troubles"]):
-        if path in message:
+        if any(one in message for one in words):
             return f" since {moment(since)} because {printable(message)}"
     inside = [move for move in inside if move["reason"]]
     if not inside:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from watchman import timelimit
 from watchman.commands import printing
@@ -20,7 +21,7 @@ from watchman.errors import WatchmanError
 from watchman.model import MOST_BATCHED, Config, State
 from watchman.mounts import MountTable
 from watchman.router import Router
-from watchman.text import iso, moment, printable
+from watchman.text import counted, iso, moment, printable
 
 if TYPE_CHECKING:
     from watchman.commands.timeline import DaemonNow, Event
@@ -32,7 +33,7 @@ SHOWN = 5
 _DELIVERIES = 20
 """Deliveries of one file that are shown, the newest."""
 _LOOKED_AT = 200
-"""Deliveries among which the files of one name are found."""
+"""Deliveries read at once, among which the files of one name are found."""
 _DIRECTORIES = 20_000
 """Directories in which a name is looked for."""
 _PARTIAL = 20
@@ -40,7 +41,8 @@ _PARTIAL = 20
 _ANSWER = 0.3
 """Seconds for which the daemon is waited for; after that what it wrote last counts."""
 _WORK, _LOOK = 0.2, 1.0
-"""Seconds of work, and by the clock, for which a name is looked for on the disk."""
+"""Seconds of work, and by the clock, for which a name is looked for on the disk; or for further
+files of that name behind many deliveries of one."""
 
 
 @click.command(
@@ -74,13 +76,22 @@ def where(
     from watchman.journal.journal_reader import open_reader
 
     config, missing, texts = _config(), False, []
+    is_limited = ctx.get_parameter_source("limit") is not ParameterSource.DEFAULT
     with open_reader(load_own().state_dir) as journal:
         look = _Lookup(journal, config, limit)
         for name in names:
             files = look.files(name)
             missing |= not files
+            if look.is_cut:
+                warn(
+                    f"{printable(name)}: older deliveries were not looked at, for lack of time; "
+                    "'notify history' lists them"
+                )
             if as_json:
                 printing.show_json(map(look.as_json, files))
+                if look.left_out and not is_limited:
+                    what = counted(look.left_out, "more file is", "more files are")
+                    warn(f"{what} {printable(name)}: --limit shows them")
             else:
                 texts += list(look.as_text(name, files))
     if texts:
@@ -115,9 +126,12 @@ class _Lookup:
         """Files of the last name that are not shown, at least."""
         self._not_everywhere = False
         """Whether the time was too short for all directories in which the last name may be."""
+        self.is_cut = False
+        """Whether it was too short for all deliveries among which the last name's files may be."""
 
     def files(self, name: str) -> list[FoundFile]:
         """Return the files that are meant, the newest first; none where nothing is known."""
+        self.is_cut = False
         records = self._by_id(name) or self._by_path(name)
         files: dict[str, list[Record]] = {}
         for record in records:
@@ -127,7 +141,12 @@ class _Lookup:
         files |= {path: [] for path in elsewhere if path not in told}
         self.left_out = max(0, len(files) - self._limit)
         some = itertools.islice(files.items(), self._limit)
-        return [self._file(path, records) for path, records in some]
+        cut = self.is_cut
+        return [self._file(path, found or (self._of(path) if cut else [])) for path, found in some]
+
+    def _of(self, path: str) -> list[Record]:
+        """Return the deliveries of one file, the newest first."""
+        return [one for one in self._ask(_LOOKED_AT, (path,)) if one.source == path]
 
     def _ask(self, limit: int, paths: tuple[str, ...] = (), **options: Any) -> list[Record]:
         from watchman.journal.answers import ask
@@ -147,8 +166,7 @@ class _Lookup:
         found += self._ask(MOST_BATCHED, seqs=frozenset(seqs)) if seqs else []
         files = {one.source: [one] for one in found}
         for source in itertools.islice(files, self._limit):
-            records = self._ask(_LOOKED_AT, (source,))
-            files[source] = [record for record in records if record.source == source]
+            files[source] = self._of(source)
         return [record for records in files.values() for record in records]
 
     def _by_path(self, name: str) -> list[Record]:
@@ -156,7 +174,18 @@ class _Lookup:
         from watchman.journal.question import by_name
 
         anywhere = () if os.path.isabs(name) else by_name(name)
-        return self._ask(_LOOKED_AT, (absolute(name), *anywhere))
+        paths, effort = (absolute(name), *anywhere), timelimit.Effort(_WORK, _LOOK)
+        page = self._ask(_LOOKED_AT, paths)
+        records, sources = list(page), {one.source for one in page}
+        # One that comes again and again hides no other.
+        while len(page) == _LOOKED_AT and len(sources) <= self._limit:
+            if effort.spent:
+                self.is_cut = True
+                break
+            page = self._ask(_LOOKED_AT, paths, up_to=page[-1].seq - 1)
+            records += page
+            sources.update(one.source for one in page)
+        return records
 
     def _without_delivery(self, name: str, *, is_found: bool) -> list[str]:
         """Return paths that are only known, or only on the disk.
@@ -211,9 +240,12 @@ class _Lookup:
     def _events(self, found: FoundFile, record: Record, later: Record | None) -> list[Event]:
         from watchman.commands.timeline import Way, timeline
 
-        route, pattern = self._router.route(record.source), None
-        if route is not None and (route.broker, route.task) == (record.broker, record.task):
-            pattern = self._router.pattern(record.source)
+        pattern = None
+        for path in (record.source, *self._main_files(record.source)):
+            route = self._router.route(path)
+            if route is not None and (route.broker, route.task) == (record.broker, record.task):
+                pattern = self._router.pattern(path)
+                break
         brokers = None if self._config is None else self._config.brokers
         acts = [act for act in found.acts if record.seq in {act.seq, act.other}]
         watch = found.now.match.watch if found.now.match else None
@@ -223,9 +255,16 @@ class _Lookup:
         together = self._journal.memberships([record.seq]).get(record.seq)
         return timeline(record, acts, way, later, self._daemon(found), upload, incomplete, together)
 
+    def _main_files(self, path: str) -> list[str]:
+        if self._config is None or not self._config.has_criteria:
+            return []
+        from watchman.checks.asked import Asked
+
+        return Asked(self._config).main_files(path)
+
     def _daemon(self, found: FoundFile) -> DaemonNow:
         """Return what is true of the daemon; it is asked once, and only where something waits."""
-        from watchman import daemon
+        from watchman import daemon, status
         from watchman.commands.timeline import DaemonNow
         from watchman.journal.held import active_holds
         from watchman.status.asking import ask
@@ -235,6 +274,8 @@ class _Lookup:
             own = load_own()
             active = daemon.running(own) is not None
             snapshot = ask(own, _ANSWER if active else 0.0).snapshot
+            if snapshot is not None and snapshot["run_ns"] != status.run_of(own.state_dir):
+                snapshot = None  # the word of an earlier process
             kept = tuple(active_holds(self._journal.connection))
             self._now = DaemonNow(active, snapshot, kept)
         return self._now or DaemonNow(True, None)

@@ -18,6 +18,7 @@ from typing import Any
 from watchman.config.belongings import Belongings
 from watchman.config.problems import Problems
 from watchman.errors import ConfigError
+from watchman.masking import mask
 from watchman.text import describe, normal_path
 
 EXAMPLE = "config-example.py"
@@ -227,7 +228,7 @@ def _add_run_problem(label: str, path: str, error: BaseException, problems: Prob
         if frame.filename == path
     ]
     where = f"{label}, line {lines[-1]}" if lines else label
-    what = describe(error)
+    what = mask(describe(error))
     remedy = "correct this line"
     if isinstance(error, NameError) and error.name in _MODULES:
         remedy = f"write 'import {error.name}' at the top"

@@ -57,10 +57,11 @@ def _hook(setting: str, value: Any, problems: Problems) -> Hook | None:
     function, wrong = value, ""
     if isinstance(value, str):
         function, wrong = imported(value) if is_text(value) else (None, "is no dotted path")
+    shown = show(public_url(value) if isinstance(value, str) else value)
     if wrong:
-        problems.add(setting, f"{show(value)}: {wrong}", _HOOK_REMEDY)
+        problems.add(setting, f"{shown}: {wrong}", _HOOK_REMEDY)
     elif not callable(function):
-        problems.add(setting, f"{show(value)} cannot be called", _HOOK_REMEDY)
+        problems.add(setting, f"{shown} cannot be called", _HOOK_REMEDY)
     else:
         named = value if isinstance(value, str) else getattr(function, "__qualname__", "")
         name = f"the function {named or type(function).__name__}"

@@ -53,6 +53,11 @@ def back_up(state_dir: str, target: str) -> BackupContents:
     directory, name = os.path.split(target)
     if not os.path.lexists(os.path.join(state_dir, JOURNAL)):
         raise JournalError(f"there is no journal in {state_dir}: nothing to back up")
+    own = os.path.realpath(state_dir)
+    if f"{os.path.realpath(directory)}/".startswith(f"{own.rstrip('/')}/"):
+        raise WatchmanError(
+            f"{target} lies in STATE_DIR, among what it is to be a copy of; name a file elsewhere"
+        )
     try:
         _remove_left(directory, name)
         with _scratch(directory, name) as scratch:

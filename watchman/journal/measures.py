@@ -7,18 +7,27 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from watchman.journal import counters, soundness, tallies
-from watchman.journal.held import holds
+from watchman.journal.bundles import OF_BUNDLE
+from watchman.journal.held import holds, keeping
 from watchman.model import HoldKind, State
 
 _COUNTS = """SELECT broker, state, sum(count) FROM tallies WHERE state IN (1, 2, 4)
     GROUP BY broker, state"""
 _OLDEST_READY = """SELECT arrived_ns FROM deliveries INDEXED BY deliveries_ready
     WHERE state = 2 AND held = 0 AND broker = ? ORDER BY seq LIMIT 1"""
+# What a hold has kept that is gone bears its mark until a sender comes to it.
+_OLDEST_RELEASED = """SELECT arrived_ns FROM deliveries INDEXED BY deliveries_held
+    WHERE state = 2 AND held > 0 AND held = ? AND broker = ? ORDER BY seq LIMIT 1"""
+# A batch has no leader until it is completed, which nobody does while its broker is down.
+_OVERDUE = """SELECT bundle FROM open_batches WHERE broker = ? AND due_ns <= ?
+    ORDER BY due_ns LIMIT 1"""
+_OLDEST_OF_BATCH = f"SELECT arrived_ns FROM deliveries {OF_BUNDLE} ORDER BY seq LIMIT 1"  # noqa: S608 — our own words
 _OLDEST_MOVING = """SELECT arrived_ns FROM deliveries INDEXED BY deliveries_moving
     WHERE state = 1 AND move IS ? ORDER BY seq LIMIT 1"""
 _MOVES = "SELECT id, source, root FROM moves"
@@ -73,7 +82,7 @@ def _measures(connection: sqlite3.Connection) -> Measures:
                 held[one.broker] += one.number
         return Measures(
             counts,
-            _oldest_ready(connection, counts, on_hold),
+            _oldest_ready(connection, counts, on_hold, {one.hold.id for one in found}),
             held,
             _oldest_moving(connection),
             counters.read(connection),
@@ -85,12 +94,24 @@ def _measures(connection: sqlite3.Connection) -> Measures:
 
 
 def _oldest_ready(
-    connection: sqlite3.Connection, counts: Mapping[tuple[str, State], int], on_hold: set[str]
+    connection: sqlite3.Connection,
+    counts: Mapping[tuple[str, State], int],
+    on_hold: set[str],
+    active: set[int],
 ) -> dict[str, int]:
     waiting = {broker for (broker, state), n in counts.items() if state is State.READY and n}
     waiting -= on_hold
-    rows = {broker: connection.execute(_OLDEST_READY, (broker,)).fetchone() for broker in waiting}
-    return {broker: int(row[0]) for broker, row in rows.items() if row}
+    released = [number for number in keeping(connection.execute) if number not in active]
+    found = {}
+    for broker in waiting:
+        rows = connection.execute(_OLDEST_READY, (broker,)).fetchall()
+        for number in released:
+            rows += connection.execute(_OLDEST_RELEASED, (number, broker)).fetchall()
+        for batch in connection.execute(_OVERDUE, (broker, time.time_ns())).fetchall():
+            rows += connection.execute(_OLDEST_OF_BATCH, batch).fetchall()
+        if rows:
+            found[broker] = min(int(arrived) for (arrived,) in rows)
+    return found
 
 
 def _oldest_moving(connection: sqlite3.Connection) -> dict[tuple[str, str], int]:

@@ -96,7 +96,8 @@ class Hooks:
             for thread in self._threads.values():
                 thread.check()
             own = {trouble.subject for trouble in self._troubles.all()}
-            now = {subject: one for subject, one in _wrong(snapshot).items() if subject not in own}
+            wrong = _wrong(snapshot).items()
+            now = {name: one for name, one in wrong if one["subject"] not in own}
             for subject in now.keys() - self._told.keys():
                 self._tell(TROUBLE, "trouble", now[subject])
             self._found |= now.keys()
@@ -164,16 +165,25 @@ class Hooks:
 
 
 def _wrong(snapshot: Snapshot) -> dict[str, ShownTrouble]:
-    """Return all that is wrong, by subject."""
-    found = {one["subject"]: one for one in snapshot["troubles"]}
+    """Return all that is wrong, by subject; of what holds up single files of a move, one for all.
+
+    Of one subject there may be several, of which none is to hide another: what concerns a part of
+    a broker or a move may last for long.
+    """
+    found = {f"{one['subject']}\0{one.get('kind', '')}": one for one in snapshot["troubles"]}
     for name, broker in snapshot["brokers"].items():
         if broker["trouble"]:
-            found[f"broker {name}"] = broker_trouble(name, broker)
+            found[f"all of broker {name}"] = broker_trouble(name, broker)
     for move in snapshot["moves"]:
+        subject = f"moving {move['source']} to {move['root']}"
         if move["reason"]:
-            subject = f"moving {move['source']} to {move['root']}"
             since_ns = move["stuck_since_ns"] or snapshot["beat_ns"]
-            found[subject] = _trouble(subject, move["reason"], since_ns)
+            # Before it is tried, the pipeline tells the same.
+            found[f"{subject}\0"] = _trouble(subject, move["reason"], since_ns)
+        if move["troubles"]:
+            (since_ns, message), *more = move["troubles"]
+            message += "; 'notify status' names more" if more else ""
+            found[f"{subject}: single files"] = _trouble(subject, message, since_ns)
     return found
 
 

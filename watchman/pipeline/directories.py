@@ -113,7 +113,7 @@ class Directories:
         self._again: Timers[Unit] = Timers()
         """When to try these again."""
         self.unseen = Unseen(troubles, source, "directories")
-        self.notes = Notes()
+        self.notes = Notes(only_of_arrivals=router.only_tells)
         self.last_arrival_ns = 0
 
     def enter(self, container: Node, name: str, known: Known | None, reason: Reason) -> None:

@@ -117,7 +117,7 @@ class Files:
         """What events have proven of files that wait, until they are judged."""
         self._left = LeftDirectories(journal, source)
         self._partial = partial
-        self.notes = Notes()
+        self.notes = Notes(only_of_arrivals=router.only_tells)
         self.unseen = Unseen(troubles, source, "files")  # incomplete ones, so looked at again
         self._recorder = Recorder(journal, router, wake, self.notes, partial, quarantine)
 

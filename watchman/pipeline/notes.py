@@ -25,7 +25,9 @@ _PARTIAL = "partial"
 class Notes:
     """The notes on the watches of one loop. Used from its thread; :meth:`all` from any."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, only_of_arrivals: bool = False) -> None:
+        """``only_of_arrivals``: in a dry run, which tells of what is there by itself."""
+        self._only_of_arrivals = only_of_arrivals
         self._found = Troubles()
         self._counts: dict[tuple[str, str], int] = {}
         """How many files there are of a kind, by watch and kind."""
@@ -69,6 +71,8 @@ class Notes:
 
     def before(self, watch: Watch, paths: Sequence[str]) -> None:
         """Take note of what was there before and is not sent; :meth:`end_scan` says it."""
+        if self._only_of_arrivals:
+            return
         count = self._count(watch, _BEFORE, paths)
         what = (
             "there before, and not sent because 'existing' is "
@@ -130,12 +134,18 @@ def _such_as(count: int, path: str) -> str:
 
 
 def say_what_would_happen(
-    path: str, final: str | None, task: str | None, level: int = logging.INFO
+    path: str,
+    final: str | None,
+    task: str | None,
+    level: int = logging.INFO,
+    *,
+    is_asked: bool = False,
 ) -> None:
-    """Log what an ordinary run would do with an arrival."""
+    """Log what an ordinary run would do with an arrival; ``is_asked`` if it were judged first."""
     if final is not None:
         log.log(level, "Dry run: would move %s to %s", printable(path), printable(final))
     if task is None:
         log.log(level, "Dry run: would send no task for %s: no pattern matches", printable(path))
     else:
-        log.log(level, "Dry run: would send task %s", task)
+        condition = " if it is what is asked of it" if is_asked else ""
+        log.log(level, "Dry run: would send task %s%s", task, condition)

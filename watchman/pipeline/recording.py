@@ -108,7 +108,9 @@ class Recorder:
             version = item.version
             route, (final, move) = route_of(path), move_of(path)
             if is_dry_run(path):
-                say_what_would_happen(path, final, route and route.task)
+                asked = None if self._partial is None else self._partial.companions.criteria(path)
+                task, is_asked = route and route.task, asked is not None
+                say_what_would_happen(path, final, task, is_asked=is_asked)
                 noted.append((path, version, Noted.DRY_RUN))
             elif route is None and final is None:
                 noted.append((path, version, Noted.UNASKED))

@@ -117,22 +117,22 @@ class Snapshots:
             "beat_monotonic_ns": time.monotonic_ns(),
             "troubles": self._of_now(last["moves"]),
         }
-        since = {one["subject"]: one["since_ns"] for one in last["troubles"]}
+        since = {_name(one): one["since_ns"] for one in last["troubles"]}
         for one in found["troubles"]:
-            one["since_ns"] = since.get(one["subject"], one["since_ns"])
+            one["since_ns"] = since.get(_name(one), one["since_ns"])
         self._monitoring.look_at(found)
         return found
 
     def _settle(self, found: Snapshot) -> None:
         """Have troubles last that the pipeline before this one had already."""
-        since = {f"trouble {one['subject']}": one["since_ns"] for one in found["troubles"]}
+        since = {_name(one): one["since_ns"] for one in found["troubles"]}
         since |= {f"broker {n}": b["since_ns"] for n, b in found["brokers"].items() if b["trouble"]}
         for move in found["moves"]:
             if move["stuck_since_ns"] is not None:
                 since[f"move {move['source']} to {move['root']}"] = move["stuck_since_ns"]
         since = dict(self._lasting.settle(since))
         for one in found["troubles"]:
-            one["since_ns"] = since[f"trouble {one['subject']}"]
+            one["since_ns"] = since[_name(one)]
         for name, broker in found["brokers"].items():
             broker["since_ns"] = since.get(f"broker {name}", broker["since_ns"])
         for move in found["moves"]:
@@ -158,8 +158,13 @@ class Snapshots:
 
 
 def _shown(trouble: Trouble) -> ShownTrouble:
-    subject, message, since_ns = trouble
-    return {"subject": subject, "message": message, "since_ns": since_ns}
+    subject, message, since_ns, kind = trouble
+    return {"subject": subject, "message": message, "since_ns": since_ns, "kind": kind}
+
+
+def _name(trouble: ShownTrouble) -> str:
+    """Return what tells a trouble from all others; neither part has a NUL in it."""
+    return f"trouble {trouble['subject']}\0{trouble.get('kind', '')}"
 
 
 def _shown_move(move: DestinationStatus, rate: float) -> ShownMove:

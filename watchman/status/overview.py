@@ -302,7 +302,7 @@ def _troubles(snapshot: Snapshot) -> list[tuple[int, str, str]]:
 
 
 def _with_since(trouble: Mapping[str, Any]) -> dict[str, Any]:
-    rest = {key: value for key, value in trouble.items() if key != "since_ns"}
+    rest = {key: value for key, value in trouble.items() if key not in {"since_ns", "kind"}}
     return {**rest, "since": _iso(trouble["since_ns"])}
 
 

@@ -37,7 +37,14 @@ class ShownWatch(TypedDict):
     directories: int
 
 
-class ShownTrouble(TypedDict):
+class _OfKind(TypedDict, total=False):
+    """What an older watchman has written does not have."""
+
+    kind: str
+    """What tells a trouble from others of the same subject; not for people."""
+
+
+class ShownTrouble(_OfKind):
     """Something that is not being watched (or not as it should be), or not being recorded."""
 
     subject: str

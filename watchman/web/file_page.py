@@ -32,8 +32,11 @@ def steps(told: Told, status: Status, now_ns: int) -> list[Step]:
 
 
 def _steps(told: Told, status: Status, now_ns: int) -> Iterator[Step]:
-    written = time_of(told.record.version.mtime_ns, now_ns)
-    yield Step(written, "Last written, by the file's own time", "")
+    itself = time_of(told.record.version.mtime_ns, now_ns)
+    if told.record.kind != "directories":
+        yield Step(itself, "Last written, by the file's own time", "")
+    elif itself is not None:
+        yield Step(itself, "Made, by its own time", "")
     daemon = DaemonNow(status.state != "inactive", status.snapshot, told.holds)
     for event in timeline(
         told.record,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Generic, NamedTuple, TypeVar
 
-from watchman import metrics
+from watchman import metrics, timelimit
 from watchman.commands.narrowing import task_id_of
 from watchman.commands.status_screen import of_now
 from watchman.errors import JournalError
@@ -42,7 +42,9 @@ PAGE = 50
 """Files on a page."""
 SHOWN_FAILED = 5
 _LOOKED_AT = 50
-"""Deliveries among which the next upload at a path is looked for."""
+"""Deliveries read at once, among which the next upload at a path is looked for."""
+_WORK, _LOOK = 0.2, 1.0
+"""Seconds of work, and by the clock, for that: later ones may be many, and any of them tells."""
 _AT_ONCE = 2
 """Questions to the history that are answered at a time."""
 _PATIENCE = 3.0
@@ -160,9 +162,8 @@ class Observer:
         records = named if named and not asked.before else []
         records += [one for one in matches.records[:PAGE] if one not in named]
         more = len(matches.records) > PAGE
-        return FoundDeliveries(
-            records, more, way > 0 and bool(records), noted, partial, matches.unreadable
-        )
+        by_part = way > 0 and bool(records) and not named
+        return FoundDeliveries(records, more, by_part, noted, partial, matches.unreadable)
 
     def one(self, seq: int) -> Told | None:
         """Return the delivery with a number; None if there is none. Raises Busy, JournalError."""
@@ -194,8 +195,14 @@ class Observer:
 
 def _later(journal: JournalReader, record: Record) -> Record | None:
     """Return the upload at a delivery's path that came after it; None if none did."""
-    found = ask(journal, Question((record.source,)), _LOOKED_AT).records
-    later = [one for one in found if one.source == record.source and one.seq > record.seq]
+    effort, later = timelimit.Effort(_WORK, _LOOK), list[Record]()
+    page = ask(journal, Question((record.source,)), _LOOKED_AT).records
+    while True:
+        later += [one for one in page if one.source == record.source and one.seq > record.seq]
+        if len(page) < _LOOKED_AT or page[-1].seq <= record.seq or effort.spent:
+            break
+        question = Question((record.source,), up_to=page[-1].seq - 1)
+        page = ask(journal, question, _LOOKED_AT).records
     again = {act.other for act in acts.about(journal.connection, [one.seq for one in later])}
     return min((one for one in later if one.seq not in again), default=None)
 

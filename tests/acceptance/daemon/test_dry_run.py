@@ -283,3 +283,46 @@ def test_a_reload_reads_the_configuration_again(site: Site) -> None:
         run.says("Dry run: would send task other")
         assert run.end() == 0
     assert not (site.top / "var").exists()
+
+
+def test_what_was_there_before_the_first_run_is_not_said_to_be_moved(site: Site) -> None:
+    """Whether a pattern matches or not: the first run only takes note of it."""
+    store = with_store(site)
+    for name in ("old.csv", "old.txt"):
+        (site.data / name).write_text("x")
+    assert "; 2 × existing is 'new': what is there before" in site.notify("scan").stdout
+    with dry_run(site) as run:
+        assert run.end() == 0
+    assert "Dry run: 2 that are there already would be noted and not sent" in run.lines
+    assert not [line for line in run.lines if "would move" in line]
+    site.start()
+    (site.data / "new.txt").write_text("x")
+    wait_until((store / "new.txt").exists, 20, "it is moved")
+    assert sorted(path.name for path in site.data.iterdir()) == ["old.csv", "old.txt"]
+
+
+def test_what_is_asked_of_an_arrival_is_no_certain_task(site: Site) -> None:
+    options = "{'broker': 'local', 'task': 'tasks.load', 'complete': 'gzip'}"
+    site.configure(f"PATTERNS += [('*.gz', {options})]\n")
+    with dry_run(site) as run:
+        (site.data / "half.gz").write_text("x")
+        run.says("Dry run: would send task tasks.load if it is what is asked of it")
+        (site.data / "a.csv").write_text("x")
+        run.says("Dry run: would send task tasks.load")
+
+
+@pytest.mark.parametrize("kind", ["files", "directories"])
+def test_what_was_sent_is_not_said_to_have_been_there_before(site: Site, kind: str) -> None:
+    site.configure(
+        f"WATCHES = [{{'path': {str(site.data)!r}, 'kind': {kind!r}}}]\n"
+        "PATTERNS = [('*', {'broker': 'local', 'task': 'tasks.load'})]\n"
+    )
+    site.start()
+    made = site.top / "made"
+    made.mkdir() if kind == "directories" else made.touch()
+    made.rename(site.data / "sent")
+    wait_until(lambda: states(site) == {"sent": "sent"}, 20)
+    site.stop()
+    with dry_run(site) as run:
+        assert run.end() == 0
+    assert [line for line in run.lines if f"{site.data}/sent" in line] == []

@@ -141,6 +141,16 @@ def test_watchman_runs_without_root_s_powers_and_hears_signals() -> None:
     assert "cap_add: [LEASE]\n" in services()["watchman"]
 
 
+def test_only_of_the_daemon_s_container_is_asked_whether_it_is_well() -> None:
+    """The image's check finds no daemon where its STATE_DIR is not, and calls a worker unwell."""
+    parts = re.split(r"^  ([\w-]+):\n", compose("config"), flags=re.MULTILINE)[1:]
+    found = dict(zip(parts[::2], parts[1::2], strict=True))
+    ours = {name for name, text in found.items() if "    image: watchman\n" in text}
+    assert ours == {"watchman", "web", "worker", "worker-3di"}
+    checked = {name for name in ours if "    healthcheck:\n" in found[name]}
+    assert ours - checked == {"watchman"}
+
+
 def test_the_page_has_its_libraries_a_password_and_a_check(tmp_path: Path) -> None:
     assert any("'.[web]'" in rest for one, rest in stages()["build"] if one == "RUN")
     service = services()["web"]

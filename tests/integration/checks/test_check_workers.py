@@ -107,3 +107,11 @@ def test_a_broker_that_fails_or_is_dead(loaded: Config) -> None:
     assert not any(one.ok for one in some.values())
     some = found(loaded, Workers("", WORKER), dead=("one",))
     assert {subject.rpartition(" ")[2] for subject in some} == {"two"}
+
+
+def test_the_task_for_what_is_incomplete_is_asked_for_too(tmp_path: Path) -> None:
+    options = "'task': 'load', 'complete': 'gzip', 'incomplete_task': 'broken'"
+    loaded = Site(tmp_path).load(CONFIG.replace("'task': 'load'", options, 1))
+    some = found(loaded, Workers("", WORKER, {}, {"slow": 2, "celery": 1}, {"x": True}))
+    assert some["task broken on one"].detail == "no worker that answers knows it"
+    assert not some["task broken on one"].ok

@@ -17,6 +17,7 @@ from tests import embedded
 from tests.acceptance.daemon.site import Site
 from tests.json_lines import parsed
 from tests.waiting import wait_until
+from watchman.directory_identity import identify
 from watchman.journal import Archive, Journal, NewDelivery, archive, sealing
 from watchman.model import Route, State, Version
 
@@ -299,3 +300,47 @@ def test_retry_and_discard_mean_no_other_file_by_brackets(site: Site) -> None:
     assert done.stdout.splitlines() == [f"4 is ready again: {paths[3]}"]
     done = site.notify("discard", "--yes", f"{site.data}/[lm]*1.csv")
     assert done.stdout.splitlines() == [f"{n} is discarded: {paths[n - 1]}" for n in (3, 5)]
+
+
+def test_a_whole_directory_gets_a_second_task(site: Site) -> None:
+    site.configure(
+        f"WATCHES = [{{'path': {str(site.data)!r}, 'kind': 'directories'}}]\n"
+        "PATTERNS = [('*', {'broker': 'local', 'task': 'tasks.load'})]\n"
+    )
+    site.start()
+    made = site.top / "made"
+    made.mkdir()
+    made.rename(site.data / "whole")
+    [(_, first)] = sent(site, 1)
+    (site.data / "whole/more").touch()  # what is in it may change
+    assert "1 is sent again as 2" in site.notify("resend", "1", "--yes").stdout
+    found = sent(site, 2)
+    assert [source for source, _ in found] == [str(site.data / "whole")] * 2
+    assert len({first, *(task_id for _, task_id in found)}) == 2
+    assert [one["state"] for one in history(site)] == ["sent", "sent"]
+    # Another one in its place is not what was sent.
+    site.stop()
+    (site.data / "whole").rename(site.top / "away")
+    (site.data / "whole").mkdir()
+    done = site.notify("resend", "1", "--yes")
+    assert "is left out" in done.stderr
+    assert "it has changed since it was sent" in done.stderr
+
+
+def test_a_directory_that_is_still_at_its_source_is_moved_again(site: Site) -> None:
+    """Whatever stands at its destination."""
+    source, final = site.data / "whole", site.top / "store/whole"
+    for path in (source, final):
+        path.mkdir(parents=True)
+    state = site.top / "var"
+    state.mkdir(mode=0o700)
+    directory = os.open(source, os.O_PATH)
+    found = identify("", directory)
+    os.close(directory)
+    assert found is not None
+    journal = Journal(str(state))
+    new = NewDelivery("id", str(source), str(final), found[0], 5, ROUTE, kind="directories")
+    journal.record([new])
+    journal.note([(1, State.FAILED, "refused")])
+    journal.close()
+    assert site.notify("retry", "1").stdout == f"1 is moving again: {source}\n"

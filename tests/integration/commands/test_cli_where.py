@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -13,6 +14,9 @@ import pytest
 from tests.acceptance.daemon.site import AS_NOBODY, Site
 from tests.json_lines import parsed
 from tests.waiting import wait_until
+from watchman.cli import main
+from watchman.journal import Journal, NewDelivery
+from watchman.model import Route, State, Version
 
 
 @pytest.fixture
@@ -218,3 +222,112 @@ def test_a_terminal_has_colours_and_a_pager_and_a_pipe_neither(site: Site) -> No
         assert "\x1b[32msent" in bare
         assert "\x1b" not in shown(f"{command} --no-pager", NO_COLOR="1")
         assert "\x1b" not in site.notify(*command.split()).stdout
+
+
+def test_what_may_never_have_come_there_is_not_said_to_be_there_no_more(site: Site) -> None:
+    state = site.top / "var"
+    state.mkdir(mode=0o700)
+    journal = Journal(str(state))
+    store = site.top / "store"
+    for name, end in {"gone": State.VANISHED, "bad": State.FAILED, "sent": State.SENT}.items():
+        path, version = str(site.data / f"{name}.csv"), Version(1, 2, 3, 4)
+        route = Route("local", "tasks.load")
+        journal.record([NewDelivery(name, path, str(store / f"{name}.csv"), version, 5, route)])
+        journal.note([(journal.last_seq(), end, "")])
+    journal.close()
+    assert where(site, "gone.csv").endswith(f"{store}/gone.csv is not there\n")
+    assert where(site, "bad.csv").endswith(f"{store}/bad.csv is not there\n")
+    assert where(site, "sent.csv").endswith(f"{store}/sent.csv is not there any more\n")
+
+
+def record_sent(site: Site, paths: list[str]) -> None:
+    state = site.top / "var"
+    state.mkdir(mode=0o700)
+    journal = Journal(str(state))
+    route = Route("local", "tasks.load")
+    journal.record(
+        [
+            NewDelivery(f"id-{n}", path, f"/store{path}", Version(1, n, 3, n), n * 10**9, route)
+            for n, path in enumerate(paths, 1)
+        ]
+    )
+    journal.note([(n, State.SENT, "") for n in range(1, len(paths) + 1)])
+    journal.close()
+
+
+def test_a_file_of_many_deliveries_hides_no_other_of_its_name(site: Site) -> None:
+    often, once = str(site.data / "a/x.csv"), str(site.data / "b/x.csv")
+    record_sent(site, [once, *[often] * 250])
+    told = where(site, "x.csv")
+    assert told.splitlines()[0] == "2 files are x.csv, the newest first"
+    assert [line for line in told.splitlines() if line.startswith("/")] == [often, once]
+    assert " sent as id-1\n" in told
+    one, other = parsed(where(site, "x.csv", "--json"))
+    assert (one["path"], len(one["deliveries"]), one["left_out"]) == (often, 20, 230)
+    assert (other["path"], len(other["deliveries"])) == (once, 1)
+
+
+def test_where_the_time_is_too_short_for_all_deliveries_it_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site = Site(tmp_path)
+    often, once = str(site.data / "a/x.csv"), str(site.data / "b/x.csv")
+    record_sent(site, [once, *[often] * 250])
+    monkeypatch.setattr("watchman.commands.where._WORK", -1.0)
+    with pytest.raises(SystemExit) as ended:
+        main(["where", "--config", str(site.top / "config.py"), "x.csv"])
+    told = capsys.readouterr()
+    assert ended.value.code == 0
+    assert told.err.startswith("notify: x.csv: older deliveries were not looked at, for lack of t")
+    assert " sent as id-1\n" in told.out
+
+
+def test_json_says_beside_it_that_files_are_left_out(site: Site) -> None:
+    record_sent(site, [str(site.data / f"{n}/x.csv") for n in range(7)])
+    done = site.notify("where", "x.csv", "--json")
+    assert (done.returncode, len(parsed(done.stdout))) == (0, 5)
+    assert done.stderr == "notify: 2 more files are x.csv: --limit shows them\n"
+    assert len(parsed(where(site, "x.csv", "--json", "--limit", "5"))) == 5
+
+
+def test_what_an_earlier_process_said_is_no_reason_now(site: Site) -> None:
+    """The one that runs opens its journal, and has said nothing yet."""
+    site.configure("BROKERS = {'local': 'redis://127.0.0.1:1/0'}\n")
+    pid = site.start()
+    (site.data / "1.csv").write_text("x")
+    wait_for(site, "1.csv", " because ")
+    site.hang(pid)
+    path = site.top / "var/status.json"
+    written = json.loads(path.read_text())
+    assert written["brokers"]["local"]["trouble"]
+    path.write_text(json.dumps({**written, "run_ns": written["run_ns"] - 1}))
+    told = where(site, "1.csv")
+    assert "waits for broker local" in told
+    assert "because" not in told
+
+
+def test_a_directory_that_was_announced_is_known(site: Site) -> None:
+    site.configure(
+        f"WATCHES = [{{'path': {str(site.data)!r}, 'kind': 'directories'}}]\n"
+        f"PATTERNS = [('*', {{'broker': 'local', 'task': 'tasks.load'}})]\n"
+    )
+    site.start()
+    made = site.top / "made"
+    made.mkdir()
+    made.rename(site.data / "whole")
+    wait_for(site, "whole", " sent as ")
+    (site.data / "whole/more").touch()
+    told = where(site, "whole")
+    assert told.endswith("it is there, as it was seen\n")
+    assert parsed(where(site, "whole", "--json"))[0]["now"]["known"]
+    site.stop()
+    made.mkdir()
+    made.rename(site.data / "later")
+    assert "the next look at it makes task tasks.load" in where(site, "later")
+
+
+def test_a_directory_in_a_watch_for_files_gets_no_task(site: Site) -> None:
+    (site.data / "dir.csv").mkdir()
+    told = where(site, "dir.csv")
+    assert "no task: it is a directory, and the watch is for files" in told
+    assert "makes task" not in told

@@ -73,6 +73,17 @@ def test_no_secret_is_shown(site: Site) -> None:
     assert told(site)["result_backend"][0] == "redis://**@host/1"
 
 
+def test_where_messages_go_is_no_secret(site: Site) -> None:
+    options = "{'exchange': 'x', 'routing_key': 'a.b'}"
+    site.configure(
+        f"PATTERNS = [('*/x', {{'broker': 'local', 'task': 't', 'options': {options}}})]\n"
+    )
+    (site.top / "celeryconfig.py").write_text("task_default_routing_key = 'a.c'\n")
+    found = told(site)
+    assert found["PATTERNS"][0][0][1]["options"] == {"exchange": "x", "routing_key": "a.b"}
+    assert found["task_default_routing_key"][0] == "a.c"
+
+
 def test_as_text_it_is_python_in_parts_by_origin(site: Site) -> None:
     text = site.notify("config").stdout
     tree = ast.parse(text)

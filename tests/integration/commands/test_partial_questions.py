@@ -13,6 +13,8 @@ import pytest
 from tests.acceptance.daemon.site import Site
 from tests.json_lines import parsed
 from tests.waiting import wait_until
+from watchman.journal import Journal, NewDelivery
+from watchman.model import INCOMPLETE, Route, State, Version
 
 WHOLE = gzip.compress(b"rain\n" * 500)
 HALF = "it ends in the middle of what is compressed"
@@ -155,3 +157,24 @@ def test_incomplete_ones_are_counted(site: Site) -> None:
     wait_until(lambda: "watchman_incomplete_total 1.0" in told(site, "metrics"), 30, interval=0.3)
     assert "watchman_partial_files 0.0" in told(site, "metrics")
     assert HALF in told(site, "failed")
+
+
+def test_the_task_for_what_is_incomplete_is_one_that_is_sent(site: Site) -> None:
+    quarantine = site.top / "quarantine"
+    more = f"QUARANTINE = {str(quarantine)!r}\n"
+    asking(site, "'gzip', 'incomplete_task': 'tasks.half'", more)
+    state = site.top / "var"
+    state.mkdir(mode=0o700)
+    journal = Journal(str(state))
+    path = str(site.data / "half.gz")
+    route = Route("local", "tasks.half")
+    told_of_it = f"{INCOMPLETE}{HALF}"
+    journal.record([NewDelivery("id", path, None, Version(1, 2, 3, 4), 5, route, told=told_of_it)])
+    journal.note([(1, State.FAILED, "refused")])
+    journal.close()
+    done = site.notify("hold", "task:tasks.half", str(quarantine / "anna"))
+    assert (done.returncode, done.stderr) == (0, "")
+    done = site.notify("retry", "1")
+    assert (done.returncode, done.stderr) == (0, "")
+    done = site.notify("hold", "task:tasks.none")
+    assert "there are: tasks.half, tasks.load" in done.stderr

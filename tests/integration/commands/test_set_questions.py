@@ -76,3 +76,9 @@ def test_while_it_waits_and_when_it_is_sent(site: Site) -> None:
     task_id = record["deliveries"][0]["task_id"]
     found = told(site, "where", task_id.upper())
     assert all(str(site.data / f"a.{end}") in found for end in ENDS[:3])
+    # Each file has its task by the pattern of the main file, which is there.
+    text = told(site, "where", str(member))
+    assert f"pattern {site.data}/*.shp: task tasks.load on broker local" in text
+    assert "no more" not in text
+    done = site.notify("resend", str(member), "--yes")
+    assert (done.returncode, done.stderr) == (0, "")

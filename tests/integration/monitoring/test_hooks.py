@@ -104,6 +104,64 @@ def test_brokers_and_moves_have_troubles_too(made: Hooks, told: dict[str, list[E
     wait_for(told[RECOVERED], 2)
 
 
+def test_a_broker_that_is_down_is_told_beside_its_queues(
+    made: Hooks, told: dict[str, list[Event]]
+) -> None:
+    """Those beyond the first few are a trouble that bears the broker's name."""
+    look(made, "broker b")
+    wait_for(told[TROUBLE], 1)
+    broker = {"trouble": "refused", "since_ns": 2_000_000_000, "last_sent_ns": 0}
+    look(made, "broker b", brokers={"b": broker})
+    wait_for(told[TROUBLE], 2)
+    assert [one["subject"] for one in told[TROUBLE]] == ["broker b"] * 2
+    assert told[TROUBLE][1]["message"].startswith("refused; ")
+    look(made, "broker b")
+    wait_for(told[RECOVERED], 1)
+    assert told[RECOVERED][0]["message"].startswith("refused; ")
+
+
+def test_two_troubles_of_one_subject_are_told_each(
+    made: Hooks, told: dict[str, list[Event]]
+) -> None:
+    """A log with lines that nobody understands may be gone as well."""
+
+    def see(*kinds: str) -> None:
+        troubles = [
+            {"subject": "/log", "message": kind, "since_ns": 1, "kind": kind} for kind in kinds
+        ]
+        made.look_at(snapshot(troubles=troubles, brokers={}))
+
+    see("garbage")
+    wait_for(told[TROUBLE], 1)
+    see("garbage", "missing")
+    wait_for(told[TROUBLE], 2)
+    see("garbage")
+    wait_for(told[RECOVERED], 1)
+    assert [one["message"] for one in told[TROUBLE]] == ["garbage", "missing"]
+    assert [one["message"] for one in told[RECOVERED]] == ["missing"]
+
+
+def test_what_holds_up_single_files_of_a_move_is_told_too(
+    made: Hooks, told: dict[str, list[Event]]
+) -> None:
+    """Once for all of them, and apart from what holds up everything."""
+    move = {"source": "/up", "root": "/s", "waiting": 3, "stuck_since_ns": None, "reason": ""}
+    move |= {"troubles": [[10**9, "/up/a: refused"], [2 * 10**9, "/up/b: refused"]], "copies": []}
+    look(made, brokers={}, moves=[move])
+    wait_for(told[TROUBLE], 1)
+    look(made, brokers={}, moves=[{**move, "troubles": [[2 * 10**9, "/up/b: refused"]]}])
+    look(made, moves=[{**move, "stuck_since_ns": 5, "reason": "full"}])
+    wait_for(told[TROUBLE], 2)
+    first, second = told[TROUBLE]
+    assert (first["subject"], second["subject"]) == ("moving /up to /s",) * 2
+    assert first["message"] == "/up/a: refused; 'notify status' names more"
+    assert second["message"] == "full"
+    assert first["since"] == "1970-01-01T00:00:01+00:00"
+    look(made, moves=[{**move, "troubles": []}])
+    wait_for(told[RECOVERED], 2)
+    assert len(told[TROUBLE]) == 2
+
+
 def test_a_reload_is_no_recovery(
     made: Hooks, config: Config, told: dict[str, list[Event]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

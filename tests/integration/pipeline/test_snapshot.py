@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,26 @@ from watchman.status.status_file import HEARTBEAT
 from watchman.troubles import Lasting
 
 QUEUE = "queue big of broker b"
+
+
+def is_past(time_ns: int) -> bool:
+    return time.time_ns() > time_ns
+
+
+def test_each_trouble_of_a_subject_has_its_own_time(root: Path, state: Path) -> None:
+    with running(config_for(root, state), Remembering()) as (pipeline, _):
+        times = []
+        for kind in ("one", "other"):
+            pipeline.troubles.begin("/log", f"the {kind}", kind)
+            wait_until(partial(is_past, time.time_ns()))
+        for _ in range(2):
+            found = [
+                one for one in pipeline.snapshots.take()["troubles"] if one["subject"] == "/log"
+            ]
+            assert [one["message"] for one in found] == ["the one", "the other"]
+            times.append([one["since_ns"] for one in found])
+        assert times[0] == times[1] == [one.since_ns for one in pipeline.troubles.all()]
+        assert times[0][0] < times[0][1]
 
 
 class Told(Monitoring):

@@ -23,6 +23,7 @@ from watchman.journal.failed_deliveries import Selection, retry
 from watchman.journal.hold_orders import hold
 from watchman.journal.partial import PartialFile
 from watchman.model import INCOMPLETE, Config, HoldKind, Noted, Route, State, Upload, Version
+from watchman.text import moment
 from watchman.web import observed
 from watchman.web.access import HEADERS, Access
 from watchman.web.flask_app import create_app
@@ -517,3 +518,46 @@ def test_json_is_what_status_says(client: FlaskClient, journal: Journal) -> None
     assert found["deliveries"][0]["broker"] == "lizard"
     assert found["counted"]
     assert found["deliveries"][0]["count"] == 1
+
+
+def test_what_a_number_finds_is_not_said_to_have_it_in_its_path(
+    client: FlaskClient, journal: Journal
+) -> None:
+    record(journal, "/up/a", "/up/b", "/up/x2x")
+    for asked, seqs in (("%232", [2]), ("2", [2, 3])):
+        page = client.get(f"/files?q={asked}")
+        assert listed(page) == seqs
+        assert "These have it in their path" not in Tags(page).text
+
+
+def test_what_failed_without_a_task_is_not_linked_to_all_that_failed(
+    client: FlaskClient, journal: Journal
+) -> None:
+    record(journal, "/up/a", final="/store/a")
+    record(journal, "/up/b", route=None, final="/store/b")
+    journal.note([(1, State.FAILED, "refused"), (2, State.FAILED, "refused")])
+    links = [link for link in Tags(client.get("/")).links("/files?") if "state=failed" in link]
+    assert {link: listed(client.get(link)) for link in links} == {
+        "/files?state=failed": [2, 1],
+        "/files?broker=lizard&state=failed": [1],
+    }
+
+
+def test_the_next_upload_is_told_however_many_came_after_it(
+    client: FlaskClient, journal: Journal
+) -> None:
+    record(journal, *["/up/a"] * 300)
+    assert "by a later upload, delivery 2\n" in Tags(client.get("/files/1")).text
+    assert "uperseded" not in Tags(client.get("/files/300")).text
+
+
+def test_of_a_directory_is_told_when_it_was_made(client: FlaskClient, journal: Journal) -> None:
+    """It is known by that, whatever is written in it."""
+    for seq, made_ns in ((1, 10**18), (2, 0)):
+        version = Version(1, seq, 0, made_ns)
+        new = NewDelivery(f"{seq}", f"/up/{seq}", None, version, 2 * 10**18, ROUTE)
+        journal.record([new._replace(kind="directories")])
+    text = " ".join(Tags(client.get("/files/1")).text.split())
+    assert "Last written" not in text
+    assert f"Made, by its own time {moment(10**18)}" in text
+    assert "by its own time" not in Tags(client.get("/files/2")).text

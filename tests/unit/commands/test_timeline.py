@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
@@ -10,7 +12,8 @@ from watchman.commands.timeline import DaemonNow, Event, Way, timeline
 from watchman.journal.acts import RESENT, RETRIED, Act
 from watchman.journal.bundles import Membership
 from watchman.journal.record import Record
-from watchman.model import Hold, HoldKind, State, Version
+from watchman.model import Delivery, Hold, HoldKind, State, Version
+from watchman.mover.obstacles import Obstacle, describe, directories_of, file_of
 from watchman.status import Snapshot
 from watchman.text import moment
 
@@ -101,6 +104,39 @@ def test_the_daemon_says_why_it_waits() -> None:
     assert told(RECORD._replace(state=State.MOVING), now=now)[-1] == (
         f"waits to be moved to /store/a.csv since {moment(10**18)} because no space"
     )
+
+
+def test_what_holds_up_another_move_to_the_same_place_is_no_reason() -> None:
+    moves = [
+        {"source": "/other", "root": "/store", "stuck_since_ns": 10**18, "reason": "it is away",
+         "troubles": []},
+        {"source": "/up", "root": "/store", "stuck_since_ns": None, "reason": "", "troubles": []},
+    ]  # fmt: skip
+    now = DaemonNow(True, cast("Snapshot", {**SNAPSHOT, "moves": moves}))
+    moving = RECORD._replace(state=State.MOVING)
+    assert told(moving, now=now)[-1] == "waits to be moved to /store/a.csv"
+    # Of what no entry means any more, the place is all that is known.
+    older = moving._replace(source="/old/a.csv")
+    assert told(older, now=now)[-1].endswith(" because it is away")
+
+
+@pytest.mark.parametrize("where", ["", "/store/sub"])
+@pytest.mark.parametrize("of", [directories_of, file_of])
+def test_what_holds_up_its_directory_or_itself_is_why_it_waits(
+    of: Callable[[Delivery], str], where: str
+) -> None:
+    def waits(source: str, final: str) -> str:
+        row = Delivery(1, "id", source, final, Version(1, 2, 3, 4), 1, None, State.MOVING)
+        error = PermissionError(errno.EACCES, "Permission denied", where or None)
+        obstacle = Obstacle(describe(error, of(row)), "let it in", errno.EACCES)
+        move = {**cast("Any", SNAPSHOT)["moves"][0], "reason": "", "stuck_since_ns": None}
+        moves = [{**move, "troubles": [[10**18, obstacle.told]]}]
+        now = DaemonNow(True, cast("Snapshot", {**SNAPSHOT, "moves": moves}))
+        return told(RECORD._replace(state=State.MOVING), now=now)[-1]
+
+    because = f"waits to be moved to /store/a.csv since {moment(10**18)} because Permission denied"
+    assert waits("/up/a.csv", "/store/a.csv").startswith(because)
+    assert waits("/up/x/b.csv", "/store/x/b.csv") == "waits to be moved to /store/a.csv"
 
 
 @pytest.mark.parametrize(

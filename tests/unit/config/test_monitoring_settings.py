@@ -67,6 +67,10 @@ def test_each_kind_of_hook(site: Site) -> None:
             "ON_RECOVERED = 'ftp://u:sesame@host/'",
             "ON_RECOVERED: 'ftp://**@host/' is no URL of http or https",
         ),
+        (
+            "ON_RECOVERED = 'u:sesame@host'",
+            "ON_RECOVERED: '**@host': ModuleNotFoundError: No module named 'u'",
+        ),
         ("ON_RECOVERED = 'http://'", "ON_RECOVERED: 'http://' is no URL of http or https"),
         (
             "ON_RECOVERED = 'http://host:x/'",

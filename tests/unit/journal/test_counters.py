@@ -6,13 +6,15 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from tests.journals import discard, retry
 from watchman.journal import Journal, NewDelivery, counters
 from watchman.journal.failed_deliveries import Selection
-from watchman.journal.hold_orders import hold
+from watchman.journal.hold_orders import hold, release
 from watchman.journal.journal_reader import open_reader
 from watchman.journal.measures import OTHER_MOVES, Measures
-from watchman.model import HoldKind, Move, Noted, Route, State, Version
+from watchman.model import Batch, HoldKind, Move, Noted, Route, State, Version
 
 A, B = Route("a", "task"), Route("b", "task")
 SECOND = 1_000_000_000
@@ -130,3 +132,30 @@ def test_what_an_operator_holds_is_not_late(journal: Journal, tmp_path: Path) ->
     assert found.oldest_ready_ns == {"b": 20}
     assert found.held == {"a": 1}
     assert found.counts[("a", State.READY)] == 1
+
+
+def test_what_was_released_and_not_sent_yet_is_late(journal: Journal, tmp_path: Path) -> None:
+    """Its mark stays until a sender has come to it, and none does while its broker is down."""
+    journal.record([new(1, A, 10), new(2, A, 20), new(3, B, 30)])
+    for name in ("task", "other"):
+        hold(str(tmp_path), [(HoldKind.TASK, name)], "root")
+    journal.holds.refresh()
+    for broker in ("a", "b"):
+        assert journal.holds.keep(journal.page_ready(broker, 0, 9)) == []
+    assert measured(tmp_path).oldest_ready_ns == {}
+    release(str(tmp_path), [(HoldKind.TASK, "task")])
+    assert measured(tmp_path).oldest_ready_ns == {"a": 10, "b": 30}
+    hold(str(tmp_path), [(HoldKind.BROKER, "a")], "root")
+    assert measured(tmp_path).oldest_ready_ns == {"b": 30}
+
+
+def test_a_batch_whose_time_is_over_is_late(
+    journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While its broker is down nobody completes it."""
+    route = A._replace(batch=Batch(10, 60.0))
+    journal.record([new(1, route, 10), new(2, route, 20)])
+    assert measured(tmp_path).oldest_ready_ns == {}
+    later = time.time_ns() + 61 * SECOND
+    monkeypatch.setattr(time, "time_ns", lambda: later)
+    assert measured(tmp_path).oldest_ready_ns == {"a": 10}

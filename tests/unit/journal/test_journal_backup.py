@@ -11,6 +11,7 @@ import pytest
 
 from tests.unit.journal.test_archive import YES, deliver, in_journal, records, seal
 from tests.waiting import wait_until
+from watchman.errors import WatchmanError
 from watchman.journal import Archive, Journal, archive, journal_backup
 from watchman.journal.journal_backup import back_up
 
@@ -88,6 +89,17 @@ def test_what_is_sealed_meanwhile_is_there_once(
     assert back_up(str(state), str(tmp_path / "b.tar")).parts == 1
     journal.close()
     assert records(unpacked(tmp_path / "b.tar")) == before
+
+
+def test_no_file_of_the_journal_is_replaced_by_its_backup(state: Path, tmp_path: Path) -> None:
+    journal = Journal(str(state))
+    deliver(journal, 1, 3)
+    (tmp_path / "link").symlink_to(state)
+    for target in (state / "journal.db-wal", tmp_path / "link/journal.db", state / "b.tar"):
+        with pytest.raises(WatchmanError, match="lies in STATE_DIR"):
+            back_up(str(state), str(target))
+    assert len(in_journal(state)) == 3
+    journal.close()
 
 
 def killed(state: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:

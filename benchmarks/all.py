@@ -133,10 +133,10 @@ def render(directory: Path) -> None:
     results = load(directory)
     plotted = harness.HERE / "plots"
     try:
-        drawn = plots.draw(results, plotted)
+        plots.draw(results, plotted)
     except ImportError:
         say("no plots: matplotlib is not installed; those of the last time are kept")
-        drawn = [(path.name, path.stem.capitalize()) for path in sorted(plotted.glob("*.svg"))]
+    drawn = [one for one in plots.CAPTIONS.items() if (plotted / one[0]).exists()]
     text = README.read_text(encoding="utf-8")
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)

@@ -9,31 +9,33 @@ from typing import Any
 
 OURS, THEIRS, LIMIT = "#2b6cb0", "#a0aec0", "#c53030"
 
+CAPTIONS = {
+    "latency.svg": "From close(2) to a message in Redis",
+    "memory.svg": "Peak memory, and what was asked",
+    "rates.svg": "Tasks a second in a burst",
+    "times.svg": "Seconds until watching, and until caught up",
+}
+"""By file name."""
+
 Result = Mapping[str, Any]
 
 
-def draw(results: Mapping[str, Result], directory: Path) -> list[tuple[str, str]]:
-    """Draw what the results allow; return (file name, caption) of each plot.
-
-    Raises ImportError where matplotlib is missing.
-    """
+def draw(results: Mapping[str, Result], directory: Path) -> None:
+    """Draw what the results allow. Raises ImportError where matplotlib is missing."""
     mpl = importlib.import_module("matplotlib")
     mpl.use("svg")
     # The same figures give the same file.
     mpl.rcParams.update({"svg.hashsalt": "watchman", "svg.fonttype": "none", "font.size": 9})
     directory.mkdir(exist_ok=True)
-    drawn = []
-    for name, caption, needed, function in (
-        ("rates.svg", "Tasks a second in a burst", ["burst_redis", "burst_rabbitmq"], _rates),
-        ("latency.svg", "From close(2) to a message in Redis", ["latency"], _latency),
-        ("times.svg", "Seconds until watching, and until caught up", ["start", "restart"], _times),
-        ("memory.svg", "Peak memory, and what was asked", ["memory"], _memory),
+    for name, needed, function in (
+        ("rates.svg", ["burst_redis", "burst_rabbitmq"], _rates),
+        ("latency.svg", ["latency"], _latency),
+        ("times.svg", ["start", "restart"], _times),
+        ("memory.svg", ["memory"], _memory),
     ):
         if all(wanted in results for wanted in needed):
             figure = function([results[wanted] for wanted in needed])
             figure.savefig(directory / name, metadata={"Date": None}, bbox_inches="tight")
-            drawn.append((name, caption))
-    return drawn
 
 
 def _figure(axes: int, height: float) -> tuple[Any, Sequence[Any]]:

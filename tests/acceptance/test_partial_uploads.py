@@ -118,7 +118,10 @@ def upload(way: Way, planned: Planned, into: Uploaded) -> None:
         way.client.whole(name, content)
     else:
         way.client.broken(name, content, planned.cut, planned.end)
-        # Whoever goes on before the server is done with the first part has it twice.
+        # Whoever goes on before the server is done with the first part has it twice, or instead.
+        # Names of pure-ftpd -0 do not tell whose they are: this one's is among those of now.
+        begun = list(way.root.glob(".pureftpd-upload.*"))
+        wait_until(lambda: not any(one.exists() for one in begun), 30)
         wait_until(lambda: nobody_writes(way.root, name), 30)
         left = path.read_bytes() if path.exists() else None
         if left != content:

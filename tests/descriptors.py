@@ -11,32 +11,33 @@ from collections.abc import Iterator
 @contextlib.contextmanager
 def no_descriptor_left() -> Iterator[None]:
     """Leave this process none meanwhile: whatever it opens fails with EMFILE."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     used = max(map(int, os.listdir("/proc/self/fd")))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (used + 8, hard))
-    held: list[int] = []
-    try:
+    with _holding(used + 8) as held:
         with contextlib.suppress(OSError):
             while True:
                 held.append(os.open(os.devnull, os.O_RDONLY))
         yield
-    finally:
-        for descriptor in held:
-            os.close(descriptor)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @contextlib.contextmanager
 def many_open() -> Iterator[None]:
     """Have what is opened meanwhile get numbers of which select(2) does not take any."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 4096), hard))
-    held: list[int] = []
-    try:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with _holding(max(soft, 4096)) as held:
         # Some more: another thread may have closed one meanwhile.
         while sum(number >= 1024 for number in held) < 8:
             held.append(os.open(os.devnull, os.O_RDONLY))
         yield
+
+
+@contextlib.contextmanager
+def _holding(limit: int) -> Iterator[list[int]]:
+    """Allow so many descriptors meanwhile; yield a list of those that are closed at the end."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    held: list[int] = []
+    try:
+        yield held
     finally:
         for descriptor in held:
             os.close(descriptor)

@@ -68,3 +68,18 @@ def identify(name: str, directory: int) -> tuple[Version, int] | None:
         return None
     made_ns = bounded(birth_ns(name, directory))
     return Version(status.st_dev, signed(status.st_ino), 0, made_ns), bounded(status.st_ctime_ns)
+
+
+def identity_at(path: str) -> Version | None:
+    """Return the identity of the directory at a path; None if there is none. Raises OSError."""
+    try:
+        directory = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in GONE_ERRNOS:
+            return None
+        raise
+    try:
+        found = identify("", directory)
+    finally:
+        os.close(directory)
+    return None if found is None else found[0]

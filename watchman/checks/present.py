@@ -11,7 +11,7 @@ from typing import Any
 from watchman import timelimit
 from watchman.checks.matching import Match, match
 from watchman.checks.writers import Writer, writers_of
-from watchman.directory_identity import identify
+from watchman.directory_identity import identity_at
 from watchman.file_access import Seen, ignoring_sigio, look, release, version_of
 from watchman.identity import is_same_content
 from watchman.journal.journal_reader import JournalReader
@@ -92,14 +92,13 @@ def _look(path: str) -> tuple[os.stat_result, Version, Seen | None, list[Writer]
     """Return what is there, what the journal would know it as, and how a file is seen."""
     status = os.lstat(path)
     version = version_of(status)
-    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+    if stat.S_ISDIR(status.st_mode):
+        return status, identity_at(path) or version, None, []
+    if not stat.S_ISREG(status.st_mode):
         return status, version, None, []
     above, _, name = path.rpartition("/")
     directory = os.open(above or "/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        if stat.S_ISDIR(status.st_mode):
-            unit = identify(name, directory)
-            return status, version if unit is None else unit[0], None, []
         seen = look(name, directory).seen
     finally:
         release(directory)

@@ -28,7 +28,7 @@ from watchman.commands.gone_patterns import GonePatterns
 from watchman.commands.history import MOST
 from watchman.commands.narrowing import is_narrowed, narrowing, question
 from watchman.commands.operator import have_obeyed, operator
-from watchman.directory_identity import identify
+from watchman.directory_identity import identity_at
 from watchman.errors import ConfigError, WatchmanError
 from watchman.file_access import version_of
 from watchman.identity import is_same_content
@@ -273,14 +273,9 @@ def _is_moved(table: MountTable, record: Record) -> bool:
 
 def _known_as(record: Record) -> Version | None:
     """Return what is at a source, as the journal would know it. Raises OSError."""
-    if record.kind != "directories":
-        return version_of(os.lstat(record.source))
-    directory = os.open(record.source, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        found = identify("", directory)
-    finally:
-        os.close(directory)
-    return None if found is None else found[0]
+    if record.kind == "directories":
+        return identity_at(record.source)
+    return version_of(os.lstat(record.source))
 
 
 def _is_at_its_end(record: Record) -> bool:

@@ -16,7 +16,7 @@ from watchman.commands.deliveries import is_number
 from watchman.commands.gone_patterns import GonePatterns
 from watchman.commands.narrowing import is_narrowed, narrowing, question, task_id_of
 from watchman.commands.operator import have_obeyed, operator
-from watchman.directory_identity import identify
+from watchman.directory_identity import identity_at
 from watchman.errors import WatchmanError
 from watchman.file_access import Seen, ignoring_sigio, look, release, version_of
 from watchman.identity import is_same_content
@@ -174,42 +174,38 @@ def _version(record: Record) -> Version | str:
     except OSError as error:
         return f"it cannot be looked at: {error.strerror}"
     if record.kind == "directories":
-        return _at(record, _unit)
+        return _unit(record)
     if not stat.S_ISREG(status.st_mode):
         return _GONE
     version = version_of(status)
     if version[2:4] != record.version[2:4]:
         return _CHANGED
-    return version if record.final != record.source else _at(record, _unmoved)
+    return version if record.final != record.source else _unmoved(record)
 
 
-def _at(record: Record, look_at: Callable[[Record, str, int], Version | str]) -> Version | str:
-    """Look at a name in its directory, which is open meanwhile."""
+def _unit(record: Record) -> Version | str:
+    """Return what a directory is known by, whatever is in it."""
+    try:
+        found = identity_at(record.final)
+    except OSError as error:
+        return f"it cannot be looked at: {error.strerror}"
+    if found is None:
+        return _GONE
+    is_it = record.final != record.source or is_same_content(record.version, found)
+    return found if is_it else _CHANGED
+
+
+def _unmoved(record: Record) -> Version | str:
+    """Look as the daemon does at what lies where uploaders write: is it being written?"""
     above, _, name = record.final.rpartition("/")
     try:
         directory = os.open(above or "/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         return f"it cannot be looked at: {error.strerror}"
     try:
-        return look_at(record, name, directory)
-    except OSError as error:
-        return f"it cannot be looked at: {error.strerror}"
+        found = look(name, directory)
     finally:
         release(directory)
-
-
-def _unit(record: Record, name: str, directory: int) -> Version | str:
-    """Return what a directory is known by, whatever is in it."""
-    found = identify(name, directory)
-    if found is None:
-        return _GONE
-    is_it = record.final != record.source or is_same_content(record.version, found[0])
-    return found[0] if is_it else _CHANGED
-
-
-def _unmoved(record: Record, name: str, directory: int) -> Version | str:
-    """Look as the daemon does at what lies where uploaders write: is it being written?"""
-    found = look(name, directory)
     if found.is_unseen:
         return f"it cannot be looked at: {os.strerror(found.error)}"
     if found.seen is Seen.BUSY:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,7 @@ from watchman.router import Router
 from watchman.text import counted, iso, moment, printable
 
 if TYPE_CHECKING:
+    from watchman.checks.asked import Asked
     from watchman.commands.timeline import DaemonNow, Event
     from watchman.journal.journal_reader import JournalReader
     from watchman.journal.record import Record
@@ -240,12 +242,7 @@ class _Lookup:
     def _events(self, found: FoundFile, record: Record, later: Record | None) -> list[Event]:
         from watchman.commands.timeline import Way, timeline
 
-        pattern = None
-        for path in (record.source, *self._main_files(record.source)):
-            route = self._router.route(path)
-            if route is not None and (route.broker, route.task) == (record.broker, record.task):
-                pattern = self._router.pattern(path)
-                break
+        pattern = self._pattern_of(record)
         brokers = None if self._config is None else self._config.brokers
         acts = [act for act in found.acts if record.seq in {act.seq, act.other}]
         watch = found.now.match.watch if found.now.match else None
@@ -255,12 +252,27 @@ class _Lookup:
         together = self._journal.memberships([record.seq]).get(record.seq)
         return timeline(record, acts, way, later, self._daemon(found), upload, incomplete, together)
 
-    def _main_files(self, path: str) -> list[str]:
+    def _pattern_of(self, record: Record) -> str | None:
+        """Return the pattern by which a file, or the main file of its set, has its task now."""
+        for path in self._with_main_files(record.source):
+            route = self._router.route(path)
+            if route is not None and (route.broker, route.task) == (record.broker, record.task):
+                return self._router.pattern(path)
+        return None
+
+    def _with_main_files(self, path: str) -> Iterator[str]:
+        yield path
+        if self._asked is not None:
+            yield from self._asked.main_files(path)
+
+    @functools.cached_property
+    def _asked(self) -> Asked | None:
+        """What is asked of files; None where nothing is."""
         if self._config is None or not self._config.has_criteria:
-            return []
+            return None
         from watchman.checks.asked import Asked
 
-        return Asked(self._config).main_files(path)
+        return Asked(self._config)
 
     def _daemon(self, found: FoundFile) -> DaemonNow:
         """Return what is true of the daemon; it is asked once, and only where something waits."""
